@@ -1,0 +1,167 @@
+"""Every error of the mesh, and whether the thing may have happened all the same.
+
+    EventmeshError
+    ├── DidNotHappen                 definite: nothing was changed
+    │   ├── ConfigurationError       a mesh, mapping or benchmark file is wrong
+    │   ├── InputError               a data file is missing, empty, of another format
+    │   ├── NotFound                 an order, topic, run or benchmark that does not exist
+    │   ├── AppendRefused            the log decided not to append
+    │   │   ├── NotOwner             the topic belongs to another service
+    │   │   ├── Fenced               a later incarnation of the owner holds the partition
+    │   │   ├── OffsetMismatch       the compare-and-swap named another end offset
+    │   │   ├── SchemaMismatch       columns or types differ from the topic's
+    │   │   ├── RecordTooLarge       the batch exceeds max.message.bytes
+    │   │   ├── StorageFull          no room on the disk; goes on when there is room
+    │   │   └── LogStopped           the disk failed a sync; the log must be opened again
+    │   ├── Throttled                a queue is full; come back later
+    │   ├── OffsetOutOfRange         below the log start, or beyond the end
+    │   ├── LogTruncated             the reader's position lies in a gap the machine's death left
+    │   ├── CorruptSegment           a checksum fails below the watermark
+    │   ├── DataDirectoryError       in use, of another version or of another cluster
+    │   └── EnvironmentUnavailable   Ray, a port or a library is not available
+    └── MayHaveHappened              unknown: the request may have taken effect
+        ├── AskTimeout               no answer within the deadline
+        └── PeerLost                 the connection broke while an answer was owed
+
+The distinction is Maelstrom's ``definite?``. A handler may retry what did not happen under a new
+name; what may have happened is only ever retried under the same id.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EventmeshError(Exception):
+    """Base of all. ``exit_code`` is what a command that ends with this error exits with."""
+
+    definite: ClassVar[bool] = True
+    exit_code: ClassVar[int] = 1
+
+
+class DidNotHappen(EventmeshError):
+    """Definite: the operation had no effect."""
+
+
+class ConfigurationError(DidNotHappen):
+    """A configuration file is wrong: says file, path inside it, what was found, what is allowed."""
+
+    exit_code = 2
+
+    def __init__(self, problem: str, *, file: str = "", path: str = "", hint: str = "") -> None:
+        self.problem, self.file, self.path, self.hint = problem, file, path, hint
+        where = ": ".join(part for part in (file, path) if part)
+        super().__init__(". ".join(part for part in (f"{where}: {problem}" if where else problem, hint) if part))
+
+
+class InputError(DidNotHappen):
+    """A data file cannot be read as orders."""
+
+    exit_code = 2
+
+
+class NotFound(DidNotHappen):
+    """Something was named that does not exist; the message suggests the nearest name."""
+
+    exit_code = 2
+
+
+class AppendRefused(DidNotHappen):
+    """The log decided not to append."""
+
+
+class NotOwner(AppendRefused):
+    """The topic has another owner (promise P3)."""
+
+
+class Fenced(AppendRefused):
+    """A newer epoch was granted: this incarnation must exit and not ask again (rule 6)."""
+
+
+class OffsetMismatch(AppendRefused):
+    """The append named another end offset than the partition's (rule 5)."""
+
+    def __init__(self, partition: str, expected: int, end: int) -> None:
+        self.partition, self.expected, self.end = partition, expected, end
+        super().__init__(
+            f"{partition}: the append expects end offset {expected}, the end is {end}. Fold the log again from {end}"
+        )
+
+
+class SchemaMismatch(AppendRefused):
+    """The batch does not have the topic's columns."""
+
+
+class RecordTooLarge(AppendRefused):
+    """The batch is larger than the topic's ``max.message.bytes``."""
+
+
+class StorageFull(AppendRefused):
+    """The disk has no room; what was acknowledged stays."""
+
+
+class LogStopped(AppendRefused):
+    """A sync failed: nothing more is accepted until the log is opened again (rule 9)."""
+
+
+class Throttled(DidNotHappen):
+    """A bounded queue is full (promise P8)."""
+
+
+class OffsetOutOfRange(DidNotHappen):
+    """The offset is not (or no longer) in the partition."""
+
+    def __init__(self, partition: str, offset: int, start: int, end: int) -> None:
+        self.partition, self.offset, self.start, self.end = partition, offset, start, end
+        super().__init__(
+            f"{partition}: offset {offset} is outside [{start}, {end}]. Start at {start}, or take a snapshot"
+        )
+
+
+class LogTruncated(DidNotHappen):
+    """The position lies in a gap that the death of the machine left (rule 8)."""
+
+    def __init__(self, partition: str, offset: int, lost_from: int, lost_to: int) -> None:
+        self.partition, self.offset, self.lost_from, self.lost_to = partition, offset, lost_from, lost_to
+        super().__init__(
+            f"{partition}: offset {offset} lies in the gap [{lost_from}, {lost_to}) left when the machine died. "
+            f"Facts in the gap are gone: rebuild this reader from the log start"
+        )
+
+
+class CorruptSegment(DidNotHappen):
+    """Stored bytes do not match their checksum below the watermark: rot, not a torn tail."""
+
+    def __init__(self, file: str, offset: int, position: int, detail: str) -> None:
+        self.file, self.offset, self.position, self.detail = file, offset, position, detail
+        super().__init__(
+            f"{file}: the batch at offset {offset} (byte {position}) is damaged: {detail}. "
+            f"Restore the file from a copy; nothing above offset {offset} is shown until then"
+        )
+
+
+class DataDirectoryError(DidNotHappen):
+    """The data directory is in use, of another format version, or of another cluster."""
+
+    exit_code = 6
+
+
+class EnvironmentUnavailable(DidNotHappen):
+    """Something outside the program is missing: Ray, a port, a library."""
+
+    exit_code = 6
+
+
+class MayHaveHappened(EventmeshError):
+    """Unknown: the operation may have taken effect. Only ever retry it under the same id."""
+
+    definite = False
+    exit_code = 5
+
+
+class AskTimeout(MayHaveHappened):
+    """No answer within the deadline."""
+
+
+class PeerLost(MayHaveHappened):
+    """The peer or the connection to it is gone while an answer was owed."""

@@ -1,0 +1,75 @@
+"""What was asked, done and seen in a run: runtimes write it, the audit reads it.
+
+A run's folder holds ``mesh.yaml`` (the resolved configuration), ``log/`` (the data directory of the
+broker), ``history/callers.arrow`` and ``history/views.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from eventmesh.errors import InputError
+
+#: One row per request of a caller. Times are microseconds since the Unix epoch on the caller's own
+#: clock, null where the thing did not happen. ``intended_at`` is when the schedule meant it to be sent.
+CALLERS = pa.schema(
+    [
+        pa.field("request", pa.int64()),  # counted from 0, in order of intended time
+        pa.field("command", pa.string()),
+        pa.field("key", pa.string()),  # the order id
+        pa.field("intended_at", pa.int64()),
+        pa.field("sent_at", pa.int64()),
+        pa.field("accepted_at", pa.int64()),  # a durable acknowledgement
+        pa.field("completed_at", pa.int64()),  # the outcome
+        pa.field("outcome", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("attempts", pa.int32()),
+        pa.field("throttled", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ViewDump:
+    """A view as it stood at the positions it names. ``rows`` as :meth:`eventmesh.views.View.rows` gives them."""
+
+    service: str
+    instance: int
+    view: str
+    next: Mapping[str, int]
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class History:
+    """What the callers and the services' views saw. ``drained`` is false where a final read did not finish."""
+
+    callers: pa.Table
+    views: Sequence[ViewDump]
+    drained: bool
+
+    def write(self, folder: Path) -> None:
+        """Write under ``folder/history``."""
+        target = folder / "history"
+        target.mkdir(parents=True, exist_ok=True)
+        with pa.ipc.new_file(target / "callers.arrow", self.callers.schema) as writer:
+            writer.write_table(self.callers)
+        document = {"drained": self.drained, "views": [asdict(dump) for dump in self.views]}
+        (target / "views.json").write_text(json.dumps(document))
+
+    @classmethod
+    def read(cls, folder: Path) -> History:
+        """Read what :meth:`write` wrote; :class:`InputError` where the folder holds no run."""
+        source = folder / "history"
+        if not (source / "callers.arrow").is_file():
+            raise InputError(f"{folder}: no run is recorded here (history/callers.arrow is missing)")
+        with pa.memory_map(str(source / "callers.arrow")) as mapped:
+            callers = pa.ipc.open_file(mapped).read_all()
+        document = json.loads((source / "views.json").read_text())
+        return cls(callers, [ViewDump(**dump) for dump in document["views"]], document["drained"])

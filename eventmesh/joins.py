@@ -1,0 +1,43 @@
+"""The same question asked two ways, with the same type of answer: of a local view, or of its owner.
+
+Either way a key is answered by ``(version, *values)``: the offset of the fact that the values come
+from, or version -1 and nulls where nothing is known of the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eventmesh.service import Row
+from eventmesh.views import View, ViewShape
+
+Joined = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class LocalJoin:
+    """Look up in a view fed by events: at once, and as old as the view is."""
+
+    view: View
+
+    def lookup(self, keys: Sequence[str | None]) -> list[Joined]:
+        """One answer per key, in order."""
+        return self.view.lookup(keys)
+
+
+@dataclass(frozen=True)
+class RemoteJoin:
+    """Ask the owner: as fresh as the answer's way back, and only while the owner is there."""
+
+    query: str
+    shape: ViewShape
+
+    def questions(self, keys: Sequence[str]) -> list[Row]:
+        """One question row per key, for :meth:`~eventmesh.service.Talk.ask`."""
+        return [{self.shape.key: key} for key in keys]
+
+    def read(self, answers: list[Row]) -> list[Joined]:
+        """The answers as a local look-up would give them."""
+        return [(row["version"], *(row[column] for column in self.shape.columns)) for row in answers]

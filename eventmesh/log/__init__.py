@@ -1,0 +1,1 @@
+"""The backbone: a partitioned, single-writer log of Arrow batches. Knows nothing of Ray."""

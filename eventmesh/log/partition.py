@@ -1,0 +1,198 @@
+"""The rules of one partition, without I/O: who may append, at which offset, and what.
+
+An append is a compare-and-swap on the end offset by the incarnation that was granted the newest epoch.
+Everything the log itself writes (grants, gaps) is a batch of one row, so that the end offset always
+tells two attempts apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from eventmesh.errors import AppendRefused, Fenced, NotOwner, OffsetMismatch, RecordTooLarge, SchemaMismatch
+from eventmesh.log.batch import CONTROL_PREFIX, BatchKind, Header, LogBatch
+from eventmesh.log.topic import Topic
+from eventmesh.messages import ENVELOPE, encode_rows
+from eventmesh.progress import position_name
+
+BEFORE_FIRST = -1  # the append number of a grant: the holder's own appends count from 0
+_REQUIRED = [number for number, column in enumerate(ENVELOPE) if not column.nullable]
+_SEQUENCE = [column.name for column in ENVELOPE].index("sequence")
+
+
+class Durability(StrEnum):
+    """What an acknowledged append survives (promise P1)."""
+
+    memory = "memory"  # nothing
+    os = "os"  # the death of any process
+    fsync = "fsync"  # the death of the machine
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The right to append: fold the partition exactly to ``end``, then decide, at ``epoch``."""
+
+    epoch: int
+    end: int
+
+
+class Partition:
+    """What the rules need to know of a partition; changed only by :meth:`accepted`.
+
+    Offsets rise: ``end`` never falls while the partition is open. ``epoch`` 0 means never granted.
+    """
+
+    def __init__(self, topic: Topic, number: int) -> None:
+        self.topic, self.number = topic, number
+        self.name = position_name(topic.name, number)
+        self.end = 0
+        self.epoch = 0
+        self.incarnation = ""
+        self.append = BEFORE_FIRST
+        self._last: tuple[int, int, int, int] | None = None  # epoch, append, base, crc32c
+        self._last_end = 0
+
+    def accepted(self, header: Header, checksum: int) -> None:
+        """Take note of a batch that is now in the log; in offset order, also when recovering."""
+        assert header.base >= self.end, f"{self.name}: offsets must rise, {header.base} follows {self.end}"
+        assert header.epoch >= self.epoch, f"{self.name}: epochs must rise, {header.epoch} follows {self.epoch}"
+        self.end = header.end
+        self.epoch, self.incarnation, self.append = header.epoch, header.incarnation, header.append
+        if header.kind != "truncated":
+            self._last = (header.epoch, header.append, header.base, checksum)
+            self._last_end = header.end
+
+    def repeated(self, header: Header, checksum: int) -> int | None:
+        """The end offset acknowledged to the last append, if this is that append once more."""
+        this = (header.epoch, header.append, header.base, checksum)
+        return self._last_end if this == self._last and header.kind in ("facts", "progressed") else None
+
+    def check_writer(self, header: Header) -> None:
+        """``NotOwner``, or ``Fenced`` unless header names the newest grant."""
+        self.check_owner(header.writer)
+        if header.kind not in ("facts", "progressed"):
+            raise AppendRefused(f"{self.name}: only the log itself writes records of kind {header.kind}")
+        if header.epoch != self.epoch or header.incarnation != self.incarnation:
+            raise Fenced(
+                f"{self.name}: {header.incarnation} appends at epoch {header.epoch}; "
+                f"epoch {self.epoch} is held by {self.incarnation or 'nobody'}. This incarnation must exit"
+            )
+
+    def check_owner(self, service: str) -> None:
+        """``NotOwner`` unless the topic belongs to ``service``."""
+        if service != self.topic.owner:
+            raise NotOwner(f"{self.name}: the topic belongs to {self.topic.owner}, {service} may only read it")
+
+    def check_place(self, header: Header) -> None:
+        """``OffsetMismatch`` unless the append expects this end; ``AppendRefused`` on a hole in its numbers."""
+        if header.base != self.end:
+            raise OffsetMismatch(self.name, header.base, self.end)
+        if header.append != self.append + 1:
+            raise AppendRefused(
+                f"{self.name}: append {header.append} follows append {self.append} of epoch {self.epoch}. "
+                f"A writer numbers its appends within an epoch from 0, without holes"
+            )
+
+    def check_size(self, message: pa.Buffer) -> None:
+        """``RecordTooLarge`` unless the message fits the topic's ``max.message.bytes``."""
+        limit = self.topic.settings.max_message_bytes
+        if message.size > limit:
+            raise RecordTooLarge(
+                f"{self.name}: the batch has {message.size} bytes, max.message.bytes is {limit}. Split the batch"
+            )
+
+    def check_rows(self, entry: LogBatch) -> None:
+        """``SchemaMismatch`` for other columns, ``AppendRefused`` for rows that are not what they say."""
+        self._check_schema(entry.schema)
+        batch, header = entry.batch, entry.header
+        self._check_schema(batch.schema)
+        if header.rows != batch.num_rows or header.rows < 1:
+            raise AppendRefused(f"{self.name}: the header says {header.rows} rows, the batch has {batch.num_rows}")
+        try:
+            batch.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise AppendRefused(f"{self.name}: the batch is not valid Arrow: {error}") from error
+        for number in _REQUIRED:
+            if batch.column(number).null_count:
+                raise AppendRefused(f"{self.name}: column {ENVELOPE[number].name} has nulls")
+        sequence = batch.column(_SEQUENCE).to_numpy()
+        if not np.array_equal(sequence, np.arange(header.base, header.end)):
+            raise AppendRefused(f"{self.name}: column sequence is not the offsets from {header.base}")
+
+    def _check_schema(self, found: pa.Schema) -> None:
+        expected = self.topic.schema
+        if found is not expected and not found.equals(expected):
+            raise SchemaMismatch(f"{self.name}: {first_difference(expected, found)}")
+
+
+def first_difference(expected: pa.Schema, found: pa.Schema) -> str:
+    """The first column in which two schemas differ, in words."""
+    for number in range(max(len(expected), len(found))):
+        if number >= len(found):
+            return f"column {expected.field(number).name} is missing"
+        if number >= len(expected):
+            return f"column {found.field(number).name} is not in the topic's schema"
+        if not expected.field(number).equals(found.field(number)):
+            return f"column {number} is {found.field(number)}, the topic has {expected.field(number)}"
+    return "the schemas are equal"
+
+
+def control_batch(topic: Topic, partition: int, header: Header, **columns: Any) -> LogBatch:
+    """A batch of one row without payload: a grant, a gap, or progress without a fact.
+
+    ``columns`` fill or override the envelope; ``id`` is ``topic/partition/kind/base`` by default.
+    """
+    assert header.rows == 1, f"a record of kind {header.kind} has one row, not {header.rows}"
+    row = {
+        "id": f"{position_name(topic.name, partition)}/{header.kind}/{header.base}",
+        "source": header.writer,
+        "type": f"{CONTROL_PREFIX}{header.kind.capitalize()}",
+        "time": header.time,
+        "dataschema": f"{topic.name}/1",
+        "sequence": header.base,
+    }
+    return LogBatch.encode(header, encode_rows(topic.schema, [{**row, **columns}]))
+
+
+def _control_header(
+    kind: BatchKind, topic: Topic, base: int, epoch: int, append: int, incarnation: str, time: int,
+    progress: Mapping[str, Any] | None = None,
+) -> Header:
+    return Header(kind, base, 1, epoch, append, topic.owner, incarnation, time, progress or {})
+
+
+def granted(topic: Topic, partition: int, *, base: int, epoch: int, incarnation: str, time: int) -> LogBatch:
+    """The record that gives ``incarnation`` of the topic's owner the right to append at ``epoch``."""
+    header = _control_header("granted", topic, base, epoch, BEFORE_FIRST, incarnation, time)
+    name = f"{position_name(topic.name, partition)}/epoch/{epoch}"
+    return control_batch(topic, partition, header, id=name, subject=incarnation)
+
+
+def progressed(
+    topic: Topic, partition: int, *, base: int, epoch: int, append: int, incarnation: str, time: int,
+    progress: Mapping[str, Any],
+) -> LogBatch:
+    """A writer's record that it has read up to ``progress`` (:meth:`Progress.to_json`) without a fact to write."""
+    header = _control_header("progressed", topic, base, epoch, append, incarnation, time, progress)
+    return control_batch(topic, partition, header)
+
+
+def truncated(rules: Partition, *, lost_to: int, time: int) -> LogBatch:
+    """The record that offsets ``[rules.end, lost_to)`` may have been given out and are gone; it lies at ``lost_to``."""
+    header = _control_header(
+        "truncated", rules.topic, lost_to, rules.epoch, rules.append, rules.incarnation, time
+    )
+    return control_batch(rules.topic, rules.number, header, position=f"{rules.end}:{lost_to}")
+
+
+def gap_of(entry: LogBatch) -> tuple[int, int]:
+    """``(lost_from, lost_to)`` of a truncated record."""
+    assert entry.header.kind == "truncated", f"a record of kind {entry.header.kind} names no gap"
+    lost_from, _, lost_to = entry.batch.column("position")[0].as_py().partition(":")
+    return int(lost_from), int(lost_to)

@@ -1,0 +1,363 @@
+"""Where the log keeps its bytes: the seam between its rules and a disk, memory, or a simulated disk.
+
+A storage promises appends that happen whole or (full disk) not at all, an atomic ``replace``, and that
+what was synced survives the machine. Paths are relative, with ``/`` between their parts.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from eventmesh.errors import DataDirectoryError, StorageFull
+
+LOCK = "lock"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Counter(Protocol):
+    """An int64 that one writer stores and any number of readers load, never torn."""
+
+    def get(self) -> int:
+        """The value; 0 if never set."""
+        ...
+
+    def set(self, value: int) -> None:
+        """Store ``value``: visible to other processes at once, durable only by chance."""
+        ...
+
+
+class Storage(Protocol):
+    """What the log asks of its disk. A failed sync raises ``OSError``, a full disk ``StorageFull``."""
+
+    @property
+    def boot_id(self) -> str:
+        """Changes when the machine starts; empty where that cannot be known."""
+        ...
+
+    def list(self, directory: str = "") -> list[str]:
+        """The paths of all files below ``directory``, sorted."""
+        ...
+
+    def size(self, path: str) -> int:
+        """Bytes of the file; 0 if there is none."""
+        ...
+
+    def read(self, path: str, position: int, length: int) -> pa.Buffer:
+        """Up to ``length`` bytes from ``position``; fewer where the file ends. Copies only if it must."""
+        ...
+
+    def append(self, path: str, position: int, data: pa.Buffer | bytes) -> None:
+        """Write at ``position``, the file's end. ``StorageFull``: the file ends at ``position`` as before."""
+        ...
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut the file to ``size`` bytes."""
+        ...
+
+    def sync(self, path: str) -> None:
+        """Make the file and its name survive the death of the machine."""
+        ...
+
+    def replace(self, path: str, data: pa.Buffer | bytes) -> None:
+        """Give the file this content, durably: a reader or a crash finds the old content or the new."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Delete the file, durably, if it exists."""
+        ...
+
+    def release(self, path: str) -> None:
+        """No more writes to the file are to be expected: let go of its handle."""
+        ...
+
+    def counter(self, path: str) -> Counter:
+        """The counter kept in this file, which is created if this storage may write."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything, the lock last."""
+        ...
+
+
+class MemoryCounter:
+    """A counter without a file."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def get(self) -> int:
+        """The value; 0 if never set."""
+        return self.value
+
+    def set(self, value: int) -> None:
+        """Store ``value``."""
+        self.value = value
+
+
+class MemoryStorage:
+    """Files as byte arrays: level ``memory``, and the simulation. Survives nothing but a reopening of the log."""
+
+    def __init__(self) -> None:
+        self.boot_id = "memory"
+        self.files: dict[str, bytearray] = {}
+        self.counters: dict[str, MemoryCounter] = {}
+
+    def list(self, directory: str = "") -> list[str]:
+        """The paths of all files below ``directory``, sorted."""
+        prefix = f"{directory}/" if directory else ""
+        return sorted(path for path in self.files if path.startswith(prefix))
+
+    def size(self, path: str) -> int:
+        """Bytes of the file; 0 if there is none."""
+        return len(self.files.get(path, b""))
+
+    def read(self, path: str, position: int, length: int) -> pa.Buffer:
+        """A copy, since a byte array that is looked at cannot grow."""
+        return pa.py_buffer(bytes(memoryview(self.files.get(path, b""))[position : position + length]))
+
+    def append(self, path: str, position: int, data: pa.Buffer | bytes) -> None:
+        """Write at ``position``, the file's end."""
+        file = self.files.setdefault(path, bytearray())
+        assert position == len(file), f"{path}: append at {position}, the file ends at {len(file)}"
+        file += data
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut the file to ``size`` bytes."""
+        del self.files[path][size:]
+
+    def sync(self, path: str) -> None:
+        """Memory has nowhere to sync to."""
+
+    def replace(self, path: str, data: pa.Buffer | bytes) -> None:
+        """Give the file this content."""
+        self.files[path] = bytearray(data)
+
+    def remove(self, path: str) -> None:
+        """Delete the file if it exists."""
+        self.files.pop(path, None)
+
+    def release(self, path: str) -> None:
+        """Memory keeps no handles."""
+
+    def counter(self, path: str) -> Counter:
+        """The counter of this name."""
+        return self.counters.setdefault(path, MemoryCounter())
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class MappedCounter:
+    """An int64 in a mapped file of eight bytes.
+
+    Stored by one aligned store through ``memoryview.cast``: ``struct.pack_into`` zeroes its target
+    first, and readers in other processes do see the zero.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY, 0o644)
+        try:
+            if os.fstat(descriptor).st_size != 8:
+                # Written out in full before it is mapped: a full disk under a sparse page is a SIGBUS.
+                _write(descriptor, str(path), 0, b"\0" * 8)
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            self._map = mmap.mmap(descriptor, 8, access=access)
+        finally:
+            os.close(descriptor)
+        self._cells = memoryview(self._map).cast("q")
+
+    def get(self) -> int:
+        """The value; 0 if never set."""
+        return self._cells[0]
+
+    def set(self, value: int) -> None:
+        """Store ``value``."""
+        self._cells[0] = value
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._cells.release()
+        self._map.close()
+
+
+class FileStorage:
+    """A directory held by ``flock``. With ``read_only`` it takes no lock and refuses to write."""
+
+    def __init__(self, directory: Path | str, *, read_only: bool = False) -> None:
+        self.directory = Path(directory)
+        self.read_only = read_only
+        self.boot_id = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+        self._descriptors: dict[str, int] = {}
+        self._maps: dict[str, pa.Buffer] = {}
+        self._counters: dict[str, MappedCounter] = {}
+        self._unnamed: set[str] = set()  # created, and their directory entries not yet synced
+        self._lock = -1 if read_only else self._take_lock()
+
+    def _take_lock(self) -> int:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            os.close(descriptor)
+            raise DataDirectoryError(
+                f"{self.directory} is in use by process {holder}. Stop it, or name another data directory"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+    def list(self, directory: str = "") -> list[str]:
+        """The paths of all files below ``directory``, sorted; the lock is not one of them."""
+        below = self.directory / directory
+        found = [path.relative_to(self.directory).as_posix() for path in below.rglob("*") if path.is_file()]
+        return sorted(path for path in found if path != LOCK)
+
+    def size(self, path: str) -> int:
+        """Bytes of the file; 0 if there is none."""
+        try:
+            return os.stat(self.directory / path).st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, path: str, position: int, length: int) -> pa.Buffer:
+        """A view into the mapped file, without a copy; the mapping is made anew when the file has grown."""
+        mapped = self._maps.get(path)
+        if mapped is None or position + length > mapped.size:
+            mapped = self._map(path)
+        there = min(length, mapped.size - position)
+        return mapped.slice(position, there) if there > 0 else pa.py_buffer(b"")
+
+    def _map(self, path: str) -> pa.Buffer:
+        if not self.size(path):
+            return pa.py_buffer(b"")
+        with pa.memory_map(str(self.directory / path)) as file:
+            mapped = file.read_buffer()
+        self._maps[path] = mapped
+        return mapped
+
+    def append(self, path: str, position: int, data: pa.Buffer | bytes) -> None:
+        """Write at ``position``, the file's end; a partial write that a full disk left is cut back."""
+        _write(self._descriptor(path), path, position, data)
+
+    def _descriptor(self, path: str) -> int:
+        descriptor = self._descriptors.get(path)
+        return self._open(path) if descriptor is None else descriptor
+
+    def _open(self, path: str) -> int:
+        assert not self.read_only, f"{path}: this storage was opened for reading"
+        file = self.directory / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            self._unnamed.add(path)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _full(path, error) from error
+        self._descriptors[path] = descriptor
+        return descriptor
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut the file to ``size`` bytes."""
+        self._maps.pop(path, None)
+        os.ftruncate(self._descriptor(path), size)
+
+    def sync(self, path: str) -> None:
+        """Sync the file; if it is new, its directory and those above it too."""
+        os.fsync(self._descriptor(path))
+        if path in self._unnamed:
+            self._sync_directories(path)
+            self._unnamed.discard(path)
+
+    def _sync_directories(self, path: str) -> None:
+        at = (self.directory / path).parent
+        _sync_directory(at)
+        while at != self.directory:
+            at = at.parent
+            _sync_directory(at)
+
+    def replace(self, path: str, data: pa.Buffer | bytes) -> None:
+        """Write a temporary file, sync it, rename it, sync the directory."""
+        file = self.directory / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.temporary")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            _write(descriptor, path, 0, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, file)
+        self.release(path)
+        self._sync_directories(path)
+
+    def remove(self, path: str) -> None:
+        """Delete the file, durably, if it exists."""
+        self.release(path)
+        (self.directory / path).unlink(missing_ok=True)
+        self._unnamed.discard(path)
+        if (self.directory / path).parent.exists():
+            _sync_directory((self.directory / path).parent)
+
+    def release(self, path: str) -> None:
+        """Close the file's descriptor and forget its mapping (views into it stay valid)."""
+        self._maps.pop(path, None)
+        descriptor = self._descriptors.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def counter(self, path: str) -> Counter:
+        """The mapped counter in this file."""
+        found = self._counters.get(path)
+        if found is None:
+            file = self.directory / path
+            if not self.read_only:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            found = self._counters[path] = MappedCounter(file, writable=not self.read_only)
+        return found
+
+    def close(self) -> None:
+        """Close all files, then give the lock back."""
+        for counter in self._counters.values():
+            counter.close()
+        self._counters.clear()
+        for path in list(self._descriptors):
+            self.release(path)
+        self._maps.clear()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _write(descriptor: int, file: str, position: int, data: pa.Buffer | bytes) -> None:
+    at, view = position, memoryview(data)
+    try:
+        while view:
+            written = os.pwrite(descriptor, view, at)
+            at, view = at + written, view[written:]
+    except OSError as error:
+        os.ftruncate(descriptor, position)
+        raise _full(file, error) from error
+
+
+def _full(file: str, error: OSError) -> Exception:
+    if error.errno not in _NO_ROOM:
+        return error
+    return StorageFull(f"{file}: {error.strerror}. Nothing was appended; make room and append again")
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

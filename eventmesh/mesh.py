@@ -1,0 +1,410 @@
+"""The description of a mesh: its topics with their owners, its services, what each listens to, views and asks.
+
+A :class:`Mesh` in hand is consistent: ownership, names, instances and context boundaries were checked when it was
+read. It says who takes part; the application's wiring says how, and a runtime brings it to life.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, Protocol, cast
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from eventmesh import configuration
+from eventmesh.configuration import suggestion
+from eventmesh.errors import ConfigurationError, NotFound
+from eventmesh.log.topic import Compatibility, Topic, TopicSettings
+from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
+from eventmesh.service import Service, Trigger
+from eventmesh.views import ViewShape
+
+SCHEMA = "eventmesh.mesh/1"
+#: Kafka's legal topic names, less those that begin with a dot: names become folders and Mermaid labels.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,248}$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+_RESERVED_COLUMNS = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
+
+
+class Package(Protocol):
+    """What the package named by a mesh file must have as attributes for the file to be read."""
+
+    #: The wide schema of each topic, by topic name.
+    SCHEMAS: Mapping[str, pa.Schema]
+    #: The model of each service's own options, by service name. A service without an entry does not exist.
+    OPTIONS: Mapping[str, type[BaseModel]]
+    #: What triggers each service, by wiring and service.
+    WIRINGS: Mapping[str, Mapping[str, Trigger]]
+
+
+class Application(Package, Protocol):
+    """What the package must have besides for the mesh to be run."""
+
+    #: The services, by name.
+    SERVICES: Mapping[str, type[Service]]
+    #: The commands and queries, by name.
+    MESSAGES: Mapping[str, MessageType]
+    #: How facts become a table, by view name. Where a package has it, a mesh file names no other views.
+    VIEWS: Mapping[str, ViewShape]
+
+
+_TO_READ = ("SCHEMAS", "OPTIONS", "WIRINGS")
+_TO_RUN = (*_TO_READ, "SERVICES", "MESSAGES", "VIEWS")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_by_name=False)
+
+
+class LogSection(_Section):
+    """How the log is kept: broker actors, and what an acknowledged fact survives (promise P1)."""
+
+    brokers: int = Field(1, ge=1, description="Broker actors; the partitions are spread over them.")
+    durability: Literal["memory", "os", "fsync"] = Field(
+        "os", description="memory: nothing survives; os: the death of any process; fsync: the death of the machine."
+    )
+
+
+class TopicSection(_Section):
+    """One topic: its single writer, its key, its partitions, and Kafka's settings by Kafka's names."""
+
+    owner: Name = Field(description="The one service that writes this topic.")
+    key: str = Field(description="The payload column that the partition is chosen by.")
+    partitions: int = Field(1, ge=1, description="Fixed at creation.")
+    compatibility: Compatibility = "BACKWARD"
+    cleanup_policy: Literal["delete", "compact"] = Field(TopicSettings.cleanup_policy, alias="cleanup.policy")
+    retention_ms: int = Field(TopicSettings.retention_ms, alias="retention.ms", ge=-1)
+    retention_bytes: int = Field(TopicSettings.retention_bytes, alias="retention.bytes", ge=-1)
+    segment_bytes: int = Field(TopicSettings.segment_bytes, alias="segment.bytes", ge=1)
+    max_message_bytes: int = Field(TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1)
+
+    def settings(self) -> TopicSettings:
+        """Kafka's settings of this topic."""
+        return TopicSettings(
+            cleanup_policy=self.cleanup_policy,
+            retention_ms=self.retention_ms,
+            retention_bytes=self.retention_bytes,
+            segment_bytes=self.segment_bytes,
+            max_message_bytes=self.max_message_bytes,
+        )
+
+
+class ServiceSection(_Section):
+    """One service; keys other than these are its own options, which the application defines."""
+
+    listens: list[Name] = Field(default_factory=list, description="Topics whose facts are its inputs.")
+    views: dict[Name, Annotated[list[Name], Field(min_length=1)]] = Field(
+        default_factory=dict, description="Local tables, each folded from the topics named."
+    )
+    asks: list[Name] = Field(default_factory=list, description="Services it sends commands or queries to.")
+    instances: int = Field(1, ge=1, description="Instances; each hosts partitions of the service's own topic.")
+
+    @classmethod
+    def split(cls, section: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A service's keys as they stand in the file: the framework's, and the application's own."""
+        own = {key: value for key, value in section.items() if key not in cls.model_fields}
+        return {key: value for key, value in section.items() if key in cls.model_fields}, own
+
+
+class MeshFile(_Section):
+    """A mesh file, service options apart."""
+
+    version: Literal["eventmesh.mesh/1"] = Field(alias="schema", description="The version of this format.")
+    name: Name = Field(description="The mesh's name; a running mesh is found by it.")
+    application: PackageName = Field(description="The package with the facts, services and wirings.")
+    wiring: str = Field(description="One of the application's wirings.")
+    log: LogSection = LogSection()
+    topics: dict[Name, TopicSection] = Field(min_length=1)
+    services: dict[Name, ServiceSection] = Field(min_length=1)
+    contexts: dict[Name, list[Name]] = Field(
+        default_factory=dict, description="Bounded contexts: commands and queries stay inside one."
+    )
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A checked description. ``options`` are each service's own, as the application's models, by service name."""
+
+    description: MeshFile
+    schemas: Mapping[str, pa.Schema]
+    options: Mapping[str, BaseModel]
+
+    @property
+    def name(self) -> str:
+        """The mesh's name."""
+        return self.description.name
+
+    @property
+    def wiring(self) -> str:
+        """The name of the wiring, a key of the application's ``WIRINGS``."""
+        return self.description.wiring
+
+    @property
+    def log(self) -> LogSection:
+        """Brokers and durability."""
+        return self.description.log
+
+    @property
+    def services(self) -> Mapping[str, ServiceSection]:
+        """The services that run from the start, by name, in the order of the file."""
+        return self.description.services
+
+    @property
+    def contexts(self) -> Mapping[str, list[str]]:
+        """The services of each bounded context; empty where the mesh is one context."""
+        return self.description.contexts
+
+    @property
+    def application(self) -> Application:
+        """The application's package, with all that a runtime needs.
+
+        Raises :class:`ConfigurationError` where it lacks a part.
+        """
+        return cast(Application, load_package(self.description.application, parts=_TO_RUN))
+
+    def topics(self) -> dict[str, Topic]:
+        """Every topic by name, with the application's columns."""
+        return {
+            name: Topic(
+                name=name,
+                owner=section.owner,
+                key=section.key,
+                partitions=section.partitions,
+                schema=self.schemas[name],
+                settings=section.settings(),
+                compatibility=section.compatibility,
+            )
+            for name, section in self.description.topics.items()
+        }
+
+    def topic_of(self, service: str) -> str:
+        """The one topic that ``service`` owns. Raises :class:`NotFound` for a service that owns none."""
+        owned = {section.owner: name for name, section in self.description.topics.items()}
+        if service not in owned:
+            raise NotFound(f"no service {service!r} in mesh {self.name!r}. {suggestion(service, owned)}")
+        return owned[service]
+
+    def partitions_of(self, service: str) -> int:
+        """How many partitions ``service``'s own topic has, hence how many parts its state has."""
+        return self.description.topics[self.topic_of(service)].partitions
+
+    def instance_of(self, service: str, partition: int) -> int:
+        """The instance of ``service``, counted from 0, that hosts this partition of its topic."""
+        if not 0 <= partition < self.partitions_of(service):
+            raise NotFound(f"{service} has partitions 0 to {self.partitions_of(service) - 1}, not {partition}")
+        section = self.services.get(service)
+        return partition % section.instances if section else 0
+
+    def plug_ins(self) -> list[str]:
+        """Owners of a declared topic that do not run from the start, sorted."""
+        return sorted({section.owner for section in self.description.topics.values()} - set(self.services))
+
+    def context_of(self, service: str) -> str | None:
+        """The bounded context of ``service``, or None where it is in none."""
+        return next((context for context, members in self.contexts.items() if service in members), None)
+
+    def may_ask(self, asker: str, answerer: str) -> bool:
+        """Whether a command or query may go from one to the other: the boundary of contexts allows it."""
+        return not self.contexts or (
+            self.context_of(asker) is not None and self.context_of(asker) == self.context_of(answerer)
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole description with every default filled in, as a mesh file would say it: :func:`parse` reads it."""
+        document: dict[str, Any] = self.description.model_dump(mode="json", by_alias=True)
+        for name, options in self.options.items():
+            document["services"][name] |= options.model_dump(mode="json", by_alias=True)
+        return document
+
+    def diagram(self) -> str:
+        """The mesh as a Mermaid flowchart: owner ==> topic --> listener, topic -.view.-> holder, asker --> asked."""
+        return "\n".join(["flowchart LR", *self._nodes(), *self._edges()]) + "\n"
+
+    @staticmethod
+    def json_schema() -> dict[str, Any]:
+        """The JSON Schema of a mesh file, for editors. Options of services are left open: applications define them."""
+        schema = MeshFile.model_json_schema(by_alias=True)
+        schema["$defs"]["ServiceSection"]["additionalProperties"] = True
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+    def _nodes(self) -> Iterator[str]:
+        grouped = {service for members in self.contexts.values() for service in members}
+        for context, members in self.contexts.items():
+            yield f'    subgraph context_{_identifier(context)}["{context}"]'
+            yield from (f"    {self._service_node(service)}" for service in members)
+            yield "    end"
+        for service in [*self.services, *self.plug_ins()]:
+            if service not in grouped:
+                yield self._service_node(service)
+        for name, section in self.description.topics.items():
+            yield f'    topic_{_identifier(name)}[("{name} × {section.partitions}")]'
+
+    def _service_node(self, service: str) -> str:
+        section = self.services.get(service)
+        label = f"{service} (plug-in)" if section is None else service
+        if section is not None and section.instances > 1:
+            label += f" × {section.instances}"
+        return f'    service_{_identifier(service)}["{label}"]'
+
+    def _edges(self) -> Iterator[str]:
+        for name, topic in self.description.topics.items():
+            yield f"    service_{_identifier(topic.owner)} ==> topic_{_identifier(name)}"
+        for name, service in self.services.items():
+            here = f"service_{_identifier(name)}"
+            yield from (f"    topic_{_identifier(topic)} --> {here}" for topic in service.listens)
+            for view, topics in service.views.items():
+                yield from (f'    topic_{_identifier(topic)} -. "{view}" .-> {here}' for topic in topics)
+            yield from (f'    {here} -- "asks" --> service_{_identifier(asked)}' for asked in service.asks)
+
+
+def load(path: Path | str) -> Mesh:
+    """The mesh that the YAML file at ``path`` describes. Raises :class:`ConfigurationError`."""
+    return parse(configuration.read(path), file=str(path))
+
+
+def parse(document: Mapping[str, Any], *, file: str = "", package: Package | None = None) -> Mesh:
+    """The mesh that ``document`` describes; ``file`` is only named in errors.
+
+    The application's package is imported by the name that the document gives, unless one is passed in.
+    Raises :class:`ConfigurationError`.
+    """
+    framework, options = _split(document)
+    description = configuration.validate(MeshFile, framework, file=file)
+    package = package or cast(Package, load_package(description.application, file=file))
+    _Check(file, description, package).all()
+    models = {}
+    for name, own in options.items():
+        model, path = package.OPTIONS[name], f"services.{name}"
+        models[name] = configuration.validate(model, own, file=file, path=path, beside=ServiceSection.model_fields)
+    return Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
+
+
+def load_package(package: str, *, file: str = "", parts: Sequence[str] = _TO_READ) -> ModuleType:
+    """Import the application ``package``. Raises :class:`ConfigurationError` where it is absent or lacks a part."""
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        hint = "Is it installed, or its folder on PYTHONPATH?"
+        raise ConfigurationError(
+            f"the package {package!r} cannot be imported: {error}", file=file, path="application", hint=hint
+        ) from error
+    missing = [part for part in parts if not hasattr(module, part)]
+    if missing:
+        problem = f"the package {package!r} is not an application: it has no {', '.join(missing)}"
+        raise ConfigurationError(problem, file=file, path="application", hint="Name a package that has them")
+    return module
+
+
+def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The document without the services' own options, and those options by service."""
+    framework, options = dict(document), dict[str, dict[str, Any]]()
+    if isinstance(document.get("services"), Mapping):
+        framework["services"] = dict(document["services"])
+        for name, section in document["services"].items():
+            if isinstance(section, Mapping):
+                framework["services"][name], options[name] = ServiceSection.split(section)
+    return framework, options
+
+
+def _identifier(name: str) -> str:
+    """``name`` as part of a Mermaid node's id, which must not hold dots or hyphens; injective."""
+    return name.replace("_", "__").replace("-", "_m_").replace(".", "_d_")
+
+
+@dataclass(frozen=True)
+class _Check:
+    """What the models cannot say alone: that the parts of a mesh fit each other and the application."""
+
+    file: str
+    mesh: MeshFile
+    package: Package
+
+    def all(self) -> None:
+        """Raises :class:`ConfigurationError` for the first mistake."""
+        self._known("wiring", "wiring", self.mesh.wiring, self.package.WIRINGS)
+        for name, topic in self.mesh.topics.items():
+            self._topic(name, topic)
+        self._owners()
+        for name, service in self.mesh.services.items():
+            self._service(name, service)
+        self._contexts()
+        for name, service in self.mesh.services.items():
+            self._asks(name, service)
+
+    def _topic(self, name: str, topic: TopicSection) -> None:
+        self._known(f"topics.{name}", "topic", name, self.package.SCHEMAS)
+        columns = [column for column in self.package.SCHEMAS[name].names if column not in _RESERVED_COLUMNS]
+        self._known(f"topics.{name}.key", "column", topic.key, columns)
+
+    def _owners(self) -> None:
+        """One topic per service. An owner may be absent if it can be plugged in and nothing waits for it."""
+        owned: dict[str, str] = {}
+        for name, topic in self.mesh.topics.items():
+            if topic.owner in owned:
+                problem = f"{topic.owner!r} owns {owned[topic.owner]!r} already: a service owns exactly one topic"
+                raise self._error(f"topics.{name}.owner", problem, "Give this topic a service of its own")
+            owned[topic.owner] = name
+            if topic.owner not in self.mesh.services:
+                self._plug_in(name, topic)
+
+    def _plug_in(self, name: str, topic: TopicSection) -> None:
+        path = f"topics.{name}.owner"
+        self._known(path, "service", topic.owner, {*self.mesh.services, *self.package.OPTIONS})
+        waiting = [service for service, section in self.mesh.services.items() if name in section.listens]
+        if waiting:
+            problem = f"no service {topic.owner!r} is described, but {', '.join(waiting)} listens to its topic"
+            raise self._error(path, problem, f"Add {topic.owner!r} to services")
+
+    def _service(self, name: str, service: ServiceSection) -> None:
+        path = f"services.{name}"
+        self._known(path, "service", name, self.package.OPTIONS)
+        partitions = {topic.owner: topic.partitions for topic in self.mesh.topics.values()}
+        if name not in partitions:
+            problem = f"{name!r} owns no topic: a service owns exactly one, which its state is folded from"
+            raise self._error(path, problem, f"Add a topic with owner: {name}")
+        if service.instances > partitions[name]:
+            problem = f"{service.instances} instances, but its topic has {partitions[name]} partitions"
+            raise self._error(f"{path}.instances", problem, f"Allowed: 1 to {partitions[name]}")
+        self._all_known(f"{path}.listens", "topic", service.listens, self.mesh.topics)
+        for view, topics in service.views.items():
+            self._known(f"{path}.views.{view}", "view", view, getattr(self.package, "VIEWS", service.views))
+            self._all_known(f"{path}.views.{view}", "topic", topics, self.mesh.topics)
+
+    def _contexts(self) -> None:
+        owners = {topic.owner for topic in self.mesh.topics.values()}
+        context_of: dict[str, str] = {}
+        for context, members in self.mesh.contexts.items():
+            self._all_known(f"contexts.{context}", "service", members, owners)
+            for member in members:
+                if member in context_of:
+                    problem = f"{member!r} is in context {context_of[member]!r} already"
+                    raise self._error(f"contexts.{context}", problem, "A service is in one context")
+                context_of[member] = context
+
+    def _asks(self, name: str, service: ServiceSection) -> None:
+        path = f"services.{name}.asks"
+        self._all_known(path, "service", service.asks, set(self.mesh.services) - {name})
+        drafted = Mesh(self.mesh, {}, {})  # only its contexts are asked
+        for asked in service.asks:
+            if not drafted.may_ask(name, asked):
+                problem = f"{name!r} ({drafted.context_of(name)}) asks {asked!r} ({drafted.context_of(asked)})"
+                hint = "Contexts talk by events only: listen to its topic, or put both into one context"
+                raise self._error(path, problem, hint)
+
+    def _all_known(self, path: str, kind: str, names: list[str], allowed: Iterable[str]) -> None:
+        for index, name in enumerate(names):
+            self._known(f"{path}[{index}]", kind, name, allowed)
+            if name in names[:index]:
+                raise self._error(f"{path}[{index}]", f"{name!r} is named twice", "Name it once")
+
+    def _known(self, path: str, kind: str, name: str, allowed: Iterable[str]) -> None:
+        if name not in allowed:
+            raise self._error(path, f"unknown {kind} {name!r}", suggestion(name, allowed))
+
+    def _error(self, path: str, problem: str, hint: str) -> ConfigurationError:
+        return ConfigurationError(problem, file=self.file, path=path, hint=hint)

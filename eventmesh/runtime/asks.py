@@ -1,0 +1,181 @@
+"""What a task has asked and not yet heard: deadlines, repeats with backoff, answers in any order.
+
+Every repeat goes out under the same ids. When attempts end, the asker is told *may have happened*;
+only an answer that says so is a definite no.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from eventmesh.errors import AskTimeout, Throttled
+from eventmesh.log.topic import Topic, partition_for
+from eventmesh.messages import MessageType
+from eventmesh.runtime.contract import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
+
+if TYPE_CHECKING:
+    from eventmesh.runtime.conversation import Conversation, Pending
+
+#: A query is harmless to repeat, so it is asked until somebody answers.
+UNTIL_ANSWERED = 1_000_000
+
+
+@dataclass(slots=True)
+class OpenAsk:
+    """One question (or the part of it that one partition answers) until all its rows are answered."""
+
+    to: Address
+    message: AskMessage
+    attempts_left: int
+    gathering: Gathering
+    places: list[int]  # where the answer rows belong in the whole answer
+    missing: int
+    repeats: int = 0
+    due_at: int = 0
+
+
+@dataclass(slots=True)
+class Gathering:
+    """The whole answer, gathered from the partitions asked."""
+
+    pending: Pending
+    rows: list[Row | None]
+    missing: int
+
+
+@dataclass
+class Asks:
+    """The open questions of one task."""
+
+    sender: str
+    messages: Mapping[str, MessageType]
+    owned: Mapping[str, Topic]  # service -> the topic it owns
+    limits: Limits
+    clock: Callable[[], int]
+    emit: Callable[[SendAsk], None]
+    resolve: Callable[[Pending, object, Exception | None], None]
+    new_pending: Callable[[], Pending]
+    counters: Counters
+    incarnation: str = ""
+    _open: dict[str, OpenAsk] = field(default_factory=dict)
+    _due: list[tuple[int, str]] = field(default_factory=list)
+    _count: int = 0
+
+    def query(self, name: str, rows: list[Row], attempts: int | None = None) -> Pending:
+        """Ask each row of the partition that its key names; the answer has one row per question row."""
+        kind = self.messages[name]
+        topic = self.owned[kind.service]
+        gathering = Gathering(self.new_pending(), [None] * len(rows), len(rows))
+        places: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            partition = 0 if kind.key is None else partition_for(str(row[kind.key]), topic.partitions)
+            places.setdefault(partition, []).append(index)
+        for partition, indexes in places.items():
+            self._send(Address(kind.service, partition), name, [], [rows[i] for i in indexes], attempts or UNTIL_ANSWERED, gathering, indexes)
+        if not rows:
+            self.resolve(gathering.pending, [], None)
+        return gathering.pending
+
+    def command(self, talk: Conversation, name: str, row: Row, attempts: int, partition: int | None) -> Pending:
+        """Send one command under the conversation's own id for it."""
+        kind = self.messages[name]
+        if partition is None:
+            assert kind.key is not None, f"{name} has no key: name the partition"
+            partition = partition_for(str(row[kind.key]), self.owned[kind.service].partitions)
+        gathering = Gathering(self.new_pending(), [None], 1)
+        identity = f"{self.sender}:{name}:{talk.key[1]}:{partition}"
+        self._send(Address(kind.service, partition), name, [identity], [row], attempts, gathering, [0])
+        return gathering.pending
+
+    def _send(
+        self, to: Address, name: str, ids: list[str], rows: list[Row], attempts: int, gathering: Gathering, places: list[int]
+    ) -> None:
+        self._count += 1
+        ask_id = f"{self.sender}:{self.incarnation}:{self._count}"
+        message = AskMessage(ask_id, name, ids, rows, self.sender)
+        ask = OpenAsk(to, message, attempts - 1, gathering, places, len(places))
+        self._open[ask_id] = ask
+        self._emit(ask, self.limits.attempt_timeout)
+
+    def _emit(self, ask: OpenAsk, patience: int) -> None:
+        self.counters.asks_sent += 1
+        self._schedule(ask, patience)
+        self.emit(SendAsk(ask.to, ask.message))
+
+    def _schedule(self, ask: OpenAsk, patience: int) -> None:
+        ask.due_at = self.clock() + patience
+        heapq.heappush(self._due, (ask.due_at, ask.message.id))
+
+    def _backoff(self, ask: OpenAsk) -> int:
+        return min(self.limits.backoff << min(ask.repeats, 10), self.limits.backoff_max)
+
+    def replied(self, reply: ReplyMessage) -> None:
+        """Take an answer; one that nobody waits for any more is dropped."""
+        ask = self._open.get(reply.ask)
+        if ask is None or not reply.final:
+            return
+        if isinstance(reply.error, Throttled) or (reply.error is not None and not reply.error.definite):
+            self._schedule(ask, self._backoff(ask))
+            return
+        if reply.error is not None:
+            self._close(ask)
+            self.resolve(ask.gathering.pending, None, reply.error)
+            return
+        gathering = ask.gathering
+        for index, row in zip(reply.indexes, reply.rows, strict=True):
+            place = ask.places[index]
+            if gathering.rows[place] is None:
+                gathering.rows[place] = row
+                gathering.missing -= 1
+                ask.missing -= 1
+        if ask.missing == 0:
+            self._close(ask)
+        if gathering.missing == 0:
+            single = len(gathering.rows) == 1 and bool(ask.message.ids)
+            self.resolve(gathering.pending, gathering.rows[0] if single else gathering.rows, None)
+
+    def _close(self, ask: OpenAsk) -> None:
+        self._open.pop(ask.message.id, None)
+
+    def next_deadline(self) -> int | None:
+        """When :meth:`tick` wants to be called next."""
+        while self._due and not self._current(*self._due[0]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def _current(self, due_at: int, ask_id: str) -> bool:
+        ask = self._open.get(ask_id)
+        return ask is not None and ask.due_at == due_at
+
+    def tick(self, now: int) -> None:
+        """Repeat what is overdue, give up where attempts ended."""
+        while (due := self.next_deadline()) is not None and due <= now:
+            _, ask_id = heapq.heappop(self._due)
+            ask = self._open[ask_id]
+            if ask.attempts_left <= 0:
+                self._close(ask)
+                waited = f"{ask.repeats + 1} attempts of {self.limits.attempt_timeout / 1e6:g} s"
+                error = AskTimeout(f"{ask.to.service}/{ask.to.partition} did not answer {ask.message.name} in {waited}")
+                self.resolve(ask.gathering.pending, None, error)
+                continue
+            ask.attempts_left -= 1
+            ask.repeats += 1
+            self.counters.asks_retried += 1
+            self._emit(ask, self.limits.attempt_timeout + self._backoff(ask))
+
+    def lost(self, service: str) -> None:
+        """The connection to ``service`` broke: what is open there is asked again after a backoff."""
+        for ask in self._open.values():
+            if ask.to.service == service:
+                self._schedule(ask, self._backoff(ask))
+
+    def clear(self) -> None:
+        """Forget all open questions: their conversations run again after the fold."""
+        self._open.clear()
+        self._due.clear()
+
+    def __len__(self) -> int:
+        return len(self._open)

@@ -1,0 +1,149 @@
+"""What every runtime must do: carry out these effects, and hand back what came of them.
+
+The parts that decide (:mod:`~eventmesh.runtime.task`, :mod:`~eventmesh.runtime.instance`,
+:mod:`~eventmesh.runtime.caller`) do no I/O. They are called with what happened and leave effects to
+carry out; each effect names the method that its result comes back through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eventmesh.errors import EventmeshError
+from eventmesh.log.batch import LogBatch
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One partition of one service: who a command or query is sent to."""
+
+    service: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskMessage:
+    """A command or a query on its way. ``rows`` are its payload rows; ``ids`` names each command row.
+
+    ``id`` is unique per sender and repeats when the same question is sent again.
+    """
+
+    id: str
+    name: str
+    ids: Sequence[str]
+    rows: Sequence[Row]
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyMessage:
+    """Answers to some rows of one :class:`AskMessage`: ``rows[i]`` answers row ``indexes[i]``.
+
+    ``final`` is false for a first reply after which another will come (accepted, then completed).
+    An ``error`` answers all the named rows.
+    """
+
+    ask: str
+    indexes: Sequence[int]
+    rows: Sequence[Row]
+    final: bool = True
+    error: EventmeshError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestGrant:
+    """Ask the broker for an epoch. Result: ``granted(partition, epoch, end)`` or ``grant_failed(partition, error)``."""
+
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Append to the owned topic. Result: ``appended(partition, end)`` or ``append_failed(partition, error)``, in order."""
+
+    partition: int
+    entry: LogBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Deliver a partition from ``offset`` on (replaces an earlier one). Result: ``deliver(topic, partition, entry)``."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Stop delivering a partition."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendAsk:
+    """Send a command or query. Result: ``replied(reply)``, or nothing: the sender keeps its own deadline."""
+
+    to: Address
+    message: AskMessage
+
+
+@dataclass(frozen=True, slots=True)
+class SendReply:
+    """Answer a message received from ``origin`` (a runtime's own handle of the connection it came by)."""
+
+    origin: Any
+    reply: ReplyMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """This incarnation is fenced: end the process for good (rule 6)."""
+
+    partition: int
+    reason: str
+
+
+Effect = RequestGrant | Append | Subscribe | Unsubscribe | SendAsk | SendReply | Exit
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one instance (promise P8). Times are microseconds."""
+
+    batch_rows_max: int = 4_000
+    appends_in_flight_max: int = 2
+    conversations_max: int = 1_000
+    asks_queued_rows_max: int = 20_000
+    inputs_queued_rows_max: int = 50_000
+    inputs_without_fact_max: int = 10_000
+    attempt_timeout: int = 2_000_000
+    backoff: int = 50_000
+    backoff_max: int = 2_000_000
+    refold_delay: int = 100_000
+
+
+@dataclass
+class Counters:
+    """What an instance has done since it started; runtimes report it, the lab reads it."""
+
+    inputs: int = 0
+    facts: int = 0
+    appends: int = 0
+    asks_sent: int = 0
+    asks_retried: int = 0
+    queries_answered: int = 0
+    refolds: int = 0
+    inputs_refused: int = 0
+    bytes_appended: int = 0
+    staleness_us: list[int] = field(default_factory=list)
+
+    def to_json(self) -> Mapping[str, Any]:
+        """The counters alone, without samples."""
+        return {name: value for name, value in vars(self).items() if name != "staleness_us"}

@@ -1,0 +1,235 @@
+"""One process of a service: the tasks of its partitions, and the views they share. No I/O.
+
+It reads each partition once for all that want it, from the lowest position any of them needs; who has
+had a batch already skips it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from eventmesh.errors import DidNotHappen, EventmeshError
+from eventmesh.log.batch import LogBatch
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name, split_position
+from eventmesh.runtime.contract import (
+    AskMessage,
+    Counters,
+    Effect,
+    Limits,
+    ReplyMessage,
+    SendReply,
+    Subscribe,
+    Unsubscribe,
+)
+from eventmesh.runtime.task import Task, columns_of
+from eventmesh.service import Place, Trigger
+from eventmesh.views import View
+
+VIEWS = -1  # the reader number of the views, beside the partitions of the tasks
+
+
+class Instance:
+    """The tasks of one instance. ``emit`` must queue effects, never carry them out inside the call."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        service: str,
+        number: int,
+        *,
+        incarnation: str,
+        clock: Callable[[], int],
+        emit: Callable[[Effect], None],
+        limits: Limits | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.mesh, self.service_name, self.number, self.clock, self.emit = mesh, service, number, clock, emit
+        self.limits = limits or Limits()
+        self.counters = Counters()
+        self.delivered: dict[str, int] = {}
+        self._readers: dict[str, set[int]] = {}
+        application, spec = mesh.application, mesh.services[service]
+        self.topics = mesh.topics()
+        self.views: dict[str, View] = {
+            name: View(name, application.VIEWS[name], topics) for name, topics in spec.views.items()
+        }
+        trigger = application.WIRINGS[mesh.wiring].get(service, Trigger())
+        owned = {topic.owner: topic for topic in self.topics.values()}
+        self.topic = owned[service]
+        self.tasks: dict[int, Task] = {}
+        for partition in range(self.topic.partitions):
+            if mesh.instance_of(service, partition) != number:
+                continue
+            place = Place(service, partition, self.topics, mesh.options[service], seed)
+            self.tasks[partition] = Task(
+                application.SERVICES[service](place, trigger, self.views),
+                self.topic,
+                inputs=self._inputs(partition),
+                messages=application.MESSAGES,
+                owned=owned,
+                incarnation=incarnation,
+                limits=self.limits,
+                clock=clock,
+                emit=self._emitter(partition),
+                counters=self.counters,
+            )
+
+    def _inputs(self, partition: int) -> list[str]:
+        """The partitions a task listens to: its own number where keys and counts agree, else all."""
+        names = []
+        for topic in (self.topics[name] for name in self.mesh.services[self.service_name].listens):
+            together = topic.key == self.topic.key and topic.partitions == self.topic.partitions
+            partitions = [partition] if together else range(topic.partitions)
+            names += [position_name(topic.name, number) for number in partitions]
+        return names
+
+    def _emitter(self, partition: int) -> Callable[[Effect], None]:
+        def emit(effect: Effect) -> None:
+            if isinstance(effect, Subscribe):
+                self._want(effect, partition)
+            elif isinstance(effect, Unsubscribe):
+                self._leave(effect, partition)
+            else:
+                self.emit(effect)
+
+        return emit
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Subscribe the views, then let every task ask for its epoch."""
+        for view in self.views.values():
+            for topic in view.topics:
+                for partition in range(self.topics[topic].partitions):
+                    self._want(Subscribe(topic, partition, 0), VIEWS)
+        for task in self.tasks.values():
+            task.start()
+
+    def _want(self, effect: Subscribe, reader: int) -> None:
+        name = position_name(effect.topic, effect.partition)
+        readers = self._readers.setdefault(name, set())
+        if not readers or effect.offset < self.delivered[name]:
+            self.delivered[name] = effect.offset
+            self.emit(effect)
+        readers.add(reader)
+
+    def _leave(self, effect: Unsubscribe, reader: int) -> None:
+        name = position_name(effect.topic, effect.partition)
+        readers = self._readers.get(name, set())
+        readers.discard(reader)
+        if not readers:
+            self.delivered.pop(name, None)
+            self.emit(effect)
+
+    def subscribe_again(self) -> None:
+        """The connection to the broker is new: ask for everything from where it broke off."""
+        for name, readers in self._readers.items():
+            if readers:
+                topic, partition = split_position(name)
+                self.emit(Subscribe(topic, partition, self.delivered[name]))
+
+    def deliver(self, topic: str, partition: int, entry: LogBatch) -> None:
+        """A batch of a subscribed partition; what does not follow the last one delivered is ignored."""
+        name = position_name(topic, partition)
+        header = entry.header
+        if name not in self.delivered or header.base > self.delivered[name]:
+            return
+        self.delivered[name] = max(self.delivered[name], header.end)
+        self._apply_to_views(topic, partition, entry)
+        for task in self.tasks.values():
+            task.deliver(name, entry)
+        # Only now: a task that steps here sees this batch in every view and queue of the instance.
+        for task in self.tasks.values():
+            task.views_moved()
+            task.step()
+
+    def _apply_to_views(self, topic: str, partition: int, entry: LogBatch) -> None:
+        for view in self.views.values():
+            if topic not in view.topics:
+                continue
+            if entry.header.kind == "facts":
+                view.apply(topic, partition, entry.header.base, columns_of(entry), entry.header.time)
+            else:
+                view.skip(topic, partition, entry.header.end)
+
+    @property
+    def queued_rows(self) -> int:
+        """Input rows waiting in all tasks: a runtime stops reading above ``inputs_queued_rows_max``."""
+        return max((task.queued_rows for task in self.tasks.values()), default=0)
+
+    # --- asking and answering -------------------------------------------------------------------
+
+    def received(self, origin: Any, partition: int, message: AskMessage) -> None:
+        """A command or query that came in for one of our partitions."""
+        task = self.tasks.get(partition)
+        kind = self.mesh.application.MESSAGES.get(message.name)
+        if task is None or kind is None or kind.service != self.service_name:
+            error = DidNotHappen(f"{self.service_name}/{partition} does not answer {message.name} here")
+            self.emit(SendReply(origin, ReplyMessage(message.id, range(len(message.rows)), (), True, error)))
+        elif kind.kind == "query":
+            task.query(origin, message)
+        else:
+            task.command(origin, message)
+
+    def replied(self, reply: ReplyMessage) -> None:
+        """An answer to what one of our tasks asked."""
+        asker = reply.ask.partition(":")[0]
+        _, partition = split_position(asker)
+        self.tasks[partition].replied(reply)
+
+    def peer_lost(self, service: str) -> None:
+        """The connection to another service broke."""
+        for task in self.tasks.values():
+            task.asks.lost(service)
+
+    def origin_lost(self, origin: Any) -> None:
+        """A caller's connection broke."""
+        for task in self.tasks.values():
+            task.origin_lost(origin)
+
+    # --- results --------------------------------------------------------------------------------
+
+    def granted(self, partition: int, epoch: int, end: int) -> None:
+        """See :class:`~eventmesh.runtime.contract.RequestGrant`."""
+        self.tasks[partition].granted(epoch, end)
+
+    def grant_failed(self, partition: int, error: EventmeshError) -> None:
+        """See :class:`~eventmesh.runtime.contract.RequestGrant`."""
+        self.tasks[partition].grant_failed(error)
+
+    def appended(self, partition: int, epoch: int, end: int) -> None:
+        """See :class:`~eventmesh.runtime.contract.Append`."""
+        self.tasks[partition].appended(epoch, end)
+
+    def append_failed(self, partition: int, epoch: int, error: EventmeshError) -> None:
+        """See :class:`~eventmesh.runtime.contract.Append`."""
+        self.tasks[partition].append_failed(epoch, error)
+
+    def tick(self, now: int) -> None:
+        """Time has passed."""
+        for task in self.tasks.values():
+            task.tick(now)
+
+    def next_deadline(self) -> int | None:
+        """When :meth:`tick` wants to be called next."""
+        deadlines = (task.next_deadline() for task in self.tasks.values())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def status(self) -> Mapping[str, Any]:
+        """What ``eventmesh status`` and the lab want to know; plain JSON types."""
+        return {
+            "service": self.service_name,
+            "instance": self.number,
+            "idle": all(task.idle for task in self.tasks.values()),
+            "live": all(task.phase == "live" for task in self.tasks.values()),
+            "epochs": {task.name: task.epoch for task in self.tasks.values()},
+            "progress": {task.name: dict(task.progress.next) for task in self.tasks.values()},
+            "delivered": dict(self.delivered),
+            "views": {
+                name: {"rows": len(view), "next": dict(view.next), "applied_time": view.applied_time}
+                for name, view in self.views.items()
+            },
+            "counters": dict(self.counters.to_json()),
+        }

@@ -1,0 +1,532 @@
+"""A whole mesh in one thread on a virtual clock, with a seeded network and disk and crashes at any step.
+
+It drives the same tasks, log and callers as the runtime on Ray; only the edges are its own. Processes
+take messages in the order of each connection; a message to a process that died is lost, and the other
+side learns that the connection broke. Work takes virtual time, so that batches form under load.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from eventmesh.errors import AppendRefused, EventmeshError, PeerLost
+from eventmesh.history import CALLERS, History, ViewDump
+from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
+from eventmesh.log.storage import MemoryStorage
+from eventmesh.log.store import Durability, Log
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
+from eventmesh.runtime.caller import Caller, Requests
+from eventmesh.runtime.contract import (
+    Address,
+    Append,
+    AskMessage,
+    Effect,
+    Exit,
+    Limits,
+    ReplyMessage,
+    RequestGrant,
+    SendAsk,
+    SendReply,
+    Subscribe,
+    Unsubscribe,
+)
+from eventmesh.runtime.instance import Instance
+
+BROKER = "broker"
+START = 1_700_000_000_000_000  # the virtual clock's first microsecond
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Virtual microseconds. A message takes ``network`` (a range, drawn evenly), a step ``step`` plus ``row`` each."""
+
+    network: tuple[int, int] = (100, 600)
+    step: int = 150
+    row: int = 4
+    sync: int = 1_500
+    restart: tuple[int, int] = (5_000, 300_000)
+    notice: tuple[int, int] = (100, 20_000)
+
+
+class Deadlock(AssertionError):
+    """The simulation ran out of time or of events before the run was done."""
+
+
+@dataclass
+class Process:
+    """Anything that can be crashed: its life number tells messages of an earlier life apart."""
+
+    name: str
+    life: int = 0
+    alive: bool = False
+    busy_until: int = 0
+    inbox: deque[tuple[Callable[[], None], int]] = field(default_factory=deque)
+    timer_at: int | None = None
+    exited: bool = False
+
+
+@dataclass
+class Host(Process):
+    """A service instance and what it left to do."""
+
+    instance: Instance | None = None
+    effects: list[Effect] = field(default_factory=list)
+
+
+@dataclass
+class Client(Process):
+    """A caller and what it left to do."""
+
+    caller: Caller | None = None
+    effects: list[Effect] = field(default_factory=list)
+
+
+@dataclass
+class Broker(Process):
+    """The log's process: cursors of who reads what, and acknowledgements that wait for a sync."""
+
+    log: Log | None = None
+    cursors: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    unsynced: list[Callable[[], None]] = field(default_factory=list)
+    sync_scheduled: bool = False
+
+
+class Simulation:
+    """Runs ``mesh`` from ``seed``. Every choice is drawn from it: a seed names a history."""
+
+    def __init__(self, mesh: Mesh, *, seed: int, speeds: Speeds | None = None, limits: Limits | None = None) -> None:
+        self.mesh, self.seed = mesh, seed
+        self.random = random.Random(seed)
+        self.speeds, self.limits = speeds or Speeds(), limits or Limits()
+        self.now = START
+        self.topics = mesh.topics()
+        self.owned = {topic.owner: topic for topic in self.topics.values()}
+        durability = Durability(mesh.log.durability)
+        self.storage = MemoryStorage() if durability is Durability.memory else SimulatedStorage(self.random)
+        self.durability = durability
+        self.broker = Broker(BROKER)
+        self.hosts = {
+            (service, number): Host(f"{service}/{number}")
+            for service, section in mesh.services.items()
+            for number in range(section.instances)
+        }
+        self.clients: dict[str, Client] = {}
+        self.crashes = 0
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+        self._last_delivery: dict[tuple[str, int, str, int], int] = {}
+        self.start_broker()
+        for host in self.hosts.values():
+            self.start_host(host)
+
+    # --- the clock ------------------------------------------------------------------------------
+
+    def clock(self) -> int:
+        """Virtual microseconds since the Unix epoch."""
+        return self.now
+
+    def at(self, time: int, action: Callable[[], None]) -> None:
+        """Run ``action`` at ``time``; actions of one time run in the order they were asked for."""
+        self._count += 1
+        heapq.heappush(self._events, (max(time, self.now), self._count, action))
+
+    def after(self, span: tuple[int, int] | int, action: Callable[[], None]) -> None:
+        """Run ``action`` after a span, drawn evenly where it is a range."""
+        self.at(self.now + (span if isinstance(span, int) else self.random.randint(*span)), action)
+
+    def run_until(self, done: Callable[[], bool], *, seconds: float = 600.0) -> None:
+        """Advance until ``done``; :class:`Deadlock` after ``seconds`` of virtual time."""
+        deadline = self.now + int(seconds * 1e6)
+        while not done():
+            if not self._events or self._events[0][0] > deadline:
+                raise Deadlock(f"seed {self.seed}: not done after {(self.now - START) / 1e6:.3f} s\n{self.describe()}")
+            self.now, _, action = heapq.heappop(self._events)
+            action()
+
+    # --- processes ------------------------------------------------------------------------------
+
+    def start_broker(self) -> None:
+        """Open the log; whoever waits for it connects again."""
+        broker = self.broker
+        broker.life, broker.alive, broker.busy_until = broker.life + 1, True, self.now
+        broker.inbox.clear()
+        broker.cursors, broker.unsynced, broker.sync_scheduled = {}, [], False
+        broker.log = Log.open(
+            self.storage, self.topics, durability=self.durability, cluster_id="simulated", clock=self.clock
+        )
+        for host in self.hosts.values():
+            self.after(self.speeds.notice, lambda host=host, life=host.life: self._reconnect(host, life))  # type: ignore[misc]
+
+    def _reconnect(self, host: Host, life: int) -> None:
+        if host.alive and host.life == life and host.instance is not None:
+            host.instance.subscribe_again()
+            self._carry_out(host)
+
+    def start_host(self, host: Host) -> None:
+        """Start an incarnation of a service instance."""
+        service, _, number = host.name.rpartition("/")
+        host.life, host.alive, host.effects, host.timer_at = host.life + 1, True, [], None
+        host.busy_until = self.now
+        host.inbox.clear()
+        host.instance = Instance(
+            self.mesh,
+            service,
+            int(number),
+            incarnation=f"{host.name}.{host.life}",
+            clock=self.clock,
+            emit=host.effects.append,
+            limits=self.limits,
+            seed=self.seed,
+        )
+        self._inside(host, host.instance.start)
+
+    def crash_host(self, host: Host) -> None:
+        """Kill a service's process; it starts again after a while."""
+        if not host.alive:
+            return
+        self.crashes += 1
+        host.alive, host.instance = False, None
+        for other in self._peers(host):
+            self.after(self.speeds.notice, lambda other=other: self._notice(other, host.name))  # type: ignore[misc]
+        self.after(self.speeds.restart, lambda: self.start_host(host))
+
+    def crash_broker(self, *, machine: bool = False) -> None:
+        """Kill the broker's process, or its machine; it opens the log again after a while."""
+        if not self.broker.alive:
+            return
+        self.crashes += 1
+        self.broker.alive, self.broker.log = False, None
+        if isinstance(self.storage, SimulatedStorage):
+            if machine:
+                self.storage.crash_machine()
+            else:
+                self.storage.restart_process()
+        for host in self.hosts.values():
+            self.after(self.speeds.notice, lambda host=host, life=host.life: self._broker_lost(host, life))  # type: ignore[misc]
+        self.after(self.speeds.restart, self.start_broker)
+
+    def _peers(self, gone: Process) -> Iterable[Process]:
+        return [process for process in (*self.hosts.values(), *self.clients.values()) if process is not gone]
+
+    def _notice(self, process: Process, name: str) -> None:
+        service = name.rpartition("/")[0]
+        if isinstance(process, Host) and process.instance is not None:
+            process.instance.peer_lost(service)
+            process.instance.origin_lost(name)
+            self._carry_out(process)
+        elif isinstance(process, Client) and process.caller is not None and self._talks_to(process.caller, service):
+            process.caller.peer_lost()
+            self._carry_out(process)
+
+    def _talks_to(self, caller: Caller, service: str) -> bool:
+        return any(caller.messages[command].service == service for command in set(caller.requests.commands))
+
+    def _broker_lost(self, host: Host, life: int) -> None:
+        if host.life != life or host.instance is None:
+            return
+        error = PeerLost("the broker's connection broke")
+        for partition, task in host.instance.tasks.items():
+            if task.in_flight:
+                host.instance.append_failed(partition, task.epoch, error)
+            elif task.phase == "granting":
+                host.instance.grant_failed(partition, error)
+        self._carry_out(host)
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def send(self, sender: Process, to: Process, action: Callable[[], None], *, rows: int = 1) -> None:
+        """Deliver in order on the connection of these two lives; lost if the receiver died meanwhile."""
+        lives = (sender.name, sender.life, to.name, to.life)
+        arrival = max(self._last_delivery.get(lives, 0), self.now + self.random.randint(*self.speeds.network))
+        self._last_delivery[lives] = arrival
+
+        def deliver() -> None:
+            if to.alive and to.life == lives[3]:
+                to.inbox.append((action, rows))
+                if len(to.inbox) == 1:
+                    self.at(to.busy_until, lambda: self._work(to, to.life))
+
+        self.at(arrival, deliver)
+
+    def _work(self, process: Process, life: int) -> None:
+        """Handle the oldest message in the inbox; the process is then busy for a while."""
+        if not process.alive or process.life != life:
+            return
+        action, rows = process.inbox[0]
+        process.busy_until = self.now + self.speeds.step + self.speeds.row * rows
+        action()
+        if process.life != life or not process.alive:
+            return
+        process.inbox.popleft()
+        if process.inbox:
+            self.at(process.busy_until, lambda: self._work(process, life))
+
+    def _inside(self, process: Host | Client, call: Callable[[], None]) -> None:
+        call()
+        self._carry_out(process)
+
+    def _carry_out(self, process: Host | Client) -> None:
+        effects, process.effects[:] = list(process.effects), []
+        for effect in effects:
+            if not process.alive:
+                return
+            self._effect(process, effect)
+        self._set_timer(process)
+
+    def _set_timer(self, process: Host | Client) -> None:
+        machine: Any = process.instance if isinstance(process, Host) else process.caller
+        deadline = machine.next_deadline() if machine is not None else None
+        if deadline is None or (process.timer_at is not None and process.timer_at <= deadline):
+            return
+        process.timer_at = deadline
+        life = process.life
+
+        def fire() -> None:
+            if not process.alive or process.life != life or process.timer_at != deadline:
+                return
+            process.timer_at = None
+            machine.tick(self.now)
+            self._carry_out(process)
+
+        self.at(deadline, fire)
+
+    def _effect(self, process: Host | Client, effect: Effect) -> None:
+        if isinstance(effect, SendAsk):
+            self._send_ask(process, effect.to, effect.message)
+        elif isinstance(effect, SendReply):
+            self._send_reply(process, effect.origin, effect.reply)
+        elif isinstance(process, Host):
+            self._log_effect(process, effect)
+
+    def _log_effect(self, host: Host, effect: Effect) -> None:
+        broker = self.broker
+        if isinstance(effect, RequestGrant):
+            if not broker.alive:
+                instance = host.instance
+                assert instance is not None
+                self.after(1_000, lambda: self._alive(host, instance, lambda: instance.grant_failed(
+                    effect.partition, PeerLost("the broker is away"))))
+                return
+            self.send(host, broker, lambda: self._grant(host, effect.partition))
+        elif isinstance(effect, Append):
+            self._append_or_lose(host, effect)
+        elif isinstance(effect, Subscribe):
+            if broker.alive:
+                self.send(host, broker, lambda: self._subscribe(host, effect))
+        elif isinstance(effect, Unsubscribe):
+            if broker.alive:
+                self.send(host, broker, lambda: self._cursor_gone(host, effect))
+        elif isinstance(effect, Exit):
+            host.alive, host.exited, host.instance = False, True, None
+
+    def _alive(self, host: Host, instance: Instance, call: Callable[[], None]) -> None:
+        if host.alive and host.instance is instance:
+            call()
+            self._carry_out(host)
+
+    def _answer(self, host: Host, call: Callable[[Instance], None], rows: int = 1) -> None:
+        instance = host.instance
+        if instance is not None:
+            self.send(self.broker, host, lambda: self._inside(host, lambda: call(instance)), rows=rows)
+
+    # --- the broker -----------------------------------------------------------------------------
+
+    def _grant(self, host: Host, partition: int) -> None:
+        log, topic = self.broker.log, self.owned[host.name.rpartition("/")[0]]
+        assert log is not None and host.instance is not None or not host.alive
+        if log is None or host.instance is None:
+            return
+        try:
+            grant = log.grant(topic.name, partition, topic.owner, f"{host.name}.{host.life}")
+        except ProcessDied:
+            self.crash_broker()
+            return
+        except EventmeshError as error:
+            self._answer(host, lambda instance, error=error: instance.grant_failed(partition, error))  # type: ignore[misc]
+            return
+        self._answer(host, lambda instance: instance.granted(partition, grant.epoch, grant.end))
+        self._push(topic.name, partition)
+
+    def _append_or_lose(self, host: Host, effect: Append) -> None:
+        instance = host.instance
+        assert instance is not None
+        if self.broker.alive:
+            self.send(host, self.broker, lambda: self._append(host, effect), rows=effect.entry.header.rows)
+            return
+        error = PeerLost("the broker is away")
+        self.after(1_000, lambda: self._alive(host, instance, lambda: instance.append_failed(
+            effect.partition, effect.entry.header.epoch, error)))
+
+    def _append(self, host: Host, effect: Append) -> None:
+        log, header = self.broker.log, effect.entry.header
+        if log is None:
+            return
+        topic = self.owned[header.writer]
+        try:
+            end = log.append(topic.name, effect.partition, effect.entry)
+        except ProcessDied:
+            self.crash_broker()
+            return
+        except AppendRefused as error:
+            self._answer(host, lambda instance, error=error: instance.append_failed(  # type: ignore[misc]
+                effect.partition, header.epoch, error))
+            return
+
+        def acknowledge() -> None:
+            self._answer(host, lambda instance: instance.appended(effect.partition, header.epoch, end))
+            self._push(topic.name, effect.partition)
+
+        if self.durability is Durability.fsync:
+            self._acknowledge_after_sync(acknowledge)
+        else:
+            acknowledge()
+
+    def _acknowledge_after_sync(self, acknowledge: Callable[[], None]) -> None:
+        broker, life = self.broker, self.broker.life
+        broker.unsynced.append(acknowledge)
+        if broker.sync_scheduled:
+            return
+        broker.sync_scheduled = True
+
+        def sync() -> None:
+            if not broker.alive or broker.life != life or broker.log is None:
+                return
+            broker.sync_scheduled = False
+            waiting, broker.unsynced = broker.unsynced, []
+            try:
+                broker.log.sync()
+            except (ProcessDied, EventmeshError):
+                self.crash_broker()  # a failed sync is never retried: stop, and open again (rule 9)
+                return
+            for ready in waiting:
+                ready()
+
+        self.after(self.speeds.sync, sync)
+
+    def _subscribe(self, host: Host, effect: Subscribe) -> None:
+        self.broker.cursors[(host.name, effect.topic, effect.partition)] = effect.offset
+        self._push(effect.topic, effect.partition)
+
+    def _cursor_gone(self, host: Host, effect: Unsubscribe) -> None:
+        self.broker.cursors.pop((host.name, effect.topic, effect.partition), None)
+
+    def _push(self, topic: str, partition: int) -> None:
+        log = self.broker.log
+        if log is None:
+            return
+        for (name, wanted, number), cursor in list(self.broker.cursors.items()):
+            if (wanted, number) != (topic, partition):
+                continue
+            service, _, instance_number = name.rpartition("/")
+            host = self.hosts[(service, int(instance_number))]
+            for entry in log.read(topic, partition, cursor, 1 << 30):
+                self.broker.cursors[(name, topic, partition)] = entry.header.end
+                self._answer(host, lambda instance, entry=entry: instance.deliver(topic, partition, entry),  # type: ignore[misc]
+                             rows=entry.header.rows)
+
+    # --- asks and replies -------------------------------------------------------------------------
+
+    def _send_ask(self, sender: Process, to: Address, message: AskMessage) -> None:
+        host = self.hosts[(to.service, self.mesh.instance_of(to.service, to.partition))]
+        if not host.alive:
+            if not host.exited:
+                self.after(self.speeds.notice, lambda: self._notice(sender, host.name))
+            return
+        origin = (sender.name, sender.life)
+
+        def arrive() -> None:
+            assert host.instance is not None
+            host.instance.received(origin, to.partition, message)
+            self._carry_out(host)
+
+        self.send(sender, host, arrive, rows=len(message.rows))
+
+    def _send_reply(self, sender: Process, origin: tuple[str, int], reply: ReplyMessage) -> None:
+        name, life = origin
+        service, _, number = name.rpartition("/")
+        process: Any = self.clients.get(name) or self.hosts[(service, int(number))]
+        if not process.alive or process.life != life:
+            return
+
+        def arrive() -> None:
+            machine = process.instance if isinstance(process, Host) else process.caller
+            machine.replied(reply)
+            self._carry_out(process)
+
+        self.send(sender, process, arrive, rows=len(reply.indexes))
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    def call(self, name: str, requests: Requests, *, window: int = 1_000_000) -> Client:
+        """Start a caller; it is done when ``client.caller.done``."""
+        client = Client(name, life=1, alive=True)
+        client.caller = Caller(
+            name, requests, messages=self.mesh.application.MESSAGES, owned=self.owned,
+            clock=self.clock, emit=client.effects.append, window=window,
+        )
+        self.clients[name] = client
+        self._inside(client, client.caller.start)
+        return client
+
+    def quiet(self) -> bool:
+        """Every process is up, idle, and has read all there is of what it reads."""
+        log = self.broker.log
+        if log is None or any(client.caller is not None and not client.caller.done for client in self.clients.values()):
+            return False
+        ends = {
+            position_name(topic.name, partition): log.watermark(topic.name, partition)
+            for topic in self.topics.values()
+            for partition in range(topic.partitions)
+        }
+        return all(self._caught_up(host, ends) for host in self.hosts.values() if not host.exited)
+
+    def _caught_up(self, host: Host, ends: dict[str, int]) -> bool:
+        if not host.alive or host.instance is None:
+            return False
+        instance = host.instance
+        return all(instance.delivered.get(name) == ends[name] for name in instance.delivered) and all(
+            task.idle and all(task.progress.next.get(name, 0) == ends[name] for name in task.inputs)
+            for task in instance.tasks.values()
+        )
+
+    def drain(self, *, seconds: float = 600.0) -> None:
+        """Advance until everything is quiet."""
+        self.run_until(self.quiet, seconds=seconds)
+
+    def history(self, callers: Iterable[str] | None = None) -> History:
+        """What was seen, for the audit."""
+        names = list(self.clients) if callers is None else list(callers)
+        tables = [client.caller.table() for name in names if (client := self.clients[name]).caller is not None]
+        views = [
+            ViewDump(service, number, name, dict(view.next), view.rows())
+            for (service, number), host in self.hosts.items()
+            if host.instance is not None
+            for name, view in host.instance.views.items()
+        ]
+        return History(pa.concat_tables(tables) if tables else CALLERS.empty_table(), views, self.quiet())
+
+    def describe(self) -> str:
+        """Where everybody stands, for a failed run."""
+        lines = [f"broker: {'up' if self.broker.alive else 'down'}"]
+        for host in self.hosts.values():
+            if host.instance is None:
+                lines.append(f"{host.name}: {'exited' if host.exited else 'down'}")
+                continue
+            for task in host.instance.tasks.values():
+                lines.append(
+                    f"{task.name}: {task.phase}, epoch {task.epoch}, in flight {len(task.in_flight)}, queued "
+                    f"{task.queued_rows}, commands {len(task.commands)}, held {len(task.held)}, conversations "
+                    f"{sorted(task.conversations)[:3]}, open asks {len(task.asks)}, next {task.progress.next}"
+                )
+        for client in self.clients.values():
+            if client.caller is not None:
+                lines.append(f"{client.name}: {client.caller.next} sent, {client.caller.open_requests} open")
+        return "\n".join(lines)

@@ -1,0 +1,172 @@
+"""The contract of a service: what it owns, how it decides, how it folds, what it answers.
+
+A service is Chassaing's *decider*: ``decide(state, what came in) -> facts`` and ``evolve(state, fact)``.
+Its state is the fold of its own facts and nothing else. Rules say *what* a service decides; a wiring
+says what triggers each rule, so that the same rule serves an event in one wiring and a command in another.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from eventmesh.log.topic import Topic, partition_for
+from eventmesh.views import View
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instance of a service stands: its partition, the whole mesh's topics, its options."""
+
+    service: str
+    partition: int
+    topics: Mapping[str, Topic]
+    options: Any
+    seed: int
+
+    def partition_of(self, topic: str, key: str) -> int:
+        """The partition that ``key`` has in ``topic``."""
+        return partition_for(key, self.topics[topic].partitions)
+
+
+class Outcome(Protocol):
+    """What a synchronous rule may do with the input it was given."""
+
+    def fact(self, kind: str, **payload: Any) -> None:
+        """Decide a fact; it is folded at once, so that the next row of the batch sees it."""
+
+    def gather(self, key: str, part: int, value: Any) -> Mapping[int, Any]:
+        """Keep this input open under ``key`` until :meth:`gathered`; returns all parts held, by part."""
+
+    def gathered(self, key: str) -> None:
+        """The inputs held under ``key`` have become a fact, or no longer matter."""
+
+    @property
+    def watched(self) -> int:
+        """How many keys callers watch."""
+
+    def watch(self, key: str) -> None:
+        """The caller of this command also wants what :meth:`tell` will say of ``key``."""
+
+    def tell(self, key: str, **answer: Any) -> None:
+        """Send a further, final reply to the callers that watch ``key``."""
+
+
+class Talk(Protocol):
+    """What a coroutine handler may await: the mesh's awaitables and nothing else."""
+
+    @property
+    def state(self) -> Any:
+        """The service's state as of now; what was read before an ``await`` must be read again."""
+
+    def ask(self, query: str, rows: Iterable[Row], *, attempts: int | None = None) -> Awaitable[list[Row]]:
+        """Send a query; one answer row per question row. Asked until answered, or AskTimeout when ``attempts`` end."""
+
+    def command(self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None) -> Awaitable[Row]:
+        """Send a command under an id that does not change over retries and restarts."""
+
+    def record(self, kind: str, **payload: Any) -> Awaitable[None]:
+        """Append a fact; returns once it is acknowledged."""
+
+    def join(self, name: str, key: str) -> Awaitable[Any]:
+        """Wait for the end of this service's conversation that command ``name`` began for ``key``, if it is open."""
+
+    def reply(self, **answer: Any) -> None:
+        """Answer the callers now and go on; what the answer rests on must have been awaited."""
+
+
+Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """The part of a wiring that concerns one service.
+
+    ``rules`` maps a fact's type or a command's name to what it triggers: ``rule(service, state, row, outcome)``,
+    or ``async rule(service, row, talk)`` where the service must wait for another's answer. After a restart
+    ``resume`` starts, for every key of :meth:`Service.unfinished`, the rule that carries on the conversation
+    which that command had begun, so that a caller who repeats the command joins it; its row is ``{"key": key}``.
+    """
+
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    resume: Mapping[str, Rule] = field(default_factory=dict)
+
+
+class Service:
+    """Base of all services.
+
+    ``reads`` names the payload columns its rules need of what comes in, ``fold`` those that ``evolve``
+    needs of its own facts. ``queries`` maps a query's name to ``answer(state, row) -> row``; the
+    state given to it cannot be changed (promise P6).
+    """
+
+    name: str = ""
+    reads: tuple[str, ...] = ()
+    fold: tuple[str, ...] = ()
+    queries: Mapping[str, Callable[[Any, Row], Row]] = MappingProxyType({})
+
+    def __init__(self, place: Place, trigger: Trigger, views: Mapping[str, View]) -> None:
+        self.place, self.views, self.resume = place, views, trigger.resume
+        self.rules = dict(trigger.rules)
+        self.waiting_rules = {name for name, rule in self.rules.items() if inspect.iscoroutinefunction(rule)}
+
+    def initial(self) -> Any:
+        """The state before any fact."""
+        raise TypeError(f"{type(self).__name__} does not say what its initial state is")
+
+    def evolve(self, state: Any, fact: Row) -> None:
+        """Fold one own fact (type, sequence, time and the ``fold`` columns) into ``state``. Decides nothing."""
+        raise TypeError(f"{type(self).__name__} does not say how it folds {fact['type']}")
+
+    def unfinished(self, state: Any) -> Iterable[str]:
+        """Keys whose conversation the fold shows open (rule 3)."""
+        return ()
+
+
+class ReadOnly:
+    """A state that can be looked at and not changed: mappings become proxies, attributes refuse to be set."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Any) -> None:
+        object.__setattr__(self, "_target", target)
+
+    def __getattr__(self, name: str) -> Any:
+        return read_only(getattr(object.__getattribute__(self, "_target"), name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise TypeError(f"a query cannot set {name!r}: queries change nothing (P6)")
+
+
+class ReadOnlyMap(Mapping[Any, Any]):
+    """A dict seen through :func:`read_only`, value by value."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Mapping[Any, Any]) -> None:
+        self._target = target
+
+    def __getitem__(self, key: Any) -> Any:
+        return read_only(self._target[key])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._target)
+
+    def __len__(self) -> int:
+        return len(self._target)
+
+
+def read_only(value: Any) -> Any:
+    """``value`` if nothing in it can be changed, else a proxy that refuses changes."""
+    if isinstance(value, dict):
+        return ReadOnlyMap(value)
+    if isinstance(value, (list, set)):
+        return tuple(read_only(item) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return ReadOnly(value)
+    return value

@@ -1,0 +1,38 @@
+"""The article's shop: the first application of the framework.
+
+The framework takes an application's parts from its package by these names.
+"""
+
+from eventmesh.shop.facts import MESSAGES, SCHEMAS
+from eventmesh.shop.gateway import Gateway
+from eventmesh.shop.inventory import Inventory
+from eventmesh.shop.joined import VIEWS
+from eventmesh.shop.options import (
+    GatewayOptions,
+    InventoryOptions,
+    Options,
+    OrdersOptions,
+    PaymentsOptions,
+    SourceOptions,
+)
+from eventmesh.shop.orders import Orders
+from eventmesh.shop.payments import Payments
+from eventmesh.shop.shipping import Shipping
+from eventmesh.shop.tables import Catalog, Customers
+from eventmesh.shop.wirings import WIRINGS
+
+SERVICES = {
+    service.name: service for service in (Gateway, Orders, Inventory, Payments, Shipping, Customers, Catalog)
+}
+OPTIONS = {
+    "gateway": GatewayOptions,
+    "orders": OrdersOptions,
+    "inventory": InventoryOptions,
+    "payments": PaymentsOptions,
+    "shipping": Options,
+    "customers": SourceOptions,
+    "catalog": SourceOptions,
+    "pricing": Options,  # the plug-in: it owns a topic from the start and runs when it is plugged in
+}
+
+__all__ = ["MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS"]

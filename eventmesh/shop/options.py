@@ -1,0 +1,63 @@
+"""The options that a mesh file may give each of the shop's services."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Options(BaseModel):
+    """What every service of the shop understands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    memory_s: int = Field(default=3_600, ge=1, description="Seconds that a finished order or command id is remembered.")
+
+
+class GatewayOptions(Options):
+    """The front door."""
+
+    open_orders_max: int = Field(default=20_000, ge=1, description="More open orders per partition are throttled.")
+
+
+class OrdersOptions(Options):
+    """Orders and what it joins."""
+
+    joins: list[Literal["customers", "prices", "stock"]] = Field(
+        default=["customers", "prices", "stock"], description="What an order is enriched and checked with."
+    )
+    commands_restock: bool = Field(
+        default=False, description="In the request wiring, orders commands inventory to check whether to buy more."
+    )
+    batched: bool = Field(default=False, description="Remote queries of one step travel as one message.")
+
+
+class Restock(BaseModel):
+    """Inventory's own rule for buying more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    below: int = Field(ge=1)
+    quantity: int = Field(ge=1)
+
+
+class InventoryOptions(Options):
+    """Stock."""
+
+    initial: Literal["demand", "none"] = Field(
+        default="demand", description="demand: each SKU starts with its total demand in the run."
+    )
+    restock: Restock | None = None
+
+
+class PaymentsOptions(Options):
+    """The card company."""
+
+    decline_permille: int = Field(default=0, ge=0, le=1000)
+
+
+class SourceOptions(Options):
+    """A service whose facts come from the run's own data."""
+
+    source: Literal["seed"] = "seed"

@@ -1,0 +1,20 @@
+"""``hybrid``: events notify, but orders asks the owners by remote query before it validates."""
+
+from __future__ import annotations
+
+from eventmesh.service import Row, Talk, Trigger
+from eventmesh.shop.orders import Orders
+from eventmesh.shop.wirings.asking import validate_by_asking
+from eventmesh.shop.wirings.event_driven import ORDERS, OTHERS
+
+
+async def validate(orders: Orders, row: Row, talk: Talk) -> None:
+    """Ask, however long it takes; an order cancelled meanwhile stays cancelled."""
+    if talk.state.status(row["order_id"]) is not None:
+        return
+    kind, payload = await validate_by_asking(orders, row, talk)
+    if talk.state.status(row["order_id"]) is None:
+        talk.record(kind, **payload)
+
+
+TRIGGERS: dict[str, Trigger] = {**OTHERS, "orders": Trigger({**ORDERS, "OrderRequested": validate})}

@@ -1,0 +1,11 @@
+"""What every test gets: hypothesis repeats the same examples on every machine and never judges by the clock."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# A busy machine is slow, not wrong: no deadline. Fixed examples: a red test is red for everyone.
+settings.register_profile("steady", deadline=None, derandomize=True, print_blob=True)
+# For a long search by hand: pytest --hypothesis-profile=search
+settings.register_profile("search", deadline=None, max_examples=5_000, print_blob=True)
+settings.load_profile("steady")

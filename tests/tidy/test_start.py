@@ -1,0 +1,45 @@
+"""Given a user who asks for help, then nothing heavy is imported: help must not wait for Ray."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"duckdb", "numpy", "pyarrow", "ray", "scipy"}
+# `-X importtime` writes one line per imported module to stderr: "import time: self | cumulative | name".
+COUNT_IMPORTS = [sys.executable, "-X", "importtime"]
+
+
+def imported(command: list[str], root: Path) -> set[str]:
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=50, check=False)
+    said = done.stderr.splitlines()
+    mine = [line for line in said if not line.startswith("import time:")]
+    if done.returncode != 0:
+        pytest.fail("\n".join(mine) or f"exit code {done.returncode}")
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in said if line not in mine}
+
+
+def test_help_of_cli_py_imports_nothing_heavy(root: Path) -> None:
+    modules = imported([*COUNT_IMPORTS, "cli.py", "--help"], root)
+    assert "typer" in modules
+    assert modules & HEAVY == set()
+
+
+def test_help_of_the_installed_command_imports_nothing_heavy(root: Path) -> None:
+    # The console script's own body: import what the entry point names, call it.
+    scripts = importlib.metadata.entry_points(group="console_scripts", name="eventmesh")
+    target = next(iter(scripts)).value if scripts else "cli:main"
+    module, _, function = target.partition(":")
+    body = f"import sys; sys.argv = ['eventmesh', '--help']; from {module} import {function}; {function}()"
+    modules = imported([*COUNT_IMPORTS, "-c", body], root)
+    assert "typer" in modules
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", ["numpy"])
+def test_a_heavy_import_would_be_seen(root: Path, module: str) -> None:
+    assert module in imported([*COUNT_IMPORTS, "-c", f"import {module}"], root)

@@ -1,0 +1,74 @@
+"""Given a log, when a writer...: the words that the stories about the log are told in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pyarrow as pa
+
+from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.partition import Durability, Grant
+from eventmesh.log.storage import Storage
+from eventmesh.log.store import Log
+from eventmesh.log.topic import Topic, TopicSettings
+from eventmesh.messages import encode_rows, topic_schema
+
+ORDERS = Topic("orders", "orders", "order_id", 1, topic_schema([pa.field("order_id", pa.string())]))
+SMALL = replace(ORDERS, settings=TopicSettings(segment_bytes=6_000))  # rolls every few batches
+NOON = 43_200_000_000
+
+
+def open_log(
+    storage: Storage, topic: Topic = ORDERS, *, level: str = "os", cluster: str = "test",
+    more: Mapping[str, Topic] | None = None,
+) -> Log:
+    return Log.open(storage, {topic.name: topic, **(more or {})}, durability=Durability(level), cluster_id=cluster,
+                    clock=lambda: NOON)
+
+
+def rows_at(base: int, names: list[str]) -> list[dict[str, object]]:
+    return [
+        {"id": name, "source": "orders", "type": "OrderRequested", "time": NOON, "dataschema": "orders/1",
+         "sequence": base + number, "order_id": name}
+        for number, name in enumerate(names)
+    ]
+
+
+def header_at(base: int, rows: int, *, epoch: int, append: int, incarnation: str) -> Header:
+    return Header("facts", base, rows, epoch, append, "orders", incarnation, NOON)
+
+
+def facts(base: int, names: list[str], *, epoch: int = 1, append: int = 0, incarnation: str = "first") -> LogBatch:
+    header = header_at(base, len(names), epoch=epoch, append=append, incarnation=incarnation)
+    return LogBatch.encode(header, encode_rows(ORDERS.schema, rows_at(base, names)))
+
+
+class Writer:
+    """One incarnation of the orders service, which appends where it believes the end to be."""
+
+    def __init__(self, log: Log, incarnation: str = "first") -> None:
+        self.log, self.incarnation = log, incarnation
+        self.grant: Grant = log.grant("orders", 0, "orders", incarnation)
+        self.end, self.append_number = self.grant.end, 0
+
+    def batch(self, *names: str) -> LogBatch:
+        return facts(self.end, list(names), epoch=self.grant.epoch, append=self.append_number,
+                     incarnation=self.incarnation)
+
+    def append(self, *names: str) -> LogBatch:
+        entry = self.batch(*names)
+        self.end = self.log.append("orders", 0, entry)
+        self.append_number += 1
+        return entry
+
+
+def ids(log: Log, offset: int = 0) -> list[str]:
+    """The ids of all visible facts from ``offset``, read as a reader reads: from end to end."""
+    found: list[str] = []
+    while entries := log.read("orders", 0, offset):
+        for entry in entries:
+            if entry.header.kind == "facts":
+                found += entry.batch.column("id").to_pylist()
+        offset = entries[-1].header.end
+    return found
