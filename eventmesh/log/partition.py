@@ -122,7 +122,7 @@ class Partition:
             if batch.column(number).null_count:
                 raise AppendRefused(f"{self.name}: column {ENVELOPE[number].name} has nulls")
         sequence = batch.column(_SEQUENCE).to_numpy()
-        if not np.array_equal(sequence, np.arange(header.base, header.end)):
+        if not (sequence == np.arange(header.base, header.end)).all():
             raise AppendRefused(f"{self.name}: column sequence is not the offsets from {header.base}")
 
     def _check_schema(self, found: pa.Schema) -> None:

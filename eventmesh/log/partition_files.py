@@ -322,7 +322,7 @@ class PartitionFiles:
                     yield segment, number
 
     def verify(self) -> tuple[int, int]:
-        """Check what is stored of every visible batch: ``(batches, bytes)``. ``CorruptSegment`` at the first damaged."""
+        """Check all that is visible on the disk: ``(batches, bytes)``. ``CorruptSegment`` at the first damage."""
         sizes = [segment.message(number).size for segment, number in self._visible()]
         return len(sizes), sum(sizes)
 

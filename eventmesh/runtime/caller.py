@@ -11,6 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -193,3 +194,17 @@ class Caller:
             pa.array(self.throttled),
         ]
         return pa.Table.from_arrays(columns, schema=CALLERS)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run asks: first the seeding, stage by stage and each to its end, then the load.
+
+    ``window`` bounds the open requests of the load; ``summary`` is the report's ``import`` section.
+    """
+
+    seeding: Sequence[Requests]
+    load: Requests
+    window: int = 1_000_000
+    summary: Mapping[str, object] | None = None
+    write_refused: Callable[[Path], None] | None = None  # writes the rows of the input that were refused

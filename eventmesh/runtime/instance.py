@@ -226,6 +226,7 @@ class Instance:
             "live": all(task.phase == "live" for task in self.tasks.values()),
             "epochs": {task.name: task.epoch for task in self.tasks.values()},
             "progress": {task.name: dict(task.progress.next) for task in self.tasks.values()},
+            "inputs": {task.name: list(task.inputs) for task in self.tasks.values()},
             "delivered": dict(self.delivered),
             "views": {
                 name: {"rows": len(view), "next": dict(view.next), "applied_time": view.applied_time}

@@ -467,9 +467,12 @@ class Task:
         self._reply_error(DidNotHappen(f"refused: {reason}"))
 
     def _identity(self) -> str:
-        identity = f"{self._cause}#{self._ordinal}"
         self._ordinal += 1
-        return identity
+        return self._numbered(self._cause, self._ordinal - 1)
+
+    def _numbered(self, cause: str, ordinal: int) -> str:
+        """Cause plus ordinal. Partitions that decide on the same input interleave their ordinals: ids stay unique."""
+        return f"{cause}#{ordinal * self.topic.partitions + self.partition}"
 
     # --- what a rule may do (service.Outcome) ---------------------------------------------------
 
@@ -589,7 +592,7 @@ class Task:
 
     def record(self, conversation: Conversation, kind: str, payload: Row) -> Pending:
         """A conversation's fact; resolved when acknowledged."""
-        identity = f"{conversation.cause}#{conversation.ordinal}"
+        identity = self._numbered(conversation.cause, conversation.ordinal)
         conversation.ordinal += 1
         self._fact(identity, kind, conversation.correlation, conversation.causation, payload)
         pending = Pending()

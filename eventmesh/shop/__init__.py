@@ -3,6 +3,7 @@
 The framework takes an application's parts from its package by these names.
 """
 
+from eventmesh.shop.checks import CHECKS
 from eventmesh.shop.facts import MESSAGES, SCHEMAS
 from eventmesh.shop.gateway import Gateway
 from eventmesh.shop.inventory import Inventory
@@ -20,6 +21,7 @@ from eventmesh.shop.payments import Payments
 from eventmesh.shop.shipping import Shipping
 from eventmesh.shop.tables import Catalog, Customers
 from eventmesh.shop.wirings import WIRINGS
+from eventmesh.shop.workload import workload
 
 SERVICES = {
     service.name: service for service in (Gateway, Orders, Inventory, Payments, Shipping, Customers, Catalog)
@@ -35,4 +37,4 @@ OPTIONS = {
     "pricing": Options,  # the plug-in: it owns a topic from the start and runs when it is plugged in
 }
 
-__all__ = ["MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS"]
+__all__ = ["CHECKS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS"]

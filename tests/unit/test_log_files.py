@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.unit.log_story import ORDERS, SMALL, Writer, ids, open_log
 
-from eventmesh.errors import CorruptSegment, DataDirectoryError, StorageFull
+from eventmesh.errors import CorruptSegment, DataDirectoryError, LogStopped, StorageFull
 from eventmesh.log.partition_files import RecentBatches
 from eventmesh.log.storage import FileStorage, MemoryStorage
 from eventmesh.log.store import Durability, Log, open_read_only, read_table, read_topics, verify
+from tests.unit.log_story import ORDERS, SMALL, Writer, ids, open_log
 
 SEGMENT = "orders/0/00000000000000000000.arrow"
 
@@ -220,7 +220,9 @@ def test_given_the_files_then_all_rows_come_as_one_table_with_their_place(
     table = read_table(tmp_path, "orders", 0)
     extra = table.select(["id", "offset", "partition", "epoch", "base", "kind"]).to_pylist()
     assert [tuple(row.values()) for row in extra] == [
-        ("orders/0/epoch/1", 0, 0, 1, 0, "granted"), ("a", 1, 0, 1, 1, "facts"), ("b", 2, 0, 1, 1, "facts"),
+        ("orders/0/epoch/1", 0, 0, 1, 0, "granted"),
+        ("a", 1, 0, 1, 1, "facts"),
+        ("b", 2, 0, 1, 1, "facts"),
     ]
 
 
@@ -265,6 +267,29 @@ for number in range(30):
     writer.append(f"order-{{number}}")
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_given_a_real_disk_that_failed_a_sync_then_the_next_opening_copies_its_files(tmp_path: Path) -> None:
+    storage = FileStorage(tmp_path)
+    log = open_log(storage)
+    Writer(log).append("a")
+
+    def fail(path: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    storage.sync = fail  # type: ignore[method-assign]
+    with pytest.raises(LogStopped):
+        log.grant("orders", 0, "orders", "second")
+    storage.close()
+    before = (tmp_path / SEGMENT).stat().st_ino
+    log = open_log(FileStorage(tmp_path))
+    assert (tmp_path / SEGMENT).stat().st_ino != before
+    Writer(log, "third").append("b")
+    assert ids(log) == ["a", "b"]
+    log.close()
+    log = open_log(FileStorage(tmp_path))
+    assert ids(log) == ["a", "b"]
+    log.close()
 
 
 def test_given_kill_9_then_what_was_acknowledged_at_level_os_is_there(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import random
 
 import pyarrow as pa
 import pytest
-from tests.unit.log_story import ORDERS, SMALL, Writer, facts, ids, open_log
 
 from eventmesh.errors import CorruptSegment, LogStopped, LogTruncated, StorageFull
 from eventmesh.log.partition import gap_of
 from eventmesh.log.partition_files import RESERVATION_BLOCK, PartitionFiles
+from eventmesh.log.segment import Segment
 from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
+from tests.unit.log_story import ORDERS, SMALL, Writer, facts, ids, open_log
 
 DATA, INDEX = "orders/0/00000000000000000000.arrow", "orders/0/00000000000000000000.index"
 
@@ -225,6 +226,24 @@ def test_given_level_os_then_a_grant_survives_the_machine_all_the_same(disk: Sim
     assert Writer(open_log(disk), "fourth").grant.epoch == 4
 
 
+def test_given_level_os_and_a_failed_sync_then_later_syncs_are_not_built_on_sand(disk: SimulatedStorage) -> None:
+    log = open_log(disk)
+    Writer(log).append("a")
+    disk.fail_sync = True
+    with pytest.raises(LogStopped):
+        log.grant("orders", 0, "orders", "second")
+    with pytest.raises(LogStopped):
+        open_log(disk)
+    disk.fail_sync = False
+    log = open_log(disk)
+    assert ids(log) == ["a"]  # the process died, not the machine: nothing is lost
+    grant = log.grant("orders", 0, "orders", "third")
+    lose_page_cache(disk)
+    log = open_log(disk)
+    assert ids(log) == ["a"]
+    assert log.grant("orders", 0, "orders", "fourth").epoch == grant.epoch + 1
+
+
 @pytest.mark.parametrize("level", ["os", "fsync"])
 def test_given_a_full_disk_then_the_append_did_not_happen_and_the_next_one_succeeds(
     disk: SimulatedStorage, level: str
@@ -318,6 +337,29 @@ def test_given_no_reservation_then_an_offset_would_be_used_twice(
     writer.append("a", "b", "c")
     lose_page_cache(disk)
     assert Writer(open_log(disk), "second").grant.end <= writer.end
+
+
+def read_after_power_loss(seed: int) -> list[str]:
+    disk = SimulatedStorage(random.Random(seed))
+    writer = Writer(open_log(disk))
+    for name in "abcd":
+        writer.append(name * 300)
+    disk.crash_machine()
+    return ids(open_log(disk))
+
+
+def test_given_sectors_lost_at_random_then_what_is_left_is_a_beginning() -> None:
+    left = {len(read_after_power_loss(seed)) for seed in range(60)}
+    assert left >= {0, 1}
+    for seed in range(60):
+        assert read_after_power_loss(seed) == [name * 300 for name in "abcd"][: len(read_after_power_loss(seed))]
+
+
+def test_given_recovery_without_checksums_then_torn_batches_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant of rule 9's torn tail."""
+    monkeypatch.setattr(Segment, "first_damaged", Segment.__len__)
+    with pytest.raises(CorruptSegment):
+        _ = [read_after_power_loss(seed) for seed in range(60)]
 
 
 def test_given_a_change_of_level_then_what_was_synced_is_the_floor(disk: SimulatedStorage) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.unit.log_story import NOON, ORDERS, Writer, facts, header_at, ids, open_log, rows_at
 
 from eventmesh.errors import (
     AppendRefused,
@@ -26,6 +25,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Log
 from eventmesh.messages import encode_rows
 from eventmesh.progress import Progress
+from tests.unit.log_story import NOON, ORDERS, Writer, facts, header_at, ids, open_log, rows_at
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""The audit: reads the log and the history of a run, off-line, and says whether the run kept its promises.
+
+The checks of any mesh (groups A and D, E5 and E8) stand here; those of the business are the application's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from eventmesh.errors import EventmeshError
+from eventmesh.history import History
+from eventmesh.lab import log_checks, progress_checks, mesh_checks
+from eventmesh.lab.evidence import Check, Evidence
+from eventmesh.lab.verdict import Audit, CheckResult, unknown
+from eventmesh.log.store import LogReader
+from eventmesh.mesh import Mesh
+
+__all__ = ["FRAMEWORK_CHECKS", "Audit", "Check", "CheckResult", "Evidence", "audit"]
+
+FRAMEWORK_CHECKS: dict[str, Check] = {**log_checks.CHECKS, **progress_checks.CHECKS, **mesh_checks.CHECKS}
+
+
+def audit(
+    mesh: Mesh,
+    reader: LogReader,
+    history: History,
+    checks: Mapping[str, Check] | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Audit:
+    """Carry out the framework's checks and the application's own, in the order of their ids.
+
+    ``checks`` replaces the application's ``CHECKS``; ``only`` names the checks to carry out (all, if
+    None). A check that cannot read what it needs is unknown, and says why; it never raises for that.
+    """
+    if checks is None:
+        checks = getattr(mesh.application, "CHECKS", {})
+    chosen = {**FRAMEWORK_CHECKS, **checks}
+    evidence = Evidence(mesh, reader, history)
+    try:
+        names = sorted(chosen, key=lambda name: (name[:1], len(name), name))
+        return Audit({name: _carry_out(name, chosen[name], evidence) for name in names if only is None or name in only})
+    finally:
+        evidence.close()
+
+
+def _carry_out(name: str, check: Check, evidence: Evidence) -> CheckResult:
+    try:
+        return check(evidence)
+    except EventmeshError as error:
+        title = (check.__doc__ or name).strip().partition("\n")[0]
+        return unknown(name, title, [f"the log cannot be read: {error}"])

@@ -1,0 +1,239 @@
+"""What a run left behind, prepared for the checks: headers, facts as columns, and both as SQL tables.
+
+Everything is read once, when first asked for. Facts of a topic stand in order of partition, then offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmesh.history import History
+from eventmesh.lab.verdict import CheckResult, Mask
+from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.store import LogReader
+from eventmesh.log.topic import Topic
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
+
+if TYPE_CHECKING:
+    import duckdb
+
+Integers = npt.NDArray[np.int64]
+Made = TypeVar("Made")
+ABSENT = -1  # the code of a null
+
+
+@dataclass(frozen=True)
+class PartitionLog:
+    """All visible batches of one partition, in offset order; ``start`` and ``end`` bound its offsets."""
+
+    topic: Topic
+    number: int
+    start: int
+    end: int
+    entries: Sequence[LogBatch]
+
+    @property
+    def name(self) -> str:
+        """``topic/partition``."""
+        return position_name(self.topic.name, self.number)
+
+    @cached_property
+    def headers(self) -> list[Header]:
+        """One header per batch."""
+        return [entry.header for entry in self.entries]
+
+
+def encode(values: pa.Array) -> tuple[Integers, pa.Array]:
+    """Each value as its place among the distinct ones, :data:`ABSENT` for null; and those distinct ones."""
+    encoded = values.dictionary_encode()
+    codes = pc.fill_null(encoded.indices, ABSENT).to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes, encoded.dictionary
+
+
+class Facts:
+    """The facts of one topic as columns, control records left out; every array has one item per fact.
+
+    ``partition``, ``append`` (the place of the fact's batch among the partition's batches) and ``time``
+    (microseconds) come as int64.
+    """
+
+    def __init__(self, topic: Topic, partitions: Sequence[PartitionLog]) -> None:
+        self.topic, self.partitions = topic, partitions
+        batches, places = [], []
+        for log in partitions:
+            for place, header in enumerate(log.headers):
+                if header.kind == "facts":
+                    batches.append(log.entries[place].batch)
+                    places.append((log.number, place, header.epoch, header.time, header.base, header.rows))
+        self.table = pa.Table.from_batches(batches, topic.schema)
+        per_batch = np.array(places, np.int64).reshape(-1, 6)
+        per_fact = np.repeat(per_batch, per_batch[:, 5], axis=0)
+        self.partition, self.append, self.epoch, self.appended_at, self.base = per_fact[:, :5].T.copy()
+        self._columns: dict[str, pa.Array] = {}
+        self._coded: dict[str, tuple[Integers, pa.Array]] = {}
+        self._masks: dict[str, Mask] = {}
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def column(self, name: str) -> pa.Array:
+        """A column in one piece."""
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = self.table.column(name).combine_chunks()
+        return column
+
+    def numbers(self, name: str) -> Integers:
+        """An integer or time column as int64; null is 0."""
+        column = self.column(name)
+        if pa.types.is_timestamp(column.type):
+            column = column.view(pa.int64())
+        if column.null_count:
+            column = pc.fill_null(column, 0)
+        return column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)  # type: ignore[no-any-return]
+
+    def coded(self, name: str) -> tuple[Integers, pa.Array]:
+        """A string column as codes, and its distinct values by code; see :func:`encode`."""
+        coded = self._coded.get(name)
+        if coded is None:
+            coded = self._coded[name] = encode(self.column(name))
+        return coded
+
+    @cached_property
+    def offset(self) -> Integers:
+        """The offset of each fact."""
+        return self.numbers("sequence")
+
+    @cached_property
+    def time(self) -> Integers:
+        """When each fact was decided."""
+        return self.numbers("time")
+
+    @cached_property
+    def kinds(self) -> tuple[Integers, list[str]]:
+        """The code of each fact's type, and the types by code."""
+        codes, names = self.coded("type")
+        return codes, names.to_pylist()
+
+    def of(self, *kinds: str) -> Mask:
+        """Which facts are of one of these types."""
+        name = "|".join(kinds)
+        if name not in self._masks:
+            codes, names = self.kinds
+            self._masks[name] = np.isin(codes, [code for code, kind in enumerate(names) if kind in kinds])
+        return self._masks[name]
+
+    def kind(self, index: int) -> str:
+        """The type of one fact."""
+        codes, names = self.kinds
+        return names[codes[index]]
+
+    def say(self, index: int) -> str:
+        """One fact in words: where it is, what it is, and its id."""
+        where = f"{position_name(self.topic.name, int(self.partition[index]))}@{self.offset[index]}"
+        return f"{where} {self.kind(index)} {self.table.column('id')[index].as_py()}"
+
+    @cached_property
+    def causes(self) -> tuple[Integers, pa.Array]:
+        """The code of what caused each fact (its id up to the last #), and the causes by code."""
+        marked = pc.ascii_rtrim(self.column("id"), characters="0123456789")
+        codes, causes = encode(marked)
+        return codes, pc.binary_slice(causes.cast(pa.binary()), 0, -1).cast(pa.string())
+
+    @cached_property
+    def sql_table(self) -> pa.Table:
+        """The facts with ``offset, partition, epoch, base, kind, appended_at`` behind the topic's own columns."""
+        table = self.table.append_column("offset", self.table.column("sequence"))
+        numbers = ("partition", "epoch", "base", "appended_at")
+        for name in numbers:
+            table = table.append_column(name, pa.array(getattr(self, name)))
+        return table.append_column("kind", pa.repeat(pa.scalar("facts"), len(self)))
+
+
+class Evidence:
+    """Mesh, log and history of one run."""
+
+    def __init__(self, mesh: Mesh, reader: LogReader, history: History) -> None:
+        self.mesh, self.reader, self.history = mesh, reader, history
+        self.topics = mesh.topics()
+        self._partitions: dict[str, list[PartitionLog]] = {}
+        self._facts: dict[str, Facts] = {}
+        self._made: dict[Any, Any] = {}
+
+    def partitions(self, topic: str) -> list[PartitionLog]:
+        """The partitions of ``topic``, by number."""
+        if topic not in self._partitions:
+            described = self.topics[topic]
+            self._partitions[topic] = [self._read(described, number) for number in range(described.partitions)]
+        return self._partitions[topic]
+
+    def _read(self, topic: Topic, number: int) -> PartitionLog:
+        name, reader = topic.name, self.reader
+        entries = list(reader.batches(name, number))
+        return PartitionLog(topic, number, reader.start(name, number), reader.watermark(name, number), entries)
+
+    def all_partitions(self) -> list[PartitionLog]:
+        """Every partition of every topic, in the order of the mesh."""
+        return [log for topic in self.topics for log in self.partitions(topic)]
+
+    def facts(self, topic: str) -> Facts:
+        """The facts of ``topic``."""
+        if topic not in self._facts:
+            self._facts[topic] = Facts(self.topics[topic], self.partitions(topic))
+        return self._facts[topic]
+
+    def made(self, key: object, make: Callable[[Evidence], Made]) -> Made:
+        """What ``make`` makes of this evidence: made once, then shared by all checks that ask for ``key``."""
+        if key not in self._made:
+            self._made[key] = make(self)
+        return self._made[key]  # type: ignore[no-any-return]
+
+    def encoded(self, column: str, topics: Sequence[str]) -> tuple[dict[str, Integers], pa.Array]:
+        """A string column of several topics in one code: codes by topic, and the distinct values by code."""
+        coded = {topic: self.facts(topic).coded(column) for topic in topics}
+        distinct = pc.unique(pa.chunked_array([values for _, values in coded.values()], pa.string()))
+        shared = {}
+        for topic, (codes, values) in coded.items():
+            places = pc.index_in(values, value_set=distinct).to_numpy(zero_copy_only=False).astype(np.int64)
+            shared[topic] = np.append(places, ABSENT)[codes]
+        return shared, distinct
+
+    @cached_property
+    def sql(self) -> duckdb.DuckDBPyConnection:
+        """A connection with the facts of every topic as a table (``-`` and ``.`` in names become ``_``), and ``callers``."""
+        connection = _database().cursor()
+        for topic in self.topics:
+            connection.register(table_name(topic), self.facts(topic).sql_table)
+        connection.register("callers", self.history.callers)
+        return connection
+
+    def close(self) -> None:
+        """Let go of the SQL tables."""
+        if "sql" in self.__dict__:
+            self.sql.close()
+
+
+def table_name(topic: str) -> str:
+    """``order-requests`` as SQL likes it: ``order_requests``."""
+    return topic.replace("-", "_").replace(".", "_")
+
+
+@lru_cache(maxsize=1)
+def _database() -> duckdb.DuckDBPyConnection:
+    # One engine per process: opening one costs more than auditing a small run. Imported late, since services
+    # import their application, and with it the checks, but never audit.
+    import duckdb
+
+    return duckdb.connect(":memory:")
+
+
+Check = Callable[[Evidence], CheckResult]

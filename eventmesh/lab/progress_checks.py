@@ -1,0 +1,215 @@
+"""Group D: every input was decided once, by the one incarnation that held the partition then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmesh.lab.evidence import Check, Evidence, Facts, Integers, PartitionLog
+from eventmesh.lab.verdict import CheckResult, Findings
+from eventmesh.log.batch import Header
+from eventmesh.progress import position_name
+
+NOWHERE = -1
+_WRITERS = ("facts", "progressed")
+_POSITION = r"^(?P<topic>[^/]+)/(?P<partition>\d{1,9})/(?P<offset>\d{1,18})$"
+
+
+def _appends(log: PartitionLog) -> list[Header]:
+    return [header for header in log.headers if header.kind in _WRITERS]
+
+
+def vectors_rise(evidence: Evidence) -> CheckResult:
+    """D1: neither progress nor the views' positions fall along a partition, over all its epochs."""
+    findings = Findings("D1", "vectors never fall, within an epoch or across epochs")
+    for log in evidence.all_partitions():
+        headers = _appends(log)
+        for before, header in pairwise(headers):
+            for name, was, now in _falls(before.progress, header.progress):
+                findings.flag(f"{log.name}@{header.base}: {name} falls from {was} to {now}")
+        findings.examined += len(headers)
+    return findings.result()
+
+
+def _falls(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
+    for part in ("next", "views"):
+        following = after.get(part, {})
+        for name, offset in before.get(part, {}).items():
+            if following.get(name, 0) < offset:
+                yield f"{part} of {name}", offset, following.get(name, 0)
+    if before.get("ahead", {}) != after.get("ahead", {}):
+        yield from _forgotten(before, after)
+
+
+def _forgotten(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
+    """Ranges that were done ahead and are not done any more."""
+    for name, ranges in before.get("ahead", {}).items():
+        following = after.get("next", {}).get(name, 0)
+        kept = after.get("ahead", {}).get(name, [])
+        same = {tuple(one) for one in kept}
+        for low, high in ranges:
+            start = max(low, following)
+            if (low, high) not in same and start < high and not any(a <= start and high <= b for a, b in kept):
+                yield f"what was done ahead of {name}", [low, high], kept
+
+
+def vectors_stay_inside(evidence: Evidence) -> CheckResult:
+    """D2: no vector names a partition that is not there, or an offset above its end."""
+    findings = Findings("D2", "a vector never passes the end of the partition it names")
+    ends = {log.name: log.end for log in evidence.all_partitions()}
+    for log in evidence.all_partitions():
+        for header in _appends(log):
+            findings.examined += 1
+            for name, offset in _farthest(header.progress):
+                if not 0 <= offset <= ends.get(name, NOWHERE):
+                    end = ends.get(name, "no such partition")
+                    findings.flag(f"{log.name}@{header.base}: read {name} up to {offset}, its end is {end}")
+    return findings.result()
+
+
+def _farthest(progress: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    yield from progress.get("next", {}).items()
+    yield from progress.get("views", {}).items()
+    for name, ranges in progress.get("ahead", {}).items():
+        yield name, max((high for _, high in ranges), default=0)
+
+
+class Causes:
+    """The input positions that facts name as their cause: one item per distinct cause of a topic's facts.
+
+    ``topic`` is the place of the input's topic in ``names``, :data:`NOWHERE` for a cause that is no
+    position of this mesh (a command, or a conversation that went on after a restart).
+    """
+
+    def __init__(self, evidence: Evidence, facts: Facts) -> None:
+        self.names = list(evidence.topics)
+        self.codes, self.texts = facts.causes
+        parts = pc.extract_regex(self.texts, _POSITION)
+        places = pc.index_in(pc.struct_field(parts, "topic"), value_set=pa.array(self.names, pa.string()))
+        self.topic: Integers = pc.fill_null(places, NOWHERE).to_numpy(zero_copy_only=False).astype(np.int64)
+        self.partition = self._numbers(pc.struct_field(parts, "partition"))
+        self.offset = self._numbers(pc.struct_field(parts, "offset"))
+
+    def _numbers(self, texts: pa.Array) -> Integers:
+        found = pc.if_else(pa.array(self.topic != NOWHERE), texts, "0")
+        numbers: Integers = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        return numbers
+
+    def position(self, code: int) -> tuple[str, int]:
+        """``topic/partition`` and offset of a cause that is a position."""
+        return position_name(self.names[self.topic[code]], int(self.partition[code])), int(self.offset[code])
+
+
+def causes(evidence: Evidence, topic: str) -> Causes:
+    """What caused the facts of ``topic``."""
+    return evidence.made(("causes", topic), lambda made_of: Causes(made_of, made_of.facts(topic)))
+
+
+def decided_once(evidence: Evidence) -> CheckResult:
+    """D3: no fact twice, and none about an input that its writer's vector had already passed.
+
+    An input at or below the vector that should have become a fact and did not is the business of the
+    application's own checks.
+    """
+    findings = Findings("D3", "every input at or below the vector was decided once")
+    for topic in evidence.topics:
+        facts = evidence.facts(topic)
+        findings.examined += len(facts)
+        _twice(facts, findings)
+        _decided_again(evidence, topic, findings)
+    return findings.result()
+
+
+def _twice(facts: Facts, findings: Findings) -> None:
+    ids = facts.column("id")
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    order = np.argsort(codes, kind="stable")
+    again = np.zeros(len(codes), bool)
+    again[order[1:]] = codes[order[1:]] == codes[order[:-1]]
+    findings.flag_where(again, lambda i: f"{facts.say(i)}: a second fact of this id")
+
+
+def _decided_again(evidence: Evidence, topic: str, findings: Findings) -> None:
+    """Compare each append's causes with the vector of the append before it in the same partition."""
+    facts, cause = evidence.facts(topic), causes(evidence, topic)
+    named = np.flatnonzero(cause.topic[cause.codes] != NOWHERE)
+    if not named.size:
+        return
+    pairs = np.stack([facts.partition[named], facts.append[named], cause.codes[named]])
+    changed = np.ones(named.size, bool)
+    changed[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
+    before = {log.number: _vectors_before(log) for log in evidence.partitions(topic)}
+    for index in named[changed]:
+        number, append, code = int(facts.partition[index]), int(facts.append[index]), int(cause.codes[index])
+        name, offset = cause.position(code)
+        if _is_done(before[number][append], name, offset):
+            findings.flag(f"{facts.say(index)}: the vector before it had already passed {name}@{offset}")
+
+
+def _vectors_before(log: PartitionLog) -> list[Mapping[str, Any]]:
+    """For each batch, the vector of the last append before it."""
+    vectors: list[Mapping[str, Any]] = []
+    current: Mapping[str, Any] = {}
+    for header in log.headers:
+        vectors.append(current)
+        if header.kind in _WRITERS:
+            current = header.progress
+    return vectors
+
+
+def _is_done(progress: Mapping[str, Any], name: str, offset: int) -> bool:
+    if offset < progress.get("next", {}).get(name, 0):
+        return True
+    return any(low <= offset < high for low, high in progress.get("ahead", {}).get(name, ()))
+
+
+def one_incarnation(evidence: Evidence) -> CheckResult:
+    """D4: each epoch is granted once, to one incarnation, and only the newest one's holder appends."""
+    findings = Findings("D4", "one incarnation per epoch, and none appends after a later grant")
+    for log in evidence.all_partitions():
+        holder: tuple[int, str] | None = None
+        for header in log.headers:
+            this = (header.epoch, header.incarnation)
+            if header.kind == "granted":
+                if holder is not None and header.epoch <= holder[0]:
+                    findings.flag(f"{log.name}@{header.base}: epoch {header.epoch} is granted after epoch {holder[0]}")
+                holder = this
+            elif header.kind in _WRITERS and this != holder:
+                held = "nobody" if holder is None else f"{holder[1]} at epoch {holder[0]}"
+                findings.flag(f"{log.name}@{header.base}: {this[1]} appends at epoch {this[0]}, held by {held}")
+            findings.examined += 1
+    return findings.result()
+
+
+def grants_are_followed(evidence: Evidence) -> CheckResult:
+    """D5: what a holder appends first lies at the end that its grant named."""
+    findings = Findings("D5", "a grant's end is where its holder's first append begins")
+    for log in evidence.all_partitions():
+        grants = {header.epoch: header for header in log.headers if header.kind == "granted"}
+        begun: set[int] = set()
+        for header in _appends(log):
+            if header.epoch in begun:
+                continue
+            begun.add(header.epoch)
+            findings.examined += 1
+            grant = grants.get(header.epoch)
+            if grant is None or grant.end != header.base:
+                named = "has no grant" if grant is None else f"was granted with the end {grant.end}"
+                findings.flag(f"{log.name}@{header.base}: the first append of epoch {header.epoch}, which {named}")
+    return findings.result()
+
+
+CHECKS: dict[str, Check] = {
+    "D1": vectors_rise,
+    "D2": vectors_stay_inside,
+    "D3": decided_once,
+    "D4": one_incarnation,
+    "D5": grants_are_followed,
+}

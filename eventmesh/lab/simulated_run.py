@@ -1,0 +1,82 @@
+"""One run on the simulated runtime: seed, load, crashes drawn from the seed, drain, audit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eventmesh.history import History
+from eventmesh.lab.audit import Audit, audit
+from eventmesh.log.store import LogReader
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.caller import Workload
+from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.simulated import Simulation, Speeds
+
+#: Microseconds between two crashes.
+BETWEEN_CRASHES = (1_000, 60_000)
+
+
+@dataclass(frozen=True)
+class Crashes:
+    """How many processes are killed, at times drawn from the seed, and whether machines die too."""
+
+    count: int = 0
+    broker_share: float = 0.25
+    machine_share: float = 0.0  # of the broker's deaths, those that take the machine along
+
+    def schedule(self, simulation: Simulation, seed: int) -> None:
+        """Arrange the crashes from now on."""
+        dice = random.Random(f"crashes of {seed}")
+        left = self.count
+
+        def crash() -> None:
+            nonlocal left
+            left -= 1
+            if dice.random() < self.broker_share:
+                simulation.crash_broker(machine=dice.random() < self.machine_share)
+            else:
+                simulation.crash_host(dice.choice(list(simulation.hosts.values())))
+            again()
+
+        def again() -> None:
+            if left > 0:
+                simulation.after(dice.randint(*BETWEEN_CRASHES), crash)
+
+        again()
+
+
+@dataclass(frozen=True)
+class SimulatedRun:
+    """A finished run and what it left."""
+
+    simulation: Simulation
+    history: History
+    reader: LogReader
+
+    def audit(self) -> Audit:
+        """Hold the run against every check of the framework and of its application."""
+        return audit(self.simulation.mesh, self.reader, self.history)
+
+
+def run_simulated(
+    mesh: Mesh,
+    workload: Workload,
+    *,
+    seed: int,
+    crashes: Crashes | None = None,
+    speeds: Speeds | None = None,
+    limits: Limits | None = None,
+    build: Callable[..., Simulation] = Simulation,
+    seconds: float = 600.0,
+) -> SimulatedRun:
+    """Seed, load with crashes, drain. Raises :class:`~eventmesh.runtime.simulated.Deadlock` with the seed."""
+    simulation = build(mesh, seed=seed, speeds=speeds, limits=limits)
+    for number, stage in enumerate(workload.seeding):
+        simulation.call(f"seeding-{number}", stage)
+    simulation.drain(seconds=seconds)
+    (crashes or Crashes()).schedule(simulation, seed)
+    simulation.call("load", workload.load, window=workload.window)
+    simulation.drain(seconds=seconds)
+    return SimulatedRun(simulation, simulation.history(["load"]), LogReader.of(simulation.storage))

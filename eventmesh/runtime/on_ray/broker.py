@@ -1,0 +1,234 @@
+"""The broker's process: one log, served over Flight. Appends are acknowledged in order, subscribers are pushed to.
+
+A slow subscriber holds up its own stream only. At level ``fsync`` one thread syncs for all who wait
+(group commit) and acknowledges after.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from eventmesh.errors import EventmeshError, InputError, OffsetOutOfRange
+from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.storage import FileStorage, MemoryStorage, Storage
+from eventmesh.log.store import Durability, Log
+from eventmesh.log.topic import Topic
+from eventmesh.progress import position_name, split_position
+from eventmesh.runtime.on_ray import frames
+from eventmesh.runtime.on_ray.flight import Channel, Listener, Received
+from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.usage import usage
+
+#: Bytes of log batches that one push carries at most.
+PUSH_BYTES = 1 << 20
+
+
+class Subscriber:
+    """The cursors of one subscription stream, and the thread that pushes to it."""
+
+    def __init__(self, broker: Broker, channel: Channel) -> None:
+        self.broker, self.channel = broker, channel
+        self.cursors: dict[str, int] = {}
+        self.lock = threading.Lock()
+        self.wake = threading.Event()
+        self.thread = threading.Thread(target=self._push_all, name="push", daemon=True)
+        self.thread.start()
+
+    def received(self, frame: pa.Buffer) -> None:
+        """Subscribe or unsubscribe."""
+        header, _ = frames.unpack(frame)
+        with self.lock:
+            if header["kind"] == "subscribe":
+                self.cursors[header["name"]] = header["offset"]
+            else:
+                self.cursors.pop(header["name"], None)
+        self.wake.set()
+
+    def _push_all(self) -> None:
+        while self.channel.open:
+            self.wake.wait(timeout=1.0)
+            self.wake.clear()
+            while self.channel.open and self._push_some():
+                pass
+
+    def _push_some(self) -> bool:
+        with self.lock:
+            cursors = dict(self.cursors)
+        entries: list[tuple[str, LogBatch]] = []
+        for name, offset in cursors.items():
+            found = self.broker.read(name, offset, PUSH_BYTES)
+            if found and self._advance(name, offset, found[-1].header.end):
+                entries += [(name, entry) for entry in found]
+        if entries:
+            self.channel.send(frames.pack_entries(entries, now()))
+        return bool(entries)
+
+    def _advance(self, name: str, offset: int, end: int) -> bool:
+        with self.lock:
+            if self.cursors.get(name) != offset:
+                return False  # subscribed anew meanwhile
+            self.cursors[name] = end
+            return True
+
+
+class Broker:
+    """The log with its lock, its listener and its subscribers."""
+
+    def __init__(
+        self, topics: Mapping[str, Topic], directory: Path | None, durability: str, cluster_id: str, delay_us: int
+    ) -> None:
+        self.topics, self.delay_us = topics, delay_us
+        self.durability = Durability(durability)
+        storage: Storage = FileStorage(directory) if directory is not None else MemoryStorage()
+        self.log = Log.open(storage, topics, durability=self.durability, cluster_id=cluster_id, clock=now)
+        self.lock = threading.Lock()
+        self.subscribers: dict[int, Subscriber] = {}
+        self.unsynced: list[Callable[[], None]] = []
+        self.wants_sync = threading.Condition()
+        self.closing = False
+        self.listener = Listener(self)
+        if self.durability is Durability.fsync:
+            threading.Thread(target=self._sync_all, name="group commit", daemon=True).start()
+
+    # --- streams --------------------------------------------------------------------------------
+
+    def opened(self, purpose: str, channel: Channel) -> Received:
+        """Streams for appends and grants, and streams for subscriptions."""
+        if purpose == "subscribe":
+            subscriber = self.subscribers[id(channel)] = Subscriber(self, channel)
+            return subscriber.received
+        return lambda frame: self._write(channel, frame)
+
+    def closed(self, purpose: str, channel: Channel) -> None:
+        """A client is gone."""
+        subscriber = self.subscribers.pop(id(channel), None)
+        if subscriber is not None:
+            subscriber.wake.set()
+
+    def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
+        """``topic/partition/offset``: everything from there to the watermark."""
+        name, _, offset = ticket.decode().rpartition("/")
+        topic, partition = split_position(name)
+        if topic not in self.topics or not offset.isdigit():
+            raise InputError(f"ticket {ticket.decode()!r}: expected topic/partition/offset, of {sorted(self.topics)}")
+
+        def batches() -> Any:
+            at = int(offset)
+            while found := self.read(name, at, PUSH_BYTES):
+                yield from (entry.batch for entry in found)
+                at = found[-1].header.end
+
+        assert partition >= 0
+        return pa.RecordBatchReader.from_batches(self.topics[topic].schema, batches())
+
+    def read(self, name: str, offset: int, max_bytes: int) -> list[LogBatch]:
+        """Whole batches from ``offset``."""
+        topic, partition = split_position(name)
+        with self.lock:
+            if self.closing:
+                return []
+            try:
+                return self.log.read(topic, partition, offset, max_bytes)
+            except OffsetOutOfRange:
+                return []  # the subscriber is ahead of this log's end: nothing to push
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def _write(self, channel: Channel, frame: pa.Buffer) -> None:
+        header, bodies = frames.unpack(frame)
+        _sleep_until(header["sent_at"] + self.delay_us if self.delay_us else 0)
+        if header["kind"] == "grant":
+            self._grant(channel, header)
+        else:
+            self._append(channel, header, bodies[0])
+
+    def _grant(self, channel: Channel, header: Mapping[str, Any]) -> None:
+        answer = {"kind": "granted", "partition": header["partition"], "sent_at": now()}
+        try:
+            with self.lock:
+                grant = self.log.grant(header["topic"], header["partition"], header["service"], header["incarnation"])
+        except EventmeshError as error:
+            channel.send(frames.pack({**answer, "error": frames.pack_error(error)}))
+            return
+        channel.send(frames.pack({**answer, "epoch": grant.epoch, "end": grant.end}))
+        self._wake_subscribers()
+
+    def _append(self, channel: Channel, head: Mapping[str, Any], body: pa.Buffer) -> None:
+        topic, partition = head["topic"], head["partition"]
+        entry = LogBatch(Header(**head["header"]), body, self.topics[topic].schema)
+        answer = {"kind": "appended", "partition": partition, "epoch": entry.header.epoch}
+        try:
+            with self.lock:
+                end = self.log.append(topic, partition, entry)
+        except EventmeshError as error:
+            self._after_sync(lambda: channel.send(
+                frames.pack({**answer, "sent_at": now(), "error": frames.pack_error(error)})))
+            return
+
+        def acknowledge() -> None:
+            channel.send(frames.pack({**answer, "sent_at": now(), "end": end}))
+
+        self._after_sync(acknowledge)
+
+    def _after_sync(self, acknowledge: Callable[[], Any]) -> None:
+        if self.durability is Durability.fsync:
+            with self.wants_sync:
+                self.unsynced.append(acknowledge)
+                self.wants_sync.notify()
+            return
+        acknowledge()
+        self._wake_subscribers()
+
+    def _sync_all(self) -> None:
+        while not self.closing:
+            with self.wants_sync:
+                if not self.unsynced:
+                    self.wants_sync.wait(timeout=1.0)
+                waiting, self.unsynced = self.unsynced, []
+            if not waiting:
+                continue
+            with self.lock:
+                if self.closing:
+                    return
+                self.log.sync()  # a failure ends this thread: nobody is acknowledged any more (rule 9)
+            for acknowledge in waiting:
+                acknowledge()
+            self._wake_subscribers()
+
+    def _wake_subscribers(self) -> None:
+        for subscriber in list(self.subscribers.values()):
+            subscriber.wake.set()
+
+    # --- the control plane ------------------------------------------------------------------------
+
+    def ends(self) -> dict[str, int]:
+        """The watermark of every partition."""
+        with self.lock:
+            return {
+                position_name(name, partition): self.log.watermark(name, partition)
+                for name, topic in self.topics.items()
+                for partition in range(topic.partitions)
+            }
+
+    def usage(self) -> dict[str, float]:
+        """CPU seconds and resident memory of this process."""
+        return usage(psutil.Process())
+
+    def close(self) -> None:
+        """Stop serving, and close the log."""
+        with self.lock:
+            self.closing = True
+            self.log.close()
+        self.listener.shutdown()
+
+
+def _sleep_until(due: int) -> None:
+    wait = due - now()
+    if due and wait > 0:
+        threading.Event().wait(wait / 1e6)

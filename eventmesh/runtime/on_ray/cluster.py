@@ -1,0 +1,240 @@
+"""The control plane: an embedded Ray, and a mesh on it from start to drain to stop."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError
+from eventmesh.history import History
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.caller import Requests
+from eventmesh.runtime.contract import Limits
+
+# Ray reads these when it is imported. On one machine nothing of Ray's listens on more than loopback.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray  # noqa: E402
+
+from eventmesh.runtime.on_ray.broker import Broker  # noqa: E402
+from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember  # noqa: E402
+
+#: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
+CALL_TIMEOUT_S = 60.0
+POLL_S = 0.02
+OBJECT_STORE_BYTES = 100 << 20
+
+
+@contextmanager
+def embedded_ray() -> Iterator[None]:
+    """A Ray of our own on this machine, gone at the end; :class:`EnvironmentUnavailable` if it does not start."""
+    try:
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            namespace="eventmesh",
+        )
+    except (RuntimeError, OSError, ConnectionError, ValueError) as error:
+        raise EnvironmentUnavailable(f"Ray did not start on this machine: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _actor(kind: type) -> Any:
+    """Ray's actor class of a plain class. No CPU is reserved: the machine's cores are shared by choice."""
+    return ray.remote(num_cpus=0, max_restarts=0)(kind)
+
+
+class _BrokerActor(Broker):
+    def address(self) -> str:
+        return self.listener.address
+
+
+class _ServiceActor(ServiceMember):
+    def address(self) -> str:
+        return self.listener.address
+
+
+@dataclass
+class Roles:
+    """What each role of the mesh has used: CPU seconds and megabytes."""
+
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+
+
+class MeshOnRay:
+    """A running mesh. Use as a context manager: leaving it ends every process of it.
+
+    ``directory`` holds the log; None keeps it in the broker's memory, for level ``memory``.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        directory: Path | None,
+        *,
+        rtt_ms: float = 0.0,
+        seed: int = 0,
+        limits: Limits | None = None,
+    ) -> None:
+        self.mesh, self.rtt_ms, self.seed = mesh, rtt_ms, seed
+        in_memory = mesh.log.durability == "memory"
+        log_directory = None if in_memory or directory is None else directory
+        self.broker = _actor(_BrokerActor).remote(
+            mesh.topics(), log_directory, mesh.log.durability, uuid.uuid4().hex, int(rtt_ms * 500)
+        )
+        self.services: dict[tuple[str, int], Any] = {
+            (service, number): _actor(_ServiceActor).remote(
+                mesh, service, number, f"{service}/{number}.1", rtt_ms=rtt_ms, seed=seed, limits=limits
+            )
+            for service, section in mesh.services.items()
+            for number in range(section.instances)
+        }
+        self.callers: list[Any] = []
+        self._baseline = Roles()
+
+    def __enter__(self) -> MeshOnRay:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        actors = {BROKER: self.broker, **self.services}
+        addresses = _get([actor.address.remote() for actor in actors.values()])
+        self.directory = dict(zip(actors, addresses, strict=True))
+        _get([service.start.remote(self.directory) for service in self.services.values()])
+        self._wait(lambda: all(status["live"] for status in self.statuses()), "every service to go live")
+
+    # --- running --------------------------------------------------------------------------------
+
+    def call(
+        self, name: str, requests: Requests, *, window: int = 1_000_000, progress: Callable[[Mapping[str, Any]], None] | None = None,
+        timeout_s: float = 600.0,
+    ) -> Any:
+        """Run one source of load to its end; returns its history table."""
+        caller = _actor(CallerMember).remote(self.mesh, name, self.directory, rtt_ms=self.rtt_ms)
+        self.callers.append(caller)
+        _get(caller.start.remote(requests, window))
+
+        def done() -> bool:
+            state = _get(caller.progress.remote())
+            if progress is not None:
+                progress(state)
+            return bool(state["done"])
+
+        self._wait(done, f"{name} to have every outcome", timeout_s)
+        return _get(caller.table.remote())
+
+    def drain(self, timeout_s: float = 120.0) -> None:
+        """Wait until every service has read and decided all there is."""
+        self._wait(self.quiet, "the mesh to be quiet", timeout_s)
+
+    def quiet(self) -> bool:
+        """Whether every service is idle at the end of all it reads."""
+        before = _get(self.broker.ends.remote())
+        statuses = self.statuses()
+        if before != _get(self.broker.ends.remote()):
+            return False
+        return all(
+            status["idle"]
+            and all(before[name] == at for name, at in status["delivered"].items())
+            and all(
+                before[name] == progress.get(name, 0)
+                for partition, progress in status["progress"].items()
+                for name in status["inputs"][partition]
+            )
+            for status in statuses
+        )
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """Of every service instance."""
+        statuses: list[dict[str, Any]] = _get([service.status.remote() for service in self.services.values()])
+        for status in statuses:
+            if status["failure"] or status["exited"]:
+                raise EventmeshError(f"{status['service']}/{status['instance']}: {status['failure'] or status['exited']}")
+        return statuses
+
+    def history(self, callers: Any) -> History:
+        """What was seen, for the audit."""
+        views = _get([service.views.remote() for service in self.services.values()])
+        return History(callers, [dump for dumps in views for dump in dumps], self.quiet())
+
+    def _wait(self, done: Callable[[], bool], what: str, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            if time.monotonic() > deadline:
+                raise EnvironmentUnavailable(f"waited {timeout_s:g} s for {what}\n{self._positions()}")
+            time.sleep(POLL_S)
+
+    def _positions(self) -> str:
+        return "\n".join(f"{status['service']}: {status}" for status in self.statuses())
+
+    # --- what it used ---------------------------------------------------------------------------
+
+    def usage(self) -> Roles:
+        """CPU and memory by role since the last :meth:`mark`."""
+        used = self._usage_now()
+        return Roles(
+            {role: value - self._baseline.cpu_s.get(role, 0.0) for role, value in used.cpu_s.items()}, used.memory_mb
+        )
+
+    def mark(self) -> None:
+        """Count CPU from now on."""
+        self._baseline = self._usage_now()
+
+    def _usage_now(self) -> Roles:
+        actors = [("broker", self.broker), *((service, actor) for (service, _), actor in self.services.items())]
+        if self.callers:
+            actors.append(("generator", self.callers[-1]))
+        roles = Roles()
+        for (role, _), used in zip(actors, _get([actor.usage.remote() for _, actor in actors]), strict=True):
+            roles.cpu_s[role] = roles.cpu_s.get(role, 0.0) + used["cpu_s"]
+            roles.memory_mb[role] = roles.memory_mb.get(role, 0.0) + used["private_mb"]
+        return roles
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End every process: asked to first, then killed."""
+        actors = [*self.callers, *self.services.values(), self.broker]
+        closing = [actor.close.remote() for actor in actors]
+        ray.wait(closing, num_returns=len(closing), timeout=10)
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _get(what: Any) -> Any:
+    try:
+        return ray.get(what, timeout=CALL_TIMEOUT_S)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.as_instanceof_cause()
+        if isinstance(error.cause, EventmeshError):
+            raise error.cause from None
+        raise cause from None
+    except ray.exceptions.RayActorError as error:
+        raise EnvironmentUnavailable(f"a process of the mesh died: {error}") from error
+    except ray.exceptions.GetTimeoutError as error:
+        raise EnvironmentUnavailable(f"a process of the mesh did not answer within {CALL_TIMEOUT_S:g} s") from error

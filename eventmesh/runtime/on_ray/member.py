@@ -1,0 +1,360 @@
+"""A process of the mesh that is not the broker: connections, and the effects that go out on them.
+
+:class:`ServiceMember` hosts an instance, :class:`CallerMember` a caller. Both are plain classes; the
+actors around them are in :mod:`~eventmesh.runtime.on_ray.cluster`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from eventmesh.errors import EventmeshError, InputError, PeerLost
+from eventmesh.history import ViewDump
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
+from eventmesh.runtime.caller import Caller, Requests
+from eventmesh.runtime.contract import (
+    Append,
+    Effect,
+    Exit,
+    Limits,
+    RequestGrant,
+    SendAsk,
+    SendReply,
+    Subscribe,
+    Unsubscribe,
+)
+from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.on_ray import frames
+from eventmesh.runtime.on_ray.flight import Channel, Connection, Listener, Received
+from eventmesh.runtime.on_ray.reactor import Reactor, now
+from eventmesh.runtime.on_ray.usage import usage
+
+#: (service, instance) -> Flight address; the broker's is under ("broker", 0).
+Directory = Mapping[tuple[str, int], str]
+BROKER = ("broker", 0)
+
+
+class Member:
+    """What services and callers share: a reactor, and asks to other services."""
+
+    def __init__(self, mesh: Mesh, name: str, rtt_ms: float) -> None:
+        self.mesh, self.name = mesh, name
+        self.messages = mesh.application.MESSAGES
+        self.reactor = Reactor(name, int(rtt_ms * 500), self.carry_out)
+        self.directory: Directory = {}
+        self._peers: dict[tuple[str, int], Connection] = {}
+        self._lock = threading.Lock()
+
+    def carry_out(self, effect: Effect) -> None:
+        """Do what the machine left to be done; on the reactor's thread."""
+        if isinstance(effect, SendAsk):
+            self._ask(effect)
+        else:
+            raise TypeError(f"{self.name} cannot carry out {effect}")
+
+    def _ask(self, effect: SendAsk) -> None:
+        to, message = effect.to, effect.message
+        peer = (to.service, self.mesh.instance_of(to.service, to.partition))
+        try:
+            connection = self._peers.get(peer) or self._connect(peer)
+        except PeerLost:
+            self.reactor.post(lambda: self.peer_lost(peer))
+            return
+        frame = frames.pack_ask(message, to.partition, self.messages[message.name], now())
+        if not connection.channel.send(frame):
+            self._peers.pop(peer, None)
+            self.reactor.post(lambda: self.peer_lost(peer))
+
+    def _connect(self, peer: tuple[str, int]) -> Connection:
+        if peer not in self.directory:
+            raise PeerLost(f"{peer[0]}/{peer[1]} is not up")
+        connection = Connection(
+            self.directory[peer], self.name, self._reply_received, lambda: self._connection_lost(peer)
+        )
+        self._peers[peer] = connection
+        return connection
+
+    def _connection_lost(self, peer: tuple[str, int]) -> None:
+        def forget() -> None:
+            self._peers.pop(peer, None)
+            self.peer_lost(peer)
+
+        self.reactor.post(forget)
+
+    def _reply_received(self, frame: pa.Buffer) -> None:
+        header, bodies = frames.unpack(frame)
+        reply = frames.unpack_reply(header, bodies, self.messages[header["name"]])
+        self.reactor.post(lambda: self.replied(reply), header["sent_at"])
+
+    def replied(self, reply: Any) -> None:
+        """An answer arrived."""
+        raise TypeError(f"{self.name} asks nothing")
+
+    def peer_lost(self, peer: tuple[str, int]) -> None:
+        """A connection broke, or could not be made."""
+        raise TypeError(f"{self.name} asks nothing")
+
+    def usage(self) -> dict[str, float]:
+        """CPU seconds and resident memory of this process."""
+        return usage(psutil.Process())
+
+    def close(self) -> None:
+        """Stop the thread and end all streams."""
+        self.reactor.stop()
+        for connection in list(self._peers.values()):
+            connection.close()
+
+
+class ServiceMember(Member):
+    """A service instance with its listener and its two streams to the broker."""
+
+    def __init__(
+        self, mesh: Mesh, service: str, number: int, incarnation: str, *, rtt_ms: float, seed: int, limits: Limits | None
+    ) -> None:
+        super().__init__(mesh, f"{service}/{number}", rtt_ms)
+        self.incarnation = incarnation
+        self.instance = Instance(
+            mesh, service, number, incarnation=incarnation, clock=now, emit=self.reactor.effects.append, limits=limits, seed=seed
+        )
+        self.schemas = {name: topic.schema for name, topic in self.instance.topics.items()}
+        self.exited: str | None = None
+        self._room = threading.Event()
+        self._room.set()
+        self._writing: Connection | None = None
+        self._subscribing: Connection | None = None
+        self._askers: dict[int, tuple[Channel, set[str]]] = {}
+        self.listener = Listener(self)
+
+    def start(self, directory: Directory) -> None:
+        """Connect, take epochs, fold, go live."""
+        self.directory = directory
+        self._connect_to_broker()
+        self.reactor.start(self.instance)
+        self.reactor.post(self.instance.start)
+
+    def _connect_to_broker(self) -> None:
+        address = self.directory[BROKER]
+        self._writing = Connection(address, "write", self._write_answered, self._broker_lost)
+        self._subscribing = Connection(address, "subscribe", self._entries_received, self._broker_lost)
+
+    # --- what comes in --------------------------------------------------------------------------
+
+    def _write_answered(self, frame: pa.Buffer) -> None:
+        header, _ = frames.unpack(frame)
+        partition, instance = header["partition"], self.instance
+        error = frames.unpack_error(header["error"]) if "error" in header else None
+        answer: Callable[[], None]
+        if header["kind"] == "granted":
+            if error is not None:
+                answer = lambda: instance.grant_failed(partition, error)  # noqa: E731
+            else:
+                answer = lambda: instance.granted(partition, header["epoch"], header["end"])  # noqa: E731
+        elif error is not None:
+            answer = lambda: instance.append_failed(partition, header["epoch"], error)  # noqa: E731
+        else:
+            answer = lambda: instance.appended(partition, header["epoch"], header["end"])  # noqa: E731
+        self.reactor.post(answer, header["sent_at"])
+
+    def _entries_received(self, frame: pa.Buffer) -> None:
+        self._room.wait()
+        header, bodies = frames.unpack(frame)
+        entries = frames.unpack_entries(header, bodies, self.schemas)
+
+        def deliver() -> None:
+            for topic, partition, entry in entries:
+                self.instance.deliver(topic, partition, entry)
+            self._mind_the_queue()
+
+        self.reactor.post(deliver, header["sent_at"])
+
+    def _mind_the_queue(self) -> None:
+        """Stop reading while more waits than the limit allows (promise P8)."""
+        if self.instance.queued_rows > self.instance.limits.inputs_queued_rows_max:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def _broker_lost(self) -> None:
+        def lost() -> None:
+            for partition, task in self.instance.tasks.items():
+                error = PeerLost("the connection to the broker broke")
+                if task.in_flight:
+                    self.instance.append_failed(partition, task.epoch, error)
+                elif task.phase == "granting":
+                    self.instance.grant_failed(partition, error)
+
+        self.reactor.post(lost)
+
+    # --- being asked (flight.Serving) -------------------------------------------------------------
+
+    def opened(self, purpose: str, channel: Channel) -> Received:
+        """A caller or service connects; its name is the purpose."""
+        names: set[str] = set()
+        self._askers[id(channel)] = (channel, names)
+
+        def received(frame: pa.Buffer) -> None:
+            header, bodies = frames.unpack(frame)
+            kind = self.messages.get(header["name"])
+            if kind is None:
+                raise InputError(f"{self.name} knows no message {header['name']!r}")
+            message = frames.unpack_ask(header, bodies, kind)
+            names.add(message.name)
+            origin = (id(channel), message.name)
+            self.reactor.post(lambda: self._received(origin, header["partition"], message), header["sent_at"])
+
+        return received
+
+    def _received(self, origin: tuple[int, str], partition: int, message: Any) -> None:
+        self.instance.received(origin, partition, message)
+        self._mind_the_queue()
+
+    def closed(self, purpose: str, channel: Channel) -> None:
+        """An asker is gone."""
+        _, names = self._askers.pop(id(channel))
+
+        def lost() -> None:
+            for name in names:
+                self.instance.origin_lost((id(channel), name))
+
+        self.reactor.post(lost)
+
+    def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
+        """Services serve no partitions."""
+        raise InputError(f"{self.name} serves no partitions: ask the broker for {ticket.decode()!r}")
+
+    def replied(self, reply: Any) -> None:
+        """An answer to one of our tasks."""
+        self.instance.replied(reply)
+
+    def peer_lost(self, peer: tuple[str, int]) -> None:
+        """Another service is gone."""
+        self.instance.peer_lost(peer[0])
+
+    # --- what goes out --------------------------------------------------------------------------
+
+    def carry_out(self, effect: Effect) -> None:
+        """Grants, appends and subscriptions go to the broker, replies back where the question came from."""
+        if isinstance(effect, SendReply):
+            self._reply(effect)
+        elif isinstance(effect, Append):
+            self._append(effect)
+        elif isinstance(effect, RequestGrant):
+            self._write({"kind": "grant", "topic": self.instance.topic.name, "partition": effect.partition,
+                         "service": self.instance.service_name, "incarnation": self.incarnation, "sent_at": now()})
+        elif isinstance(effect, (Subscribe, Unsubscribe)):
+            self._subscribe(effect)
+        elif isinstance(effect, Exit):
+            self.exited = effect.reason
+        else:
+            super().carry_out(effect)
+
+    def _reply(self, effect: SendReply) -> None:
+        channel_id, name = effect.origin
+        if channel_id in self._askers:
+            self._askers[channel_id][0].send(frames.pack_reply(effect.reply, name, self.messages[name], now()))
+
+    def _append(self, effect: Append) -> None:
+        header = effect.entry.header
+        fields = {name: getattr(header, name) for name in header.__slots__}
+        self._write({"kind": "append", "topic": self.instance.topic.name, "partition": effect.partition,
+                     "header": fields, "sent_at": now()}, effect.entry.message)
+
+    def _write(self, header: Mapping[str, Any], *bodies: pa.Buffer) -> None:
+        assert self._writing is not None
+        if not self._writing.channel.send(frames.pack(header, bodies)):
+            self._broker_lost()
+
+    def _subscribe(self, effect: Subscribe | Unsubscribe) -> None:
+        assert self._subscribing is not None
+        name = position_name(effect.topic, effect.partition)
+        header = {"kind": "unsubscribe", "name": name}
+        if isinstance(effect, Subscribe):
+            header = {"kind": "subscribe", "name": name, "offset": effect.offset}  # type: ignore[dict-item]
+        self._subscribing.channel.send(frames.pack(header))
+
+    # --- the control plane ------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """See :meth:`Instance.status`."""
+        status: dict[str, Any] = dict(self.reactor.call(self.instance.status))
+        return {**status, "exited": self.exited, "failure": repr(self.reactor.failure) if self.reactor.failure else None}
+
+    def views(self) -> list[ViewDump]:
+        """Every view as it stands."""
+
+        def dump() -> list[ViewDump]:
+            instance = self.instance
+            return [
+                ViewDump(instance.service_name, instance.number, name, dict(view.next), view.rows())
+                for name, view in instance.views.items()
+            ]
+
+        dumped: list[ViewDump] = self.reactor.call(dump)
+        return dumped
+
+    def staleness(self) -> list[int]:
+        """Samples of how old what was decided on was, in microseconds, since the last call."""
+
+        def take() -> list[int]:
+            samples, self.instance.counters.staleness_us = self.instance.counters.staleness_us, []
+            return samples
+
+        taken: list[int] = self.reactor.call(take)
+        return taken
+
+    def close(self) -> None:
+        """Stop, and end all streams."""
+        super().close()
+        self._room.set()
+        for connection in (self._writing, self._subscribing):
+            if connection is not None:
+                connection.close()
+        self.listener.shutdown()
+
+
+class CallerMember(Member):
+    """A source of load."""
+
+    def __init__(self, mesh: Mesh, name: str, directory: Directory, *, rtt_ms: float) -> None:
+        super().__init__(mesh, name, rtt_ms)
+        self.directory = directory
+        self.owned = {topic.owner: topic for topic in mesh.topics().values()}
+        self.caller: Caller | None = None
+
+    def start(self, requests: Requests, window: int) -> None:
+        """Begin to send; one workload at a time."""
+        self.caller = Caller(
+            self.name, requests, messages=self.messages, owned=self.owned, clock=now,
+            emit=self.reactor.effects.append, window=window,
+        )
+        self.reactor.start(self.caller)
+        self.reactor.post(self.caller.start)
+
+    def replied(self, reply: Any) -> None:
+        """An answer to one of our requests."""
+        assert self.caller is not None
+        self.caller.replied(reply)
+
+    def peer_lost(self, peer: tuple[str, int]) -> None:
+        """The gateway is gone, for now."""
+        assert self.caller is not None
+        self.caller.peer_lost()
+
+    def progress(self) -> dict[str, Any]:
+        """How many requests were sent and have their outcome."""
+        caller = self.caller
+        assert caller is not None
+        if self.reactor.failure is not None:
+            raise EventmeshError(f"{self.name} failed: {self.reactor.failure!r}")
+        return {"sent": caller.next, "open": caller.open_requests, "total": len(caller.requests), "done": caller.done}
+
+    def table(self) -> pa.Table:
+        """The history."""
+        assert self.caller is not None
+        return self.reactor.call(self.caller.table)
