@@ -41,7 +41,8 @@ class MessageType:
     """A command or a query that a service answers.
 
     ``question`` and ``answer`` are the payload columns of the message and of its reply; ``key`` is the
-    payload column that says which partition of the answering service is asked (None: any of them).
+    payload column that says which partition of the answering service is asked (None: the asker names it).
+    ``story`` is the payload column that becomes the correlation id of what follows; the key, if None.
     """
 
     name: str
@@ -50,6 +51,7 @@ class MessageType:
     question: pa.Schema
     answer: pa.Schema
     key: str | None = None
+    story: str | None = None
 
 
 def topic_schema(payload: Iterable[pa.Field]) -> pa.Schema:

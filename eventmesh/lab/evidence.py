@@ -74,23 +74,20 @@ class Facts:
                 if header.kind == "facts":
                     batches.append(log.entries[place].batch)
                     places.append((log.number, place, header.epoch, header.time, header.base, header.rows))
-        self.table = pa.Table.from_batches(batches, topic.schema)
+        # One copy of all columns at once: far cheaper than column by column where batches are small.
+        self.rows = pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], topic.schema)
         per_batch = np.array(places, np.int64).reshape(-1, 6)
         per_fact = np.repeat(per_batch, per_batch[:, 5], axis=0)
         self.partition, self.append, self.epoch, self.appended_at, self.base = per_fact[:, :5].T.copy()
-        self._columns: dict[str, pa.Array] = {}
         self._coded: dict[str, tuple[Integers, pa.Array]] = {}
         self._masks: dict[str, Mask] = {}
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.rows.num_rows)
 
     def column(self, name: str) -> pa.Array:
-        """A column in one piece."""
-        column = self._columns.get(name)
-        if column is None:
-            column = self._columns[name] = self.table.column(name).combine_chunks()
-        return column
+        """A column of the topic."""
+        return self.rows.column(name)
 
     def numbers(self, name: str) -> Integers:
         """An integer or time column as int64; null is 0."""
@@ -140,7 +137,7 @@ class Facts:
     def say(self, index: int) -> str:
         """One fact in words: where it is, what it is, and its id."""
         where = f"{position_name(self.topic.name, int(self.partition[index]))}@{self.offset[index]}"
-        return f"{where} {self.kind(index)} {self.table.column('id')[index].as_py()}"
+        return f"{where} {self.kind(index)} {self.rows.column('id')[index].as_py()}"
 
     @cached_property
     def causes(self) -> tuple[Integers, pa.Array]:
@@ -151,9 +148,9 @@ class Facts:
 
     @cached_property
     def sql_table(self) -> pa.Table:
-        """The facts with ``offset, partition, epoch, base, kind, appended_at`` behind the topic's own columns."""
-        table = self.table.append_column("offset", self.table.column("sequence"))
-        numbers = ("partition", "epoch", "base", "appended_at")
+        """The facts with ``offset, partition, append, epoch, base, appended_at, kind`` behind the topic's own columns."""
+        table = pa.Table.from_batches([self.rows]).append_column("offset", self.rows.column("sequence"))
+        numbers = ("partition", "append", "epoch", "base", "appended_at")
         for name in numbers:
             table = table.append_column(name, pa.array(getattr(self, name)))
         return table.append_column("kind", pa.repeat(pa.scalar("facts"), len(self)))

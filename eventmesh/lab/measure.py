@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,6 @@ from eventmesh.lab.record import (
 )
 from eventmesh.lab.verdict import Audit
 
-Times = npt.NDArray[np.int64]
 SECOND = 1_000_000  # the records are in microseconds
 REFUSED = "refused"  # the outcome the callers write for a definite error: nothing was decided
 #: A point that completes less than this share of what is offered is saturated.
@@ -172,7 +172,7 @@ def grows(view: Window) -> bool:
     """
     due, latencies = view.due[view.measured & ~view.refused], view.latencies(view.completed)
     bounds = np.linspace(view.start, view.end, 4)
-    thirds = [latencies[(due >= low) & (due < high)] for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    thirds = [latencies[(due >= low) & (due < high)] for low, high in pairwise(bounds)]
     if not all(third.size for third in thirds):
         return False
     first, middle, last = (float(np.percentile(third, 99)) for third in thirds)
@@ -363,7 +363,7 @@ def figure(
 ) -> Figure:
     """A figure over its samples, judged by its target (``<1000``) or else by its prediction.
 
-    A prediction is met within ``tolerance``, relative to it. No samples: nothing is known, and nothing is met or missed.
+    A prediction is met within ``tolerance``, relative to it. Without samples nothing is met or missed.
     """
     if not samples:
         return Figure(name=name, value=None, low=None, high=None, unit=unit, target=target, predicted=predicted,

@@ -26,7 +26,7 @@ from eventmesh import __version__
 from eventmesh.errors import InputError
 from eventmesh.lab.verdict import Audit, Verdict
 
-SCHEMA = "eventmesh.run/1"
+SCHEMA: Literal["eventmesh.run/1"] = "eventmesh.run/1"
 FILE = "run.json"
 #: The libraries whose version can change a figure.
 LIBRARIES = ("ray", "pyarrow", "numpy", "duckdb", "hdrhistogram")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -171,6 +172,8 @@ class Caller:
 
     def next_deadline(self) -> int | None:
         """When :meth:`tick` wants to be called next."""
+        if self.started_at == NEVER:
+            return None
         times = [heap[0][0] for heap in (self._due, self._wake) if heap]
         if self.next < len(self.requests) and self.open_requests < self.window:
             times.append(int(self.intended[self.next]))
@@ -197,6 +200,23 @@ class Caller:
 
 
 @dataclass(frozen=True)
+class WorkloadOptions:
+    """What an application's ``workload(options)`` is made from.
+
+    ``rate`` is requests per second, None as fast as possible. Without an ``input`` (and its ``mapping``)
+    ``orders`` are generated from ``seed``, with ``generate`` as further arguments of the generator.
+    """
+
+    seed: int = 0
+    orders: int = 1_000
+    input: Path | None = None
+    mapping: Path | None = None
+    rate: float | None = None
+    stock_fraction: float = 1.0
+    generate: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Workload:
     """What a run asks: first the seeding, stage by stage and each to its end, then the load.
 
@@ -206,5 +226,5 @@ class Workload:
     seeding: Sequence[Requests]
     load: Requests
     window: int = 1_000_000
-    summary: Mapping[str, object] | None = None
+    summary: Mapping[str, Any] | None = None
     write_refused: Callable[[Path], None] | None = None  # writes the rows of the input that were refused

@@ -15,6 +15,7 @@ from eventmesh.errors import EventmeshError
 from eventmesh.log.batch import LogBatch
 
 Row = dict[str, Any]
+SAMPLES_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,11 @@ class Counters:
     inputs_refused: int = 0
     bytes_appended: int = 0
     staleness_us: list[int] = field(default_factory=list)
+
+    def sample_staleness(self, age_us: int) -> None:
+        """How old a batch of facts was when it reached a view; bounded, the first samples count."""
+        if len(self.staleness_us) < SAMPLES_MAX:
+            self.staleness_us.append(age_us)
 
     def to_json(self) -> Mapping[str, Any]:
         """The counters alone, without samples."""

@@ -151,6 +151,7 @@ class Instance:
                 continue
             if entry.header.kind == "facts":
                 view.apply(topic, partition, entry.header.base, columns_of(entry), entry.header.time)
+                self.counters.sample_staleness(self.clock() - entry.header.time)
             else:
                 view.skip(topic, partition, entry.header.end)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from eventmesh.errors import AppendRefused, EventmeshError, PeerLost
+from eventmesh.errors import AppendRefused, EventmeshError, LogStopped, PeerLost
 from eventmesh.history import CALLERS, History, ViewDump
 from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
@@ -70,7 +70,6 @@ class Process:
     busy_until: int = 0
     inbox: deque[tuple[Callable[[], None], int]] = field(default_factory=deque)
     timer_at: int | None = None
-    exited: bool = False
 
 
 @dataclass
@@ -307,7 +306,7 @@ class Simulation:
             self._log_effect(process, effect)
 
     def _log_effect(self, host: Host, effect: Effect) -> None:
-        broker = self.broker
+        broker, life = self.broker, host.life
         if isinstance(effect, RequestGrant):
             if not broker.alive:
                 instance = host.instance
@@ -315,73 +314,74 @@ class Simulation:
                 self.after(1_000, lambda: self._alive(host, instance, lambda: instance.grant_failed(
                     effect.partition, PeerLost("the broker is away"))))
                 return
-            self.send(host, broker, lambda: self._grant(host, effect.partition))
+            self.send(host, broker, lambda: self._grant(host, life, effect.partition))
         elif isinstance(effect, Append):
             self._append_or_lose(host, effect)
         elif isinstance(effect, Subscribe):
             if broker.alive:
-                self.send(host, broker, lambda: self._subscribe(host, effect))
+                self.send(host, broker, lambda: self._subscribe(host, life, effect))
         elif isinstance(effect, Unsubscribe):
             if broker.alive:
-                self.send(host, broker, lambda: self._cursor_gone(host, effect))
+                self.send(host, broker, lambda: self._cursor_gone(host, life, effect))
         elif isinstance(effect, Exit):
-            host.alive, host.exited, host.instance = False, True, None
+            self.crash_host(host)  # this incarnation ends for good; whoever supervises the instance starts the next
 
     def _alive(self, host: Host, instance: Instance, call: Callable[[], None]) -> None:
         if host.alive and host.instance is instance:
             call()
             self._carry_out(host)
 
-    def _answer(self, host: Host, call: Callable[[Instance], None], rows: int = 1) -> None:
+    def _answer(self, host: Host, life: int, call: Callable[[Instance], None], rows: int = 1) -> None:
         instance = host.instance
-        if instance is not None:
+        if instance is not None and host.life == life:
             self.send(self.broker, host, lambda: self._inside(host, lambda: call(instance)), rows=rows)
 
     # --- the broker -----------------------------------------------------------------------------
 
-    def _grant(self, host: Host, partition: int) -> None:
+    def _grant(self, host: Host, life: int, partition: int) -> None:
+        """Also to a life that has ended meanwhile: the broker cannot know."""
         log, topic = self.broker.log, self.owned[host.name.rpartition("/")[0]]
-        assert log is not None and host.instance is not None or not host.alive
-        if log is None or host.instance is None:
+        if log is None:
             return
         try:
-            grant = log.grant(topic.name, partition, topic.owner, f"{host.name}.{host.life}")
-        except ProcessDied:
-            self.crash_broker()
+            grant = log.grant(topic.name, partition, topic.owner, f"{host.name}.{life}")
+        except (ProcessDied, LogStopped):
+            self.crash_broker()  # a log that stopped must be opened again (rule 9)
             return
         except EventmeshError as error:
-            self._answer(host, lambda instance, error=error: instance.grant_failed(partition, error))  # type: ignore[misc]
+            self._answer(host, life, lambda instance, error=error: instance.grant_failed(partition, error))  # type: ignore[misc]
             return
-        self._answer(host, lambda instance: instance.granted(partition, grant.epoch, grant.end))
+        self._answer(host, life, lambda instance: instance.granted(partition, grant.epoch, grant.end))
         self._push(topic.name, partition)
 
     def _append_or_lose(self, host: Host, effect: Append) -> None:
         instance = host.instance
         assert instance is not None
         if self.broker.alive:
-            self.send(host, self.broker, lambda: self._append(host, effect), rows=effect.entry.header.rows)
+            life = host.life
+            self.send(host, self.broker, lambda: self._append(host, life, effect), rows=effect.entry.header.rows)
             return
         error = PeerLost("the broker is away")
         self.after(1_000, lambda: self._alive(host, instance, lambda: instance.append_failed(
             effect.partition, effect.entry.header.epoch, error)))
 
-    def _append(self, host: Host, effect: Append) -> None:
+    def _append(self, host: Host, life: int, effect: Append) -> None:
         log, header = self.broker.log, effect.entry.header
         if log is None:
             return
         topic = self.owned[header.writer]
         try:
             end = log.append(topic.name, effect.partition, effect.entry)
-        except ProcessDied:
+        except (ProcessDied, LogStopped):
             self.crash_broker()
             return
         except AppendRefused as error:
-            self._answer(host, lambda instance, error=error: instance.append_failed(  # type: ignore[misc]
+            self._answer(host, life, lambda instance, error=error: instance.append_failed(  # type: ignore[misc]
                 effect.partition, header.epoch, error))
             return
 
         def acknowledge() -> None:
-            self._answer(host, lambda instance: instance.appended(effect.partition, header.epoch, end))
+            self._answer(host, life, lambda instance: instance.appended(effect.partition, header.epoch, end))
             self._push(topic.name, effect.partition)
 
         if self.durability is Durability.fsync:
@@ -411,12 +411,15 @@ class Simulation:
 
         self.after(self.speeds.sync, sync)
 
-    def _subscribe(self, host: Host, effect: Subscribe) -> None:
+    def _subscribe(self, host: Host, life: int, effect: Subscribe) -> None:
+        if host.life != life:
+            return
         self.broker.cursors[(host.name, effect.topic, effect.partition)] = effect.offset
         self._push(effect.topic, effect.partition)
 
-    def _cursor_gone(self, host: Host, effect: Unsubscribe) -> None:
-        self.broker.cursors.pop((host.name, effect.topic, effect.partition), None)
+    def _cursor_gone(self, host: Host, life: int, effect: Unsubscribe) -> None:
+        if host.life == life:
+            self.broker.cursors.pop((host.name, effect.topic, effect.partition), None)
 
     def _push(self, topic: str, partition: int) -> None:
         log = self.broker.log
@@ -429,7 +432,7 @@ class Simulation:
             host = self.hosts[(service, int(instance_number))]
             for entry in log.read(topic, partition, cursor, 1 << 30):
                 self.broker.cursors[(name, topic, partition)] = entry.header.end
-                self._answer(host, lambda instance, entry=entry: instance.deliver(topic, partition, entry),  # type: ignore[misc]
+                self._answer(host, host.life, lambda instance, entry=entry: instance.deliver(topic, partition, entry),  # type: ignore[misc]
                              rows=entry.header.rows)
 
     # --- asks and replies -------------------------------------------------------------------------
@@ -437,8 +440,7 @@ class Simulation:
     def _send_ask(self, sender: Process, to: Address, message: AskMessage) -> None:
         host = self.hosts[(to.service, self.mesh.instance_of(to.service, to.partition))]
         if not host.alive:
-            if not host.exited:
-                self.after(self.speeds.notice, lambda: self._notice(sender, host.name))
+            self.after(self.speeds.notice, lambda: self._notice(sender, host.name))
             return
         origin = (sender.name, sender.life)
 
@@ -486,7 +488,7 @@ class Simulation:
             for topic in self.topics.values()
             for partition in range(topic.partitions)
         }
-        return all(self._caught_up(host, ends) for host in self.hosts.values() if not host.exited)
+        return all(self._caught_up(host, ends) for host in self.hosts.values())
 
     def _caught_up(self, host: Host, ends: dict[str, int]) -> bool:
         if not host.alive or host.instance is None:
@@ -518,7 +520,7 @@ class Simulation:
         lines = [f"broker: {'up' if self.broker.alive else 'down'}"]
         for host in self.hosts.values():
             if host.instance is None:
-                lines.append(f"{host.name}: {'exited' if host.exited else 'down'}")
+                lines.append(f"{host.name}: down")
                 continue
             for task in host.instance.tasks.values():
                 lines.append(

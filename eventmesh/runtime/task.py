@@ -369,7 +369,8 @@ class Task:
 
     def _decide_commands(self, origin: Any, message: AskMessage, indexes: list[int]) -> None:
         self.queued_command_rows -= len(indexes)
-        key_column = self.messages[message.name].key or ""
+        kind = self.messages[message.name]
+        key_column = kind.story or kind.key or ""
         for index in indexes:
             identity = message.ids[index] if message.ids else f"{message.id}:{index}"
             row = {**message.rows[index], "type": message.name, "id": identity}

@@ -280,7 +280,7 @@ def _once_per_cause(facts: Facts, findings: Findings) -> None:
     rows = np.flatnonzero(~_own_restock(facts))
     causes, kinds, keys = facts.causes[0], facts.kinds[0], facts.coded(facts.topic.key)[0]
     columns = [causes[rows], kinds[rows], keys[rows]]
-    if "line_number" in facts.table.column_names:
+    if "line_number" in facts.rows.schema.names:
         columns.append(facts.numbers("line_number")[rows])
     findings.examined += len(rows)
     findings.flag_where(repeats(packed(*columns)), lambda i: f"{facts.say(rows[i])}: its cause had this effect before")

@@ -87,7 +87,8 @@ Fields = list[pa.Field]
 
 
 def _command(name: str, service: str, key: str | None, question: Fields, answer: Fields = OUTCOME) -> MessageType:
-    return MessageType(name, "command", service, pa.schema(question), pa.schema(answer), key)
+    story = "order_id" if ORDER_ID in question else None
+    return MessageType(name, "command", service, pa.schema(question), pa.schema(answer), key, story)
 
 
 def _query(name: str, service: str, key: pa.Field, answer: Fields) -> MessageType:

@@ -1,11 +1,212 @@
-"""E10 and E11."""
+"""E10 and E11: what orders joined, and what it decided on that, against the log by SQL.
+
+A version names one fact of the joined topic, so every joined value can be looked up again. How fresh a
+version had to be follows from what its reader had read: for a local view the positions that the append
+before says it had reached; for a remote query what was appended before the order was asked for.
+"""
+
 from __future__ import annotations
-from eventmesh.lab.evidence import Evidence
-from eventmesh.lab.verdict import CheckResult, Findings
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmesh.lab.evidence import Evidence, table_name
+from eventmesh.lab.verdict import EXAMPLES_MAX, CheckResult, Findings
+from eventmesh.progress import split_position
+from eventmesh.shop.facts import MESSAGES
+from eventmesh.shop.joined import REMOTE
+from eventmesh.shop.stories import REQUESTED, STATES, stories
+
+_LINES = """SELECT partition, "offset", append, order_id, unnest(lines) AS line, unnest(joined_lines) AS joined
+    FROM orders WHERE type = 'OrderValidated'"""
+#: What an order says it joined: key, version and value per look-up.
+_JOINED = {
+    "customers": """SELECT partition, "offset", append, order_id, customer_id AS key, customer_version AS version,
+        customer_country AS value FROM orders WHERE type = 'OrderValidated'""",
+    "prices": f"""SELECT partition, "offset", append, order_id, line.sku AS key, joined.price_version AS version,
+        joined.list_price AS value FROM ({_LINES})""",
+    "stock": f"""SELECT partition, "offset", append, order_id, line.sku AS key, joined.stock_version AS version,
+        joined.available AS value FROM ({_LINES})""",
+}
+#: The same values as their owner published them.
+_KEYS = {"customers": "customer_id", "prices": "sku", "stock": "sku"}
+_VALUES = {"customers": "country", "prices": "list_price", "stock": "on_hand - reserved"}
+
+
+@dataclass(frozen=True)
+class Join:
+    """One join of the mesh: ``topics`` hold the values, weakest first; ``local`` where a view answers."""
+
+    name: str
+    topics: list[str]
+    local: bool
+
+    @property
+    def source(self) -> str:
+        """SQL: every published value, with topic, key, offset and append time."""
+        key, value = _KEYS[self.name], _VALUES[self.name]
+        return " UNION ALL ".join(
+            f"""SELECT '{topic}' AS topic, {key} AS key, partition, "offset", appended_at, {value} AS value
+            FROM {table_name(topic)} WHERE {key} IS NOT NULL"""
+            for topic in self.topics
+        )
+
+
+def _joins(evidence: Evidence) -> list[Join]:
+    mesh = evidence.mesh
+    views, found = mesh.services["orders"].views, []
+    for name in getattr(mesh.options["orders"], "joins", ()):
+        owner = MESSAGES[REMOTE[name].query].service
+        found.append(Join(name, views.get(name, [mesh.topic_of(owner)]), name in views))
+    return found
 
 
 def joined_values(evidence: Evidence) -> CheckResult:
-    return Findings("E11", "x").result()
+    """E11: each joined value is the value at the version that the fact names; no join was left out."""
+    findings = Findings("E11", "each joined value in a fact is the value at the version the fact names")
+    validated = evidence.facts("orders").of("OrderValidated")
+    joins = _joins(evidence)
+    if not validated.any() or not joins:
+        return findings.result()
+    sql = evidence.sql
+    for join in joins:
+        sql.execute(f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED[join.name]}")
+        sql.execute(f"CREATE OR REPLACE TEMP TABLE source AS {join.source}")
+        findings.examined += _count(sql, "SELECT count(*) FROM joined")
+        _wrong_values(sql, join, findings)
+        if join.local:
+            _older_than_read(evidence, join, findings)
+        else:
+            _older_than_asked(evidence, join, findings)
+    _one_answer_per_line(evidence, joins, findings)
+    sql.execute("DROP TABLE joined; DROP TABLE source")
+    return findings.result()
+
+
+def _count(sql: Any, query: str) -> int:
+    return int(sql.execute(query).fetchone()[0])
+
+
+def _flag(sql: Any, query: str, what: str, findings: Findings) -> None:
+    """``query`` selects partition, offset, key, version, value and expected of each violation."""
+    rows = sql.execute(query).fetchall()
+    for partition, offset, key, version, value, expected in rows[:EXAMPLES_MAX]:
+        findings.flag(f"orders/{partition}@{offset}: {what} {key!r} at version {version} as {value}; {expected}")
+    findings.violations += max(0, len(rows) - EXAMPLES_MAX)
+
+
+def _wrong_values(sql: Any, join: Join, findings: Findings) -> None:
+    query = """
+        SELECT partition, "offset", key, version, value, 'the log has no such value there' FROM joined j
+        WHERE version IS NULL OR (version < 0 AND value IS NOT NULL) OR (version >= 0 AND NOT EXISTS (
+            SELECT 1 FROM source s
+            WHERE s.key = j.key AND s."offset" = j.version AND s.value IS NOT DISTINCT FROM j.value))
+        ORDER BY partition, "offset" """
+    _flag(sql, query, join.name, findings)
+
+
+def _older_than_read(evidence: Evidence, join: Join, findings: Findings) -> None:
+    """A view never answers with less than it had read when the append before was sent."""
+    sql = evidence.sql
+    sql.register("vectors", _views_before(evidence, join))
+    older = 'b.version < s."offset"' if len(join.topics) == 1 else "b.version < 0"
+    query = f"""
+        SELECT b.partition, b."offset", b.key, b.version, b.value, 'the view had read ' || s.topic || '@' || s."offset"
+        FROM (
+            SELECT j.*, home.topic, v.next FROM joined j
+            JOIN (SELECT DISTINCT topic, key, partition FROM source) home ON home.key = j.key
+            JOIN vectors v ON v.partition = j.partition AND v.append = j.append
+                AND v.topic = home.topic AND v.number = home.partition
+        ) b ASOF JOIN source s ON s.topic = b.topic AND s.key = b.key AND b.next > s."offset"
+        WHERE {older} ORDER BY b.partition, b."offset" """
+    _flag(sql, query, join.name, findings)
+
+
+def _views_before(evidence: Evidence, join: Join) -> pa.Table:
+    """How far the views had read at the append before each, by the joined topics' partitions."""
+    rows: list[tuple[int, int, str, int, int]] = []
+    for log in evidence.partitions("orders"):
+        views: dict[tuple[str, int], int] = {}
+        for place, header in enumerate(log.headers):
+            if header.kind == "facts":
+                rows += [(log.number, place, topic, number, offset) for (topic, number), offset in views.items()]
+            if header.kind in ("facts", "progressed"):
+                positions = {split_position(name): offset for name, offset in header.progress.get("views", {}).items()}
+                views = {position: offset for position, offset in positions.items() if position[0] in join.topics}
+    names = ("partition", "append", "topic", "number", "next")
+    kinds = (pa.int64(), pa.int64(), pa.string(), pa.int64(), pa.int64())
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return pa.table({name: pa.array(column, kind) for name, column, kind in zip(names, columns, kinds, strict=True)})
+
+
+def _older_than_asked(evidence: Evidence, join: Join, findings: Findings) -> None:
+    """The owner knows what it had appended before the order was even asked for."""
+    story = stories(evidence)
+    asked = """SELECT order_id, min(epoch_us(time)) AS at FROM order_requests WHERE type = 'OrderRequested' GROUP BY 1"""
+    if story.by_command:
+        asked = "SELECT key AS order_id, min(sent_at) AS at FROM callers WHERE command = 'PlaceOrder' GROUP BY 1"
+    query = f"""
+        SELECT j.partition, j."offset", j.key, j.version, j.value, 'published at ' || f.first || ', before it was asked'
+        FROM joined j JOIN ({asked}) a ON a.order_id = j.order_id
+        JOIN (SELECT key, min(appended_at) AS first FROM source GROUP BY 1) f ON f.key = j.key
+        WHERE j.version < 0 AND f.first < a.at ORDER BY j.partition, j."offset" """
+    _flag(evidence.sql, query, join.name, findings)
+
+
+def _one_answer_per_line(evidence: Evidence, joins: list[Join], findings: Findings) -> None:
+    if not {"prices", "stock"} & {join.name for join in joins}:
+        return
+    orders = evidence.facts("orders")
+    lines = pc.fill_null(pc.list_value_length(orders.column("lines")), 0)
+    answers = pc.fill_null(pc.list_value_length(orders.column("joined_lines")), 0)
+    unlike = pc.not_equal(lines, answers).to_numpy(zero_copy_only=False) & orders.of("OrderValidated")
+    findings.flag_where(unlike, lambda i: f"{orders.say(i)}: {lines[i]} lines, {answers[i]} of them joined")
+
+
+# --- E10 --------------------------------------------------------------------------------------------
+
+_OUT_OF_STOCK = "out of stock"
+#: Orders refused at validation, all of whose products the log shows to have been there at that time.
+_REFUSED_WRONGLY = f"""
+    WITH refused AS (
+        SELECT order_id, min(epoch_us(time)) AS at FROM orders
+        WHERE type = 'OrderRejected' AND starts_with(reason, '{_OUT_OF_STOCK}') GROUP BY 1
+    ), wanted AS (
+        SELECT order_id, at, line.sku AS sku, sum(line.quantity) AS quantity FROM (
+            SELECT r.order_id, r.at, unnest(q.lines) AS line FROM refused r
+            JOIN order_requests q ON q.order_id = r.order_id AND q.type = 'OrderRequested'
+            WHERE r.order_id NOT IN (SELECT order_id FROM orders WHERE type = 'OrderValidated')
+        ) GROUP BY ALL
+    ), levels AS (
+        SELECT sku, epoch_us(time) AS at, max_by(on_hand - reserved, "offset") AS available
+        FROM stock WHERE sku IS NOT NULL GROUP BY ALL
+    )
+    SELECT order_id FROM wanted w ASOF LEFT JOIN levels s ON s.sku = w.sku AND w.at >= s.at
+    GROUP BY order_id HAVING bool_and(coalesce(s.available, 0) >= w.quantity) ORDER BY order_id"""
+
 
 def wrong_decisions(evidence: Evidence) -> CheckResult:
-    return Findings("E10", "x").result()
+    """E10: refused although there was stock, or validated and then found short. Counted, never a violation.
+
+    Orders refused at validation in a wiring where requests are commands leave no lines in the log; those
+    are not examined.
+    """
+    findings = Findings("E10", "wrong decisions, made on stock that was out of date (counted, not a violation)")
+    story = stories(evidence)
+    rows, order, kinds, before = story.steps
+    reasons = story.orders.column("reason").take(pa.array(rows))
+    short = pc.fill_null(pc.starts_with(reasons, _OUT_OF_STOCK), False).to_numpy(zero_copy_only=False)
+    at_validation = short & (before == STATES.index(REQUESTED))
+    later = short & (before == STATES.index("validated"))
+    findings.examined = int(np.count_nonzero(story.moved))
+    if any(join.name == "stock" for join in _joins(evidence)):
+        findings.flag_where(later, lambda i: f"order {story.name(order[i])}: validated, then found short")
+        if at_validation.any():
+            for (order_id,) in evidence.sql.execute(_REFUSED_WRONGLY).fetchall():
+                findings.flag(f"order {order_id}: refused, though the log shows that there was stock")
+    result = findings.result()
+    return CheckResult(result.id, result.title, "valid", result.examined, result.violations, result.examples)

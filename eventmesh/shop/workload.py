@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from eventmesh.messages import Columns
-from eventmesh.runtime.caller import Requests, Workload
+from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
 from eventmesh.service import Row
 from eventmesh.shop.facts import MESSAGES
 from eventmesh.shop.generated_orders import generate
@@ -24,25 +20,12 @@ COMMANDS = {"order": "PlaceOrder", "cancel": "CancelOrder", "return": "RequestRe
 WINDOW = 4_000
 
 
-@dataclass(frozen=True)
-class WorkloadOptions:
-    """``rate`` is requests per second, None as fast as possible; without an ``input`` orders are generated."""
-
-    seed: int = 0
-    orders: int = 1_000
-    input: Path | None = None
-    mapping: Path | None = None
-    rate: float | None = None
-    stock_fraction: float = 1.0
-    generate: Mapping[str, Any] | None = None  # further arguments of generated_orders.generate
-
-
 def workload(options: WorkloadOptions) -> Workload:
     """Read or generate the orders, and say what seeds them."""
     if options.input is not None and options.mapping is not None:
         history = read_orders(options.input, OrderMapping.load(options.mapping))
     else:
-        history = generate(options.orders, seed=options.seed, **(options.generate or {}))
+        history = generate(options.orders, seed=options.seed, **(options.generate))
     return of_history(history, rate=options.rate, stock_fraction=options.stock_fraction)
 
 

@@ -32,6 +32,9 @@ from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember 
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
 OBJECT_STORE_BYTES = 100 << 20
+#: Ray starts this many worker processes at once, ahead of the actors that will live in them: a broker,
+#: seven services and a generator.
+PROCESSES = 9
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def embedded_ray() -> Iterator[None]:
     try:
         ray.init(
             address="local",
-            num_cpus=1,
+            num_cpus=PROCESSES,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
@@ -73,10 +76,11 @@ class _ServiceActor(ServiceMember):
 
 @dataclass
 class Roles:
-    """What each role of the mesh has used: CPU seconds and megabytes."""
+    """What each role of the mesh has used: CPU seconds, private megabytes, and bytes appended by all."""
 
     cpu_s: dict[str, float] = field(default_factory=dict)
     memory_mb: dict[str, float] = field(default_factory=dict)
+    bytes_appended: int = 0
 
 
 class MeshOnRay:
@@ -107,7 +111,7 @@ class MeshOnRay:
             for service, section in mesh.services.items()
             for number in range(section.instances)
         }
-        self.callers: list[Any] = []
+        self.generator = _actor(CallerMember).remote(mesh, "generator", rtt_ms=rtt_ms)
         self._baseline = Roles()
 
     def __enter__(self) -> MeshOnRay:
@@ -126,6 +130,7 @@ class MeshOnRay:
         addresses = _get([actor.address.remote() for actor in actors.values()])
         self.directory = dict(zip(actors, addresses, strict=True))
         _get([service.start.remote(self.directory) for service in self.services.values()])
+        _get(self.generator.connect.remote(self.directory))
         self._wait(lambda: all(status["live"] for status in self.statuses()), "every service to go live")
 
     # --- running --------------------------------------------------------------------------------
@@ -135,9 +140,8 @@ class MeshOnRay:
         timeout_s: float = 600.0,
     ) -> Any:
         """Run one source of load to its end; returns its history table."""
-        caller = _actor(CallerMember).remote(self.mesh, name, self.directory, rtt_ms=self.rtt_ms)
-        self.callers.append(caller)
-        _get(caller.start.remote(requests, window))
+        caller = self.generator
+        _get(caller.start.remote(name, requests, window))
 
         def done() -> bool:
             state = _get(caller.progress.remote())
@@ -197,29 +201,37 @@ class MeshOnRay:
     def usage(self) -> Roles:
         """CPU and memory by role since the last :meth:`mark`."""
         used = self._usage_now()
+        before = self._baseline
         return Roles(
-            {role: value - self._baseline.cpu_s.get(role, 0.0) for role, value in used.cpu_s.items()}, used.memory_mb
+            {role: value - before.cpu_s.get(role, 0.0) for role, value in used.cpu_s.items()},
+            used.memory_mb,
+            used.bytes_appended - before.bytes_appended,
         )
+
+    def staleness(self) -> list[int]:
+        """Samples since the last call of how old the views were that decisions were made on, in microseconds."""
+        samples = _get([service.staleness.remote() for service in self.services.values()])
+        return [sample for each in samples for sample in each]
 
     def mark(self) -> None:
         """Count CPU from now on."""
         self._baseline = self._usage_now()
 
     def _usage_now(self) -> Roles:
-        actors = [("broker", self.broker), *((service, actor) for (service, _), actor in self.services.items())]
-        if self.callers:
-            actors.append(("generator", self.callers[-1]))
+        services = ((service, actor) for (service, _), actor in self.services.items())
+        actors = [("broker", self.broker), *services, ("generator", self.generator)]
         roles = Roles()
         for (role, _), used in zip(actors, _get([actor.usage.remote() for _, actor in actors]), strict=True):
             roles.cpu_s[role] = roles.cpu_s.get(role, 0.0) + used["cpu_s"]
             roles.memory_mb[role] = roles.memory_mb.get(role, 0.0) + used["private_mb"]
+        roles.bytes_appended = sum(status["counters"]["bytes_appended"] for status in self.statuses())
         return roles
 
     # --- the end --------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """End every process: asked to first, then killed."""
-        actors = [*self.callers, *self.services.values(), self.broker]
+        actors = [self.generator, *self.services.values(), self.broker]
         closing = [actor.close.remote() for actor in actors]
         ray.wait(closing, num_returns=len(closing), timeout=10)
         for actor in actors:

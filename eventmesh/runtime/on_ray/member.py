@@ -321,16 +321,23 @@ class ServiceMember(Member):
 class CallerMember(Member):
     """A source of load."""
 
-    def __init__(self, mesh: Mesh, name: str, directory: Directory, *, rtt_ms: float) -> None:
+    def __init__(self, mesh: Mesh, name: str, *, rtt_ms: float) -> None:
         super().__init__(mesh, name, rtt_ms)
-        self.directory = directory
+        self.rtt_ms = rtt_ms
         self.owned = {topic.owner: topic for topic in mesh.topics().values()}
         self.caller: Caller | None = None
 
-    def start(self, requests: Requests, window: int) -> None:
-        """Begin to send; one workload at a time."""
+    def connect(self, directory: Directory) -> None:
+        """Where everybody is."""
+        self.directory = directory
+
+    def start(self, name: str, requests: Requests, window: int) -> None:
+        """Begin to send; one workload at a time, each under a name of its own."""
+        if self.caller is not None:
+            self.reactor.stop()
+            self.reactor = Reactor(self.name, int(self.rtt_ms * 500), self.carry_out)
         self.caller = Caller(
-            self.name, requests, messages=self.messages, owned=self.owned, clock=now,
+            name, requests, messages=self.messages, owned=self.owned, clock=now,
             emit=self.reactor.effects.append, window=window,
         )
         self.reactor.start(self.caller)

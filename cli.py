@@ -1,0 +1,326 @@
+"""The command line: parse, call one function, print. No logic, and nothing heavy is imported for ``--help``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ROOT = Path(__file__).resolve().parent
+RUNS = Path("runs")
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    help="Should services [bold]ask[/] each other, or [bold]listen[/]? Run the same business both ways and see what each costs.\n\n"
+    "Examples:\n\n  eventmesh demo\n\n  eventmesh run configs/meshes/views.yaml --orders 2000\n\n  eventmesh bench run join-scaling --quick",
+)
+bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks: one question each.\n\nExample:  eventmesh bench run join-scaling --quick")
+log_app = typer.Typer(no_args_is_help=True, help="Look into a run's log.\n\nExample:  eventmesh log read orders --limit 5")
+app.add_typer(bench_app, name="bench")
+app.add_typer(log_app, name="log")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+RunFolder = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")]
+
+
+@app.command()
+def demo(json_output: Json = False, seed: Annotated[int, typer.Option(help="Which order.")] = 1) -> None:
+    """One order, asked and told: two stories side by side, simulated in seconds.
+
+    Example:  eventmesh demo
+    """
+    from eventmesh.shop.demo import tell
+
+    stories = tell(ROOT / "configs" / "meshes", seed=seed)
+    _print(stories, json_output, lambda: _show_stories(stories))
+
+
+@app.command()
+def run(
+    mesh: Annotated[Path, typer.Argument(help="A mesh file, such as configs/meshes/views.yaml.")],
+    input_file: Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="How the input's columns become orders (configs/mappings/...).")] = None,
+    orders: Annotated[int, typer.Option(min=1, help="Orders to generate where there is no input.")] = 1_000,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Requests per second; as fast as possible if not given.")] = None,
+    stock_fraction: Annotated[float, typer.Option(min=0.0, max=1.0, help="Initial stock as a share of the demand.")] = 1.0,
+    rtt_ms: Annotated[float, typer.Option(min=0.0, help="Emulated round trip between processes, milliseconds.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the generated orders and of every chance.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")] = None,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, start nothing.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Run a mesh on a local Ray: replay an order history or generated orders, then audit everything.
+
+    Examples:
+
+      eventmesh run configs/meshes/views.yaml --orders 2000 --rate 500
+
+      eventmesh run configs/meshes/request.yaml --input orders.parquet --mapping configs/mappings/online-retail.yaml
+    """
+    from eventmesh.lab import run as runs
+    from eventmesh.lab.progress_bar import progress_bar
+
+    with _progress_console() as console, progress_bar(console) as report:
+        prepared = runs.prepare(
+            mesh, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction
+        )
+        if dry_run:
+            finished, folder = None, None
+        else:
+            folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, prepared.mesh.name)
+            finished = runs.run(prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, report=report)
+    if finished is None:
+        _print(prepared.summary(), json_output, lambda: _show_pairs(prepared.summary()))
+        return
+    document = finished.model_dump(mode="json", by_alias=True)
+    _print(document, json_output, lambda: _show_run(finished, folder))
+    raise typer.Exit({"valid": 0, "invalid": 3, "unknown": 5}[finished.verdict])
+
+
+@bench_app.command("list")
+def bench_list(json_output: Json = False) -> None:
+    """The benchmarks, and the question each answers.
+
+    Example:  eventmesh bench list
+    """
+    from benchmarks import catalog
+
+    found = catalog.questions(ROOT / "configs" / "benchmarks")
+    _print(found, json_output, lambda: _show_pairs(found))
+
+
+@bench_app.command("run")
+def bench_run(
+    name: Annotated[str, typer.Argument(help="A benchmark of `eventmesh bench list`, or a file.")],
+    quick: Annotated[bool, typer.Option("--quick", help="The quick grid: minutes, and labelled as quick.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all orders.")] = 0,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="List the points, measure nothing.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Run a benchmark and write report.html, summary.md and run.json.
+
+    Example:  eventmesh bench run join-scaling --quick
+    """
+    from benchmarks import catalog
+    from eventmesh.lab import run as runs
+    from eventmesh.lab.progress_bar import progress_bar
+
+    with _progress_console() as console, progress_bar(console) as report:
+        benchmark = catalog.load(ROOT / "configs" / "benchmarks", name, quick=quick)
+        points = benchmark.describe()
+        if not dry_run:
+            folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
+            finished = benchmark.run(folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False))
+    if dry_run:
+        _print(points, json_output, lambda: [typer.echo(line) for line in points])
+        return
+    document = finished.model_dump(mode="json", by_alias=True)
+    _print(document, json_output, lambda: _show_benchmark(folder))
+    raise typer.Exit({"valid": 0, "invalid": 3, "unknown": 5}[finished.verdict])
+
+
+@log_app.command("topics")
+def log_topics(run_folder: RunFolder = None, json_output: Json = False) -> None:
+    """Topics, owners and offsets of a run.
+
+    Example:  eventmesh log topics
+    """
+    from eventmesh.lab import inspect
+
+    found = inspect.topics(inspect.find_run(RUNS, run_folder))
+    _print(found, json_output, lambda: _show_table([asdict(row) for row in found]))
+
+
+@log_app.command("read")
+def log_read(
+    topic: Annotated[str, typer.Argument(help="A topic of `eventmesh log topics`.")],
+    partition: Annotated[int, typer.Option(min=0)] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="The first offset.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many records.")] = 20,
+    run_folder: RunFolder = None,
+    json_output: Json = False,
+) -> None:
+    """Records of one partition, control records included.
+
+    Example:  eventmesh log read stock --partition 1 --offset 100 --limit 5
+    """
+    from eventmesh.lab import inspect
+
+    rows = inspect.read(inspect.find_run(RUNS, run_folder), topic, partition, offset, limit)
+    _print(rows, json_output, lambda: [typer.echo(_one_line(row)) for row in rows])
+
+
+@log_app.command("verify")
+def log_verify(run_folder: RunFolder = None, json_output: Json = False) -> None:
+    """Check every checksum of a run's log. Exit code 3 where something is damaged.
+
+    Example:  eventmesh log verify
+    """
+    from eventmesh.lab import inspect
+
+    findings = inspect.verify(inspect.find_run(RUNS, run_folder))
+    _print(findings, json_output, lambda: _show_table([asdict(finding) for finding in findings]))
+    raise typer.Exit(3 if any(finding.damage for finding in findings) else 0)
+
+
+@app.command()
+def trace(
+    order: Annotated[str, typer.Argument(help="An order id.")], run_folder: RunFolder = None, json_output: Json = False
+) -> None:
+    """The whole story of one order, from the log alone.
+
+    Example:  eventmesh trace G000001
+    """
+    from eventmesh.lab import inspect
+
+    steps = inspect.trace(inspect.find_run(RUNS, run_folder), order)
+    _print(steps, json_output, lambda: _show_trace(order, steps))
+
+
+@app.command()
+def describe(mesh: Annotated[Path, typer.Argument(help="A mesh file.")], json_output: Json = False) -> None:
+    """Check a mesh file and draw it as a Mermaid diagram.
+
+    Example:  eventmesh describe configs/meshes/views.yaml
+    """
+    from eventmesh import mesh as meshes
+
+    loaded = meshes.load(mesh)
+    _print(loaded.resolved(), json_output, lambda: typer.echo(loaded.diagram()))
+
+
+# --- printing ------------------------------------------------------------------------------------
+
+
+def _print(result: Any, as_json: bool, show: Callable[[], object]) -> None:
+    if as_json:
+        typer.echo(json.dumps(_plain(result), indent=2, default=str))
+    else:
+        show()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    piped = not (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=110 if piped else None)
+
+
+@contextmanager
+def _progress_console() -> Iterator[Any]:
+    yield _console(stderr=True)
+
+
+def _show_stories(stories: Any) -> None:
+    from rich.columns import Columns
+    from rich.table import Table
+
+    titles = {"request": "asked (wiring: request)", "views": "told (wiring: views)"}
+    colours = {"command": "yellow", "query": "cyan", "reply": "dim", "fact": "green"}
+    tables = []
+    for story in stories:
+        table = Table(title=titles[story.wiring], box=None, padding=(0, 1), title_justify="left")
+        for name, justify in (("ms", "right"), ("who", "left"), ("what", "left")):
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for moment in story.moments:
+            colour = colours[moment.kind]
+            table.add_row(f"{moment.at_ms:.1f}", moment.who, f"[{colour}]{moment.what}[/]")
+        tables.append(table)
+    console = _console()
+    console.print(Columns(tables, padding=(0, 4)))
+    console.print()
+    for story in stories:
+        up = ", ".join(story.asked)
+        console.print(
+            f"[bold]{titles[story.wiring]}[/]: accepted after {story.accepted_ms:.1f} ms, {story.outcome} after "
+            f"{story.completed_ms:.1f} ms, {story.messages} messages sent. To be accepted, these had to be up: {up}.",
+            highlight=False,
+        )
+    console.print("\nVirtual time, simulated; → command or query?, ← reply, ⇒ fact appended to a topic.", style="dim", highlight=False)
+
+
+def _show_run(finished: Any, folder: Path | None) -> None:
+    console = _console()
+    console.print(f"[bold]{finished.name}[/]: audit {finished.verdict}", highlight=False)
+    for title, values in (("import", finished.imported and finished.imported.model_dump()), ("outcomes", finished.outcomes)):
+        if values:
+            console.print(f"  {title}: " + ", ".join(f"{key} {_number(value)}" for key, value in values.items()), highlight=False)
+    for figure in finished.figures:
+        console.print(f"  {figure.name}: {figure.value:,.2f} {figure.unit}", highlight=False)
+    console.print(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics", highlight=False)
+
+
+def _show_benchmark(folder: Path) -> None:
+    typer.echo((folder / "summary.md").read_text())
+    typer.echo(f"Report: {folder / 'report.html'}")
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _show_pairs(pairs: Any) -> None:
+    width = max((len(str(key)) for key in pairs), default=0)
+    for key, value in pairs.items():
+        typer.echo(f"{key:{width}}  {value}")
+
+
+def _show_table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2))
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="right" if isinstance(rows[0][name], int) else "left")
+    for row in rows:
+        table.add_row(*(_number(value) if value is not None else "" for value in row.values()))
+    _console().print(table)
+
+
+def _show_trace(order: str, steps: Any) -> None:
+    rows = [
+        {"ms": f"{step.at_ms:.1f}", "fact": step.type, "by": step.source, "where": f"{step.partition} @ {step.offset}",
+         "details": ", ".join(f"{key} {value}" for key, value in step.details.items() if key not in ("lines", "joined_lines"))}
+        for step in steps
+    ]  # fmt: skip
+    _console().print(f"[bold]{order}[/], first fact at {steps[0].time}", highlight=False)
+    _show_table(rows)
+
+
+def _one_line(row: dict[str, Any]) -> str:
+    hidden = ("partition", "offset", "sequence", "type", "dataschema", "partitionkey", "subject")
+    rest = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
+    return f"{row['partition']} @ {row['offset']}  {row['type']}  {rest}"
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message on stderr and an exit code, never a traceback."""
+    from eventmesh.errors import EventmeshError
+
+    try:
+        app(standalone_mode=True)
+    except EventmeshError as error:
+        typer.echo(f"eventmesh: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("eventmesh: stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Reports of a run, all rendered from ``run.json``: a page that opens off-line, a summary, JUnit for build servers.
+
+The page names no outside resource: styles and drawings stand in it. Nothing here measures; what the figures say
+is worked out in :mod:`eventmesh.lab.findings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
+from eventmesh.lab import findings, measure, plots
+from eventmesh.lab.findings import OBJECTIVE_MS, Scenario, Way, axis_label, duration, load, number
+from eventmesh.lab.record import AuditRecord, CheckRecord, Figure, Point, Run, Spread
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: V9 holds over a window within this share, fixed before any run: the edges of the window leave some room.
+LITTLE_TOLERANCE = 0.1
+NO_DATA = "–"
+
+
+def render(run: Run) -> str:
+    """The whole report as one self-contained page of HTML."""
+    return _templates().get_template("report.html.jinja").render(_content(run))
+
+
+def summary(run: Run) -> str:
+    """The headline, the capacities and the prices as Markdown that fits a pull request."""
+    return _templates().get_template("summary.md.jinja").render(_content(run))
+
+
+def junit(run: Run) -> str:
+    """JUnit XML: a suite per point with a case per check, and one suite of the figures.
+
+    An invalid check is a failure, an unknown one an error. A missed target is reported as skipped: it is no
+    threshold, and a build does not fail for it.
+    """
+    document = JUnitXml(run.name)
+    for point in run.points:
+        document.add_testsuite(_audit_suite(f"{run.name}: {point_label(point)}", point.audit))
+    if run.figures:
+        suite = TestSuite(f"{run.name}: figures")
+        for figure in run.figures:
+            suite.add_testcase(_figure_case(run.name, figure))
+        document.add_testsuite(suite)
+    document.update_statistics()
+    return str(document.tostring().decode())
+
+
+def write(folder: Path, run: Run) -> None:
+    """Write ``report.html``, ``summary.md`` and ``junit.xml`` into the run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {"report.html": render(run), "summary.md": summary(run), "junit.xml": junit(run)}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def point_label(point: Point) -> str:
+    """``views, local view, 3 joined services, 1 ms between services, 400 orders/s``."""
+    axes = [axis_label(name, value) for name, value in point.axis.items() if name != findings.LOAD]
+    return ", ".join([Way(point.wiring, point.join).label, *axes, f"{number(load(point))} orders/s"])
+
+
+def _audit_suite(name: str, audit: AuditRecord) -> TestSuite:
+    suite = TestSuite(name)
+    for check, found in audit.checks.items():
+        case = TestCase(f"{check} {found.title}".strip(), name)
+        if found.verdict != "valid":
+            case.result = [_result(found)]
+        suite.add_testcase(case)
+    return suite
+
+
+def _result(found: CheckRecord) -> Failure | Error:
+    said = "; ".join(found.examples)
+    if found.verdict == "invalid":
+        return Failure(f"{found.violations} of {found.examined} violate it: {said}")
+    return Error(f"unknown: {said}")
+
+
+def _figure_case(run: str, figure: Figure) -> TestCase:
+    case = TestCase(figure.name, f"{run}: figures")
+    said = _figure_text(figure)
+    if figure.met is False:
+        case.result = [Skipped(f"missed: {said}")]
+    case.system_out = said
+    return case
+
+
+def _figure_text(figure: Figure) -> str:
+    value = "no data" if figure.value is None else f"{number(figure.value)} {figure.unit}"
+    wanted = [f"target {figure.target}"] if figure.target else []
+    wanted += [f"predicted {number(figure.predicted)}"] if figure.predicted is not None else []
+    return ", ".join([value, *wanted])
+
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
+    )  # fmt: skip
+    templates.filters |= {"number": _number, "duration": duration, "spread": _spread, "cell": _cell}
+    return templates
+
+
+def _number(value: float | None) -> str:
+    return NO_DATA if value is None else number(value)
+
+
+def _spread(spread: Spread | None) -> str:
+    """The median, with its range where there is one."""
+    if spread is None:
+        return NO_DATA
+    if spread.low == spread.high:
+        return number(spread.median)
+    return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
+
+
+def _cell(text: object) -> str:
+    """A value that may stand in a cell of a Markdown table."""
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _content(run: Run) -> dict[str, Any]:
+    scenarios = findings.scenarios(run)
+    told = [scenario for scenario in scenarios if scenario.lowest]
+    return {
+        "run": run,
+        "headline": findings.headline(run),
+        "scenarios": scenarios,
+        "main": told[-1] if told else None,
+        "plot": plots.plot(scenarios),
+        "plots": plots,
+        "findings": findings,
+        "objective": duration(OBJECTIVE_MS),
+        "checks": _checks(run),
+        "point_label": point_label,
+        "roles": _roles,
+        "little": _little(run),
+        "little_tolerance": LITTLE_TOLERANCE,
+        "measure": measure,
+        "config": yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True),
+        "styles": _way_styles(scenarios),
+    }
+
+
+def _way_styles(scenarios: list[Scenario]) -> Mapping[Way, int]:
+    found = plots.plot(scenarios)
+    return found.styles if found else {}
+
+
+def _checks(run: Run) -> dict[str, CheckRecord]:
+    """Every check over all points together."""
+    return AuditRecord.together([point.audit for point in run.points]).checks
+
+
+def _roles(scenario: Scenario) -> list[str]:
+    points = scenario.lowest.values()
+    return sorted({role for point in points for role in (*point.memory_mb, *point.cpu_s_per_1000_orders)})
+
+
+def _little(run: Run) -> list[tuple[Point, float, float, bool]]:
+    """V9 at every point that is not saturated: measured, predicted, and whether they agree within the tolerance.
+
+    A backlog that grows is no steady state, so a saturated point has nothing to predict.
+    """
+    rows = []
+    for point in run.points:
+        if not findings.believable(point) or point.saturated or not point.samples:
+            continue
+        measured = Spread.of(sample.little.measured for sample in point.samples).median
+        predicted = Spread.of(sample.little.predicted for sample in point.samples).median
+        rows.append((point, measured, predicted, abs(measured - predicted) <= LITTLE_TOLERANCE * predicted))
+    return rows

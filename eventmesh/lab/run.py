@@ -1,0 +1,212 @@
+"""One run of a mesh on Ray, from an empty folder to an audited one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from eventmesh import mesh as meshes
+from eventmesh.errors import InputError
+from eventmesh.history import History
+from eventmesh.lab import record
+from eventmesh.lab.audit import audit
+from eventmesh.lab.progress_bar import Report, silent
+from eventmesh.lab.verdict import Audit
+from eventmesh.log.store import open_read_only
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.caller import Workload, WorkloadOptions
+
+if TYPE_CHECKING:
+    from eventmesh.runtime.on_ray.cluster import MeshOnRay
+
+LATEST = "latest"
+MESH_FILE = "mesh.yaml"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one load did to a mesh: the callers' history, what each role used, samples of staleness in us."""
+
+    callers: pa.Table
+    cpu_s: Mapping[str, float]
+    memory_mb: Mapping[str, float]
+    bytes_moved: int
+    staleness_us: list[int]
+    seconds: float
+
+
+def new_folder(runs: Path, name: str) -> Path:
+    """A fresh folder ``runs/NAME-TIME``, which ``runs/latest`` then points at."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = runs / f"{name}-{stamp}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = runs / f"{name}-{stamp}-{number}"
+    folder.mkdir(parents=True)
+    point_latest(folder)
+    return folder
+
+
+def point_latest(folder: Path) -> None:
+    """Make ``latest`` beside ``folder`` point at it."""
+    link = folder.parent / LATEST
+    fresh = folder.parent / f".{LATEST}.{os.getpid()}"
+    fresh.symlink_to(folder.name)
+    fresh.replace(link)
+
+
+def empty_folder(folder: Path) -> Path:
+    """``folder``, made if need be; :class:`InputError` where something lies in it already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder. Name another with --output, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load_mesh(running: MeshOnRay, workload: Workload, report: Report, *, timeout_s: float = 3_600.0) -> Measured:
+    """Seed, load, drain."""
+    for number, stage in enumerate(workload.seeding):
+        name = f"seeding {stage.commands[0]}"
+        running.call(f"seeding-{number}", stage, progress=_reporter(report, name))
+    running.drain()
+    running.mark()
+    running.staleness()
+    started = datetime.now(UTC)
+    callers = running.call(
+        "load", workload.load, window=workload.window, progress=_reporter(report, "orders"), timeout_s=timeout_s
+    )
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    running.drain()
+    used = running.usage()
+    return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, running.staleness(), seconds)
+
+
+def _reporter(report: Report, stage: str) -> Any:
+    return lambda state: report(stage, state["sent"] - state["open"], state["total"])
+
+
+def run(
+    mesh: Mesh,
+    workload: Workload,
+    folder: Path,
+    *,
+    seed: int = 0,
+    rtt_ms: float = 0.0,
+    report: Report = silent,
+) -> record.Run:
+    """Run ``workload`` on ``mesh``, audit it, and leave ``folder`` with log, history and ``run.json``."""
+    from eventmesh.runtime.on_ray.cluster import MeshOnRay, embedded_ray  # importing ray takes seconds
+
+    (folder / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
+    begun = record.start(
+        mesh.name, seed=seed, config=mesh.resolved(), source=Path(__file__).parent, now=datetime.now(UTC),
+        durability=mesh.log.durability, imported=_imported(workload),
+    )
+    record.write(folder, begun)
+    if workload.write_refused is not None:
+        workload.write_refused(folder / "refused.csv")
+    with embedded_ray():
+        report("starting", 0, 0)
+        with MeshOnRay(mesh, folder / "log", rtt_ms=rtt_ms, seed=seed) as running:
+            measured = load_mesh(running, workload, report)
+            history = running.history(measured.callers)
+    history.write(folder)
+    report("audit", 0, 0)
+    audited = audit_folder(mesh, folder, history)
+    finished = finish(begun, mesh, measured, audited, folder)
+    record.write(folder, finished, callers={"load": measured.callers})
+    return finished
+
+
+def _imported(workload: Workload) -> record.Imported | None:
+    return None if workload.summary is None else record.Imported(**workload.summary)
+
+
+def audit_folder(mesh: Mesh, folder: Path, history: History) -> Audit:
+    """Audit the log under ``folder``."""
+    reader = open_read_only(folder / "log")
+    try:
+        audited = audit(mesh, reader, history)
+    finally:
+        reader.close()
+    (folder / "audit.json").write_text(json.dumps(audited.to_json(), indent=2))
+    return audited
+
+
+def finish(begun: record.Run, mesh: Mesh, measured: Measured, audited: Audit, folder: Path) -> record.Run:
+    """The record of a complete run."""
+    outcomes = count_outcomes(measured.callers)
+    extra = getattr(mesh.application, "outcomes", None)
+    if extra is not None:
+        reader = open_read_only(folder / "log")
+        try:
+            outcomes |= extra(mesh, reader)
+        finally:
+            reader.close()
+    requests = measured.callers.num_rows
+    figures = [
+        record.Figure(name="seconds from the first request to the last outcome", unit="s", value=measured.seconds, low=None, high=None),
+        record.Figure(name="requests per second", unit="1/s", value=requests / measured.seconds, low=None, high=None),
+        *(
+            record.Figure(name=f"CPU of {role}", unit="s", value=value, low=None, high=None)
+            for role, value in sorted(measured.cpu_s.items())
+        ),
+    ]
+    return begun.model_copy(
+        update={"status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "figures": figures}
+    )
+
+
+def count_outcomes(callers: pa.Table) -> dict[str, int]:
+    """How many requests ended in each outcome; ``unanswered`` where none came."""
+    return dict(Counter(pc.fill_null(callers["outcome"], "unanswered").to_pylist()))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mesh and a workload, checked and ready to run."""
+
+    mesh: Mesh
+    workload: Workload
+
+    def summary(self) -> dict[str, Any]:
+        """What a run would do."""
+        return {
+            "mesh": self.mesh.name,
+            "wiring": self.mesh.wiring,
+            "services": ", ".join(self.mesh.services),
+            "seeding": sum(len(stage) for stage in self.workload.seeding),
+            "requests": len(self.workload.load),
+            **({"import": dict(self.workload.summary)} if self.workload.summary else {}),
+        }
+
+
+def prepare(
+    mesh_file: Path,
+    *,
+    seed: int,
+    orders: int,
+    input_file: Path | None,
+    mapping: Path | None,
+    rate: float | None,
+    stock_fraction: float,
+) -> Prepared:
+    """Read and check everything that a run needs, before anything starts."""
+    if (input_file is None) != (mapping is None):
+        raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
+    mesh = meshes.load(mesh_file)
+    options = WorkloadOptions(
+        seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction
+    )
+    return Prepared(mesh, mesh.application.workload(options))
