@@ -49,8 +49,8 @@ def junit(run: Run) -> str:
         for figure in run.figures:
             suite.add_testcase(_figure_case(run.name, figure))
         document.add_testsuite(suite)
-    document.update_statistics()
-    return str(document.tostring().decode())
+    document.update_statistics()  # type: ignore[no-untyped-call]
+    return str(document.tostring().decode())  # type: ignore[no-untyped-call]
 
 
 def write(folder: Path, run: Run) -> None:
@@ -61,7 +61,7 @@ def write(folder: Path, run: Run) -> None:
 
 
 def point_label(point: Point) -> str:
-    """``views, local view, 3 joined services, 1 ms between services, 400 orders/s``."""
+    """``views (local view), 3 joined services, 1 ms between services, 400 orders/s``."""
     axes = [axis_label(name, value) for name, value in point.axis.items() if name != findings.LOAD]
     return ", ".join([Way(point.wiring, point.join).label, *axes, f"{number(load(point))} orders/s"])
 

@@ -38,7 +38,7 @@ class Stock:
     levels: dict[str, Level]
     orders: dict[str, tuple[Line, ...]]
     finished: Finished
-    deliveries: Finished  # command ids of restocks taken in
+    deliveries: Finished  # what restocks were taken in for: command ids among them
 
 
 NOTHING = Level(0, 0, ABSENT_VERSION)
@@ -106,16 +106,18 @@ class Inventory(Service):
         return {"order_id": None, "outcome": "restocked", "reason": None}
 
     def check_restock(self, state: Stock, row: Row, out: Outcome) -> Row:
-        """Told by another service to look whether to buy more: the article's mixed responsibility."""
-        for _, sku, _ in self._own_lines(row["lines"]):
-            self._restock_if_low(state, sku, out)
+        """Told by another service to look whether to buy more: the article's mixed responsibility. Buys once per id."""
+        told = f"below the limit, as told by {row['id']}"
+        if told not in state.deliveries:
+            for _, sku, _ in self._own_lines(row["lines"]):
+                self._restock_if_low(state, sku, out, told)
         return {"order_id": row["order_id"], "outcome": "checked", "reason": None}
 
-    def _restock_if_low(self, state: Stock, sku: str, out: Outcome) -> None:
+    def _restock_if_low(self, state: Stock, sku: str, out: Outcome, reason: str = "below the limit") -> None:
         rule = self.place.options.restock
         level = state.levels.get(sku, NOTHING)
         if rule is not None and level.on_hand - level.reserved < rule.below:
-            out.fact("StockRestocked", sku=sku, quantity=rule.quantity, reason=f"below {rule.below}",
+            out.fact("StockRestocked", sku=sku, quantity=rule.quantity, reason=reason,
                      on_hand=level.on_hand + rule.quantity, reserved=level.reserved)
 
     def _own_lines(self, lines: list[tuple[str, int, int]]) -> Iterator[tuple[int, str, int]]:

@@ -146,14 +146,14 @@ def _views_before(evidence: Evidence, join: Join) -> pa.Table:
 def _older_than_asked(evidence: Evidence, join: Join, findings: Findings) -> None:
     """The owner knows what it had appended before the order was even asked for."""
     story = stories(evidence)
-    asked = """SELECT order_id, min(epoch_us(time)) AS at FROM order_requests WHERE type = 'OrderRequested' GROUP BY 1"""
+    asked = """SELECT order_id, min(epoch_us(time)) AS moment FROM order_requests WHERE type = 'OrderRequested' GROUP BY 1"""
     if story.by_command:
-        asked = "SELECT key AS order_id, min(sent_at) AS at FROM callers WHERE command = 'PlaceOrder' GROUP BY 1"
+        asked = "SELECT key AS order_id, min(sent_at) AS moment FROM callers WHERE command = 'PlaceOrder' GROUP BY 1"
     query = f"""
         SELECT j.partition, j."offset", j.key, j.version, j.value, 'published at ' || f.first || ', before it was asked'
         FROM joined j JOIN ({asked}) a ON a.order_id = j.order_id
         JOIN (SELECT key, min(appended_at) AS first FROM source GROUP BY 1) f ON f.key = j.key
-        WHERE j.version < 0 AND f.first < a.at ORDER BY j.partition, j."offset" """
+        WHERE j.version < 0 AND f.first < a.moment ORDER BY j.partition, j."offset" """
     _flag(evidence.sql, query, join.name, findings)
 
 
@@ -173,19 +173,19 @@ _OUT_OF_STOCK = "out of stock"
 #: Orders refused at validation, all of whose products the log shows to have been there at that time.
 _REFUSED_WRONGLY = f"""
     WITH refused AS (
-        SELECT order_id, min(epoch_us(time)) AS at FROM orders
+        SELECT order_id, min(epoch_us(time)) AS moment FROM orders
         WHERE type = 'OrderRejected' AND starts_with(reason, '{_OUT_OF_STOCK}') GROUP BY 1
     ), wanted AS (
-        SELECT order_id, at, line.sku AS sku, sum(line.quantity) AS quantity FROM (
-            SELECT r.order_id, r.at, unnest(q.lines) AS line FROM refused r
+        SELECT order_id, moment, line.sku AS sku, sum(line.quantity) AS quantity FROM (
+            SELECT r.order_id, r.moment, unnest(q.lines) AS line FROM refused r
             JOIN order_requests q ON q.order_id = r.order_id AND q.type = 'OrderRequested'
             WHERE r.order_id NOT IN (SELECT order_id FROM orders WHERE type = 'OrderValidated')
         ) GROUP BY ALL
     ), levels AS (
-        SELECT sku, epoch_us(time) AS at, max_by(on_hand - reserved, "offset") AS available
+        SELECT sku, epoch_us(time) AS moment, max_by(on_hand - reserved, "offset") AS available
         FROM stock WHERE sku IS NOT NULL GROUP BY ALL
     )
-    SELECT order_id FROM wanted w ASOF LEFT JOIN levels s ON s.sku = w.sku AND w.at >= s.at
+    SELECT order_id FROM wanted w ASOF LEFT JOIN levels s ON s.sku = w.sku AND w.moment >= s.moment
     GROUP BY order_id HAVING bool_and(coalesce(s.available, 0) >= w.quantity) ORDER BY order_id"""
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from eventmesh import mesh
@@ -15,8 +18,8 @@ from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.simulated import Simulation, Speeds
+from eventmesh.runtime.contract import Limits, Subscribe, Unsubscribe
+from eventmesh.runtime.simulated import Host, Process, Simulation, Speeds
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workload import of_history
 
@@ -29,11 +32,15 @@ IMPATIENT = Limits(attempt_timeout=15_000, backoff=1_000, backoff_max=8_000, ref
 
 
 @lru_cache
-def shop(wiring: str, durability: str, decline_permille: int) -> Mesh:
-    """The shop's mesh of that name, at another level and with declined payments."""
+def shop(wiring: str, durability: str, decline_permille: int, restocks: bool) -> Mesh:
+    """The shop's mesh of that name, at another level, with declined payments, and with stock that is bought again."""
     document = mesh.load(MESHES / f"{wiring}.yaml").resolved()
     document["log"]["durability"] = durability
-    document["services"]["payments"]["decline_permille"] = decline_permille
+    services = document["services"]
+    services["payments"]["decline_permille"] = decline_permille
+    if restocks:
+        services["inventory"]["restock"] = {"below": 8, "quantity": 5}
+        services["orders"]["commands_restock"] = wiring == "request"
     return mesh.parse(document)
 
 
@@ -79,6 +86,34 @@ class Shop(Simulation):
         super().start_broker()
 
 
+class SlowStreams(Shop):
+    """Each subscription is a stream of its own: what a service reads of others may come long after its own facts."""
+
+    def _lag(self, host: Host, topic: str) -> int:
+        own = self.owned[host.name.rpartition("/")[0]].name
+        return 0 if topic == own else random.Random(f"{self.seed} {host.name} {host.life} {topic}").randrange(80_000)
+
+    def _subscribe(self, host: Host, life: int, effect: Subscribe) -> None:
+        subscribe = super()._subscribe
+        self.after(self._lag(host, effect.topic), lambda: subscribe(host, life, effect))
+
+    def _cursor_gone(self, host: Host, life: int, effect: Unsubscribe) -> None:
+        gone = super()._cursor_gone
+        self.after(self._lag(host, effect.topic), lambda: gone(host, life, effect))
+
+
+class Overtaking(Shop):
+    """One message in ten between services takes a detour, and is overtaken by what was sent long after it."""
+
+    def send(self, sender: Process, to: Process, action: Callable[[], None], *, rows: int = 1) -> None:
+        """As on one connection, or late."""
+        send, life = super().send, to.life
+        if isinstance(sender, Host) and isinstance(to, Host) and self.random.random() < 0.1:
+            self.after((20_000, 200_000), lambda: send(sender, to, action, rows=rows) if to.life == life else None)
+        else:
+            send(sender, to, action, rows=rows)
+
+
 @dataclass(frozen=True)
 class Scenario:
     """What is run: ``orders`` arrive at ``rate`` per second, a seventh of them is cancelled, a fifth is of guests."""
@@ -91,6 +126,8 @@ class Scenario:
     decline_permille: int = 50
     products: int = 30
     cancel_permille: int = 150
+    restocks: bool = False
+    crashes_while_seeding: int = 0
     crashes: Crashes = field(default_factory=Crashes)
     disk: DiskFaults = field(default_factory=DiskFaults)
     speeds: Speeds | None = None
@@ -101,7 +138,7 @@ class Scenario:
     @property
     def mesh(self) -> Mesh:
         """The mesh that is run."""
-        return shop(self.wiring, self.durability, self.decline_permille)
+        return shop(self.wiring, self.durability, self.decline_permille, self.restocks)
 
     def workload(self, seed: int) -> Workload:
         """The same orders whatever the wiring and whatever goes wrong."""
@@ -118,6 +155,7 @@ class Scenario:
             simulation = self.build(*arguments, **settings)  # type: ignore[arg-type]
             if self.disk != DiskFaults():
                 self.disk.schedule(simulation, seed)
+            Crashes(self.crashes_while_seeding).schedule(simulation, -seed)
             return simulation
 
         return run_simulated(
@@ -128,6 +166,53 @@ class Scenario:
     def audit(self, seed: int) -> Audit:
         """The audit of the run of this seed."""
         return self.run(seed).audit()
+
+    def judge(self, seed: int) -> set[str]:
+        """What speaks against the run: its checks that are not valid, or the error it ended with; nothing if it is right."""
+        return judged(lambda: self.run(seed))
+
+
+def judged(run: Callable[[], SimulatedRun]) -> set[str]:
+    """The names of all that is wrong with a run."""
+    try:
+        done = run()
+    except Exception as error:
+        return {type(error).__name__}
+    audit = done.audit()
+    found = {name for name, check in audit.checks.items() if check.verdict != "valid"}
+    found |= set() if deliveries(done) else {"deliveries"}
+    return found | (set() if restocks(done) else {"restocks"})
+
+
+def deliveries(run: SimulatedRun) -> bool:
+    """Whether inventory took in what was delivered while seeding, each delivery once."""
+    asked = {
+        row["sku"]: row["quantity"]
+        for name, client in run.simulation.clients.items()
+        if name.startswith("seeding") and client.caller is not None
+        for command, row in zip(client.caller.requests.commands, client.caller.requests.rows, strict=True)
+        if command == "Restock"
+    }
+    taken: dict[str, int] = {}
+    for fact in facts(run, "stock", "StockRestocked"):
+        if not fact["reason"].startswith("below "):
+            taken[fact["sku"]] = taken.get(fact["sku"], 0) + fact["quantity"]
+    return taken == asked
+
+
+def restocks(run: SimulatedRun) -> bool:
+    """Whether inventory bought at most once for each order whose sake it was told to look."""
+    told: dict[tuple[str, str], set[str]] = {}
+    for fact in facts(run, "stock", "StockRestocked"):
+        if ":CheckRestock:" in fact["reason"]:
+            told.setdefault((fact["correlationid"], fact["sku"]), set()).add(fact["id"].partition("#")[0])
+    return all(len(causes) == 1 for causes in told.values())
+
+
+def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:
+    """The facts of these kinds that a topic holds, partition by partition."""
+    tables = [run.reader.table(topic, number) for number in range(run.simulation.topics[topic].partitions)]
+    return [row for row in pa.concat_tables(tables).to_pylist() if row["type"] in kinds]
 
 
 def drawn(wiring: str, durability: str, seed: int) -> Scenario:
@@ -140,10 +225,13 @@ def drawn(wiring: str, durability: str, seed: int) -> Scenario:
         orders=dice.randint(15, 35),
         rate=dice.choice((200.0, 500.0, 2_000.0)),
         stock_fraction=dice.choice((1.0, 0.6)),
+        restocks=dice.random() < 0.3,
+        crashes_while_seeding=dice.choice((0, 2)),
         crashes=Crashes(dice.randint(4, 14), broker_share=dice.choice((0.1, 0.4)), machine_share=machines),
         disk=DiskFaults(dice.randint(0, 1), dice.randint(0, 2), dice.randint(0, 2)),
         speeds=dice.choice((None, SLOW_NETWORK)),
         limits=dice.choice((None, IMPATIENT)),
+        build=dice.choice((Shop, SlowStreams, Overtaking)),
     )
 
 

@@ -1,0 +1,381 @@
+"""The code with one of its rules switched off, and one seed under which each mutant is caught.
+
+A mutant names the rule it breaks (docs/promises.md has the table), how to break it, and a scenario. The scenario,
+run from the seed, is judged by the names of what speaks against it: checks of the audit, or an error's class.
+Without the mutant nothing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from eventmesh.errors import Throttled
+from eventmesh.lab.simulated_run import Crashes
+from eventmesh.log import manifest, store
+from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.partition import Partition
+from eventmesh.log.partition_files import PartitionFiles
+from eventmesh.log.simulated_storage import SimulatedStorage
+from eventmesh.log.store import Grant, Log
+from eventmesh.progress import Progress
+from eventmesh.runtime.asks import Asks
+from eventmesh.runtime.caller import Caller
+from eventmesh.runtime.contract import AskMessage, Limits, ReplyMessage, SendReply
+from eventmesh.runtime.simulated import Simulation, Speeds
+from eventmesh.runtime.task import Release, Task
+from eventmesh.shop import WIRINGS
+from eventmesh.shop.gateway import Gateway
+from eventmesh.shop.inventory import Inventory
+from eventmesh.shop.orders import Orders
+from eventmesh.shop.payments import Payments
+from eventmesh.shop.wirings import request
+from eventmesh.shop.wirings.asking import validate_by_asking
+from eventmesh.views import View
+from tests.simulation import log_scenarios
+from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Overtaking, Scenario, SlowStreams
+
+Patch = pytest.MonkeyPatch
+Judge = Callable[[int], set[str]]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``rule`` counts as in docs/promises.md, or is ``gallery`` for a known defect of others' implementations."""
+
+    rule: str
+    what: str
+    apply: Callable[[Patch], None]
+    judge: Judge
+    seed: int
+    caught_by: str
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(rule: str, what: str, judge: Judge, *, seed: int, caught_by: str) -> Callable[[Callable[[Patch], None]], None]:
+    """Register the function below as a mutant under its own name."""
+
+    def register(apply: Callable[[Patch], None]) -> None:
+        MUTANTS[apply.__name__] = Mutant(rule, what, apply, judge, seed, caught_by)
+
+    return register
+
+
+DEATHS = Scenario(crashes=Crashes(12, broker_share=0.15))
+SLOW_DEATHS = Scenario(crashes=Crashes(20, broker_share=0.05), rate=1_000.0, speeds=SLOW_NETWORK)
+#: The broker is back before its clients have noticed that it was away.
+BROKER_DEATHS = Scenario(
+    crashes=Crashes(14, broker_share=0.8), rate=2_000.0, speeds=Speeds(restart=(500, 3_000), notice=(4_000, 20_000))
+)
+MACHINE_DEATHS = Scenario(durability="fsync", crashes=Crashes(10, broker_share=0.7, machine_share=0.8), rate=1_000.0)
+REQUEST = Scenario("request", crashes=Crashes(12, broker_share=0.1), cancel_permille=250)
+
+
+# --- 1. progress rides with the commit --------------------------------------------------------------
+
+
+@mutant("1", "appends do not carry the vector", replace(DEATHS, restocks=True).judge, seed=0, caught_by="D3")
+def vector_left_out(patch: Patch) -> None:
+    patch.setattr(Progress, "to_json", lambda progress: {"next": {}})
+
+
+@mutant("1", "an input that waits for others counts as done", SLOW_DEATHS.judge, seed=0, caught_by="Deadlock")
+def waiting_input_counts_as_done(patch: Patch) -> None:
+    def mark_done(task: Task, name: str, start: int, stop: int) -> None:
+        task._held_now.clear()
+        task.progress.done(name, start, stop)
+
+    patch.setattr(Task, "_mark_done", mark_done)
+
+
+@mutant("1", "after a restart decisions do not wait for the views", replace(DEATHS, build=SlowStreams).judge, seed=0, caught_by="D1")
+def views_not_awaited(patch: Patch) -> None:
+    patch.setattr(Task, "views_moved", lambda task: task.phase == "catching-up" and task._go_live())
+
+
+# --- 2. what was observable is a fact ---------------------------------------------------------------
+
+
+@mutant("2", "replies leave before the append is acknowledged", REQUEST.judge, seed=0, caught_by="E3")
+def replies_before_acknowledgement(patch: Patch) -> None:
+    submit = Task._submit
+
+    def eager(task: Task) -> bool:
+        appended = submit(task)
+        if appended and task.in_flight:
+            flight = task.in_flight[-1]
+            release, flight.release = flight.release, Release()
+            task._tell(release)
+        return appended
+
+    patch.setattr(Task, "_submit", eager)
+
+
+@mutant("2", "queries see what is not acknowledged", replace(SLOW_DEATHS, wiring="hybrid").judge, seed=0, caught_by="E11")
+def queries_see_ahead(patch: Patch) -> None:
+    def query(task: Task, origin: Any, message: AskMessage) -> None:
+        if task.phase != "live":
+            error = Throttled("ask again")
+            task.emit(SendReply(origin, ReplyMessage(message.id, range(len(message.rows)), (), True, error)))
+            return
+        rows = [task.service.queries[message.name](task.state, row) for row in message.rows]
+        task.emit(SendReply(origin, ReplyMessage(message.id, range(len(rows)), rows)))
+
+    patch.setattr(Task, "query", query)
+
+
+# --- 3. asks are facts first ------------------------------------------------------------------------
+
+
+@mutant("3", "what the fold shows open is not asked again", REQUEST.judge, seed=0, caught_by="E4")
+def open_asks_not_resumed(patch: Patch) -> None:
+    patch.delitem(WIRINGS["request"]["orders"].resume, "TakeOrder")  # type: ignore[arg-type]
+
+
+@mutant("3", "callers repeat under a fresh id", replace(SLOW_DEATHS, crashes_while_seeding=8).judge, seed=0, caught_by="deliveries")
+def fresh_ids_by_callers(patch: Patch) -> None:
+    send = Caller._send_message
+
+    def renamed(caller: Caller, command: str, partition: int, members: list[int], now: int) -> None:
+        name = caller.name
+        caller.name = f"{name}-{caller._count}"
+        send(caller, command, partition, members, now)
+        caller.name = name
+
+    patch.setattr(Caller, "_send_message", renamed)
+
+
+@mutant("3", "services repeat under a fresh id", replace(REQUEST, restocks=True, limits=IMPATIENT, speeds=SLOW_NETWORK).judge, seed=0, caught_by="restocks")
+def fresh_ids_by_services(patch: Patch) -> None:
+    emit = Asks._emit
+
+    def renamed(asks: Asks, ask: Any, patience: int) -> None:
+        message = ask.message
+        fresh = [f"{identity}~{ask.repeats}" for identity in message.ids]
+        kept, ask.message = message, replace(message, ids=fresh)
+        emit(asks, ask, patience)
+        ask.message = kept
+
+    patch.setattr(Asks, "_emit", renamed)
+
+
+@mutant("3", "what was read before an await is trusted after it", replace(DEATHS, wiring="hybrid", cancel_permille=600).judge,
+        seed=0, caught_by="E1")  # fmt: skip
+def trusts_what_was_read_before(patch: Patch) -> None:
+    async def validate(orders: Orders, row: Any, talk: Any) -> None:
+        if talk.state.status(row["order_id"]) is None:
+            kind, payload = await validate_by_asking(orders, row, talk)
+            talk.record(kind, **payload)
+
+    patch.setitem(WIRINGS["hybrid"]["orders"].rules, "OrderRequested", validate)  # type: ignore[index]
+
+
+# --- 4. unknown is never final ----------------------------------------------------------------------
+
+
+@mutant("4", "a timeout counts as a refusal", replace(REQUEST, limits=IMPATIENT).judge, seed=0, caught_by="E3")
+def timeout_means_refused(patch: Patch) -> None:
+    follow = request.follow
+
+    async def hasty(talk: Any, kind: str, payload: Any) -> None:
+        await follow(talk, "OrderRejected" if kind == "OrderCancelling" else kind, payload)
+
+    patch.setattr(request, "follow", hasty)
+
+
+@mutant("4", "a void of what was never seen is forgotten", replace(REQUEST, limits=IMPATIENT, build=Overtaking).judge,
+        seed=0, caught_by="E2")  # fmt: skip
+def unseen_void_forgotten(patch: Patch) -> None:
+    def void(payments: Payments, state: Any, row: Any, out: Any) -> Any:
+        if row["order_id"] in state.known:
+            return payments.void(state, row, out)
+        return {"order_id": row["order_id"], "outcome": "voided", "reason": None}
+
+    patch.setitem(WIRINGS["request"]["payments"].rules, "VoidPayment", void)  # type: ignore[index]
+
+
+# --- 5 and 6. compare-and-swap, epochs --------------------------------------------------------------
+
+
+@mutant("5", "an append lands at the end, whatever end it names", BROKER_DEATHS.judge, seed=0, caught_by="E3")
+def append_anywhere(patch: Patch) -> None:
+    append = Log.append
+
+    def rebased(log: Log, topic: str, partition: int, entry: LogBatch) -> int:
+        rules = log._files(topic, partition).rules
+        header = entry.header
+        if header.epoch != rules.epoch or header.base == rules.end:
+            return append(log, topic, partition, entry)
+        sequence = pa.array(range(rules.end, rules.end + header.rows), pa.int64())
+        place = entry.batch.schema.names.index("sequence")
+        batch = entry.batch.set_column(place, entry.batch.schema.field(place), sequence)
+        append(log, topic, partition, LogBatch.encode(replace(header, base=rules.end, append=rules.append + 1), batch))
+        return header.end
+
+    patch.setattr(Log, "append", rebased)
+
+
+@mutant("6", "a grant is no record and bumps no epoch", DEATHS.judge, seed=0, caught_by="D4")
+def grants_without_epoch(patch: Patch) -> None:
+    grant = Log.grant
+
+    def lax(log: Log, topic: str, partition: int, service: str, incarnation: str) -> Grant:
+        rules = log._files(topic, partition).rules
+        if rules.epoch == 0:
+            return grant(log, topic, partition, service, incarnation)
+        rules.append = -1
+        return Grant(rules.epoch, rules.end)
+
+    patch.setattr(Log, "grant", lax)
+    patch.setattr(Partition, "check_writer", lambda rules, header: rules.check_owner(header.writer))
+
+
+# --- 7 to 9. the data directory, offsets, the watermark ---------------------------------------------
+
+
+@mutant("7", "a topic that the manifest names is created anew when its files are gone", log_scenarios.files_lost,
+        seed=0, caught_by="OffsetOutOfRange")  # fmt: skip
+def lost_topic_created_anew(patch: Patch) -> None:
+    recover = PartitionFiles.recover
+
+    def careless(files: PartitionFiles, **how: Any) -> None:
+        if not files.bases_on_storage():
+            files.create()
+            files._counter.set(0)
+        recover(files, **how)
+
+    patch.setattr(PartitionFiles, "recover", careless)
+
+
+@mutant("8", "after the machine died offsets go on at the end that was found", log_scenarios.one_record_per_offset,
+        seed=0, caught_by="inconsistent-offsets")  # fmt: skip
+def offsets_used_twice(patch: Patch) -> None:
+    patch.setattr(PartitionFiles, "_record_gap", lambda files, clock: None)
+
+
+@mutant("9", "a sync that writes nothing", MACHINE_DEATHS.judge, seed=0, caught_by="CorruptSegment")
+def lying_sync(patch: Patch) -> None:
+    patch.setattr(SimulatedStorage, "sync", lambda disk, path: disk._check_alive("a sync"))
+
+
+@mutant("9", "acknowledged and shown before the sync", MACHINE_DEATHS.judge, seed=0, caught_by="CorruptSegment")
+def shown_before_sync(patch: Patch) -> None:
+    append = Log.append
+
+    def hasty(log: Log, topic: str, partition: int, entry: LogBatch) -> int:
+        end = append(log, topic, partition, entry)
+        files = log._files(topic, partition)
+        files.publish()
+        files.dirty = True
+        return end
+
+    def acknowledge(simulation: Simulation, ready: Callable[[], None]) -> None:
+        ready()
+        later(simulation, lambda: None)
+
+    later = Simulation._acknowledge_after_sync
+    patch.setattr(Log, "append", hasty)
+    patch.setattr(Simulation, "_acknowledge_after_sync", acknowledge)
+
+
+@mutant("9", "a failed sync is tried again", replace(MACHINE_DEATHS, disk=DiskFaults(failed_syncs=6)).judge,
+        seed=0, caught_by="CorruptSegment")  # fmt: skip
+def failed_sync_retried(patch: Patch) -> None:
+    sync = SimulatedStorage.sync
+
+    def stubborn(disk: SimulatedStorage, path: str) -> None:
+        try:
+            sync(disk, path)
+        except OSError:
+            disk.fail_sync = False
+            sync(disk, path)
+
+    patch.setattr(SimulatedStorage, "sync", stubborn)
+
+
+# --- 12 to 16 ---------------------------------------------------------------------------------------
+
+
+@mutant("12", "an order id is taken as often as it comes", replace(SLOW_DEATHS, build=SlowStreams).judge, seed=0, caught_by="E6")
+def order_id_taken_twice(patch: Patch) -> None:
+    def place_order(gateway: Gateway, state: Any, row: Any, out: Any) -> Any:
+        state.taken.pop(row["order_id"], None)
+        return gateway.place_order(state, row, out)
+
+    for wiring in ("views", "hybrid"):
+        patch.setitem(WIRINGS[wiring]["gateway"].rules, "PlaceOrder", place_order)  # type: ignore[index]
+
+
+@mutant("13", "a view of two topics keeps what arrived last", log_scenarios.shuffled_folds, seed=0, caught_by="P5")
+def view_by_arrival(patch: Patch) -> None:
+    apply = View.apply
+
+    def by_arrival(view: View, topic: str, *batch: Any, **more: Any) -> None:
+        one = view._tables[view.topics[0]]
+        view._tables = dict.fromkeys(view.topics, one)
+        apply(view, topic, *batch, **more)
+
+    patch.setattr(View, "apply", by_arrival)
+
+
+@mutant("14", "a topic is opened with another number of partitions", log_scenarios.more_partitions, seed=0, caught_by="A6")
+def partitions_not_fixed(patch: Patch) -> None:
+    patch.setattr(store, "check_same", lambda known, asked: None)
+    recover = PartitionFiles.recover
+
+    def growing(files: PartitionFiles, **how: Any) -> None:
+        if not files.bases_on_storage():
+            files.create()
+        recover(files, **how)
+
+    patch.setattr(PartitionFiles, "recover", growing)
+
+
+@mutant("15", "columns are not compared with the topic's", log_scenarios.other_columns, seed=0, caught_by="unreadable")
+def columns_not_checked(patch: Patch) -> None:
+    patch.setattr(Partition, "check_rows", lambda rules, entry: None)
+
+
+@mutant("16", "an input that breaks a rule is dropped", log_scenarios.poisoned, seed=0, caught_by="not refused")
+def poison_swallowed(patch: Patch) -> None:
+    patch.setattr(Task, "_refuse", lambda task, reason: None)
+
+
+@mutant("16", "an input that breaks a rule ends the process", log_scenarios.poisoned, seed=0, caught_by="ValueError")
+def poison_kills(patch: Patch) -> None:
+    def poison(task: Task, defect: Exception, facts_before: int) -> None:
+        raise defect
+
+    patch.setattr(Task, "_poison", poison)
+
+
+# --- the gallery ------------------------------------------------------------------------------------
+
+
+@mutant("gallery", "stock is reserved and never released", Scenario(stock_fraction=0.6).judge, seed=0, caught_by="E3")
+def stock_never_released(patch: Patch) -> None:
+    def release(inventory: Inventory, state: Any, row: Any, out: Any) -> Any:
+        return inventory._answer(state, row["order_id"])
+
+    for kind in ("OrderRejected", "OrderCancelled"):
+        patch.setitem(WIRINGS["views"]["inventory"].rules, kind, release)  # type: ignore[index]
+
+
+@mutant("gallery", "an aggregator counts messages, not lines", log_scenarios.answers_come_twice, seed=0, caught_by="E6")
+def counts_messages(patch: Patch) -> None:
+    gather = Task.gather
+
+    def count(task: Task, key: str, part: int, value: Any) -> Any:
+        held = task.held.get(key)
+        return gather(task, key, len(held.parts) if held is not None else 0, value)
+
+    patch.setattr(Task, "gather", count)
+
+
+__all__ = ["MUTANTS", "Header", "Limits", "Mutant", "manifest"]

@@ -1,0 +1,38 @@
+"""Given processes, disks and machines that die at any step, when the mesh is drained, then every audit is valid."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.scenario import WIRINGS, assert_valid, drawn
+
+#: 3 wirings × 2 levels × 5 chunks × 11 seeds: 330 histories, each with its own orders, deaths, network and disk.
+CHUNKS = 5
+SEEDS_PER_CHUNK = 11
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_whatever_dies_every_order_ends_right(wiring: str, durability: str, chunk: int) -> None:
+    for seed in range(chunk * SEEDS_PER_CHUNK, (chunk + 1) * SEEDS_PER_CHUNK):
+        assert_valid(drawn(wiring, durability, seed), seed)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_a_seed_names_one_history(wiring: str) -> None:
+    first, second = (drawn(wiring, "fsync", 7).run(7) for _ in range(2))
+    assert first.simulation.now == second.simulation.now
+    assert first.history.callers.equals(second.history.callers)
+    assert [first.reader.table("orders", 0), first.reader.table("stock", 1)] == [
+        second.reader.table("orders", 0),
+        second.reader.table("stock", 1),
+    ]
+
+
+def test_the_deaths_really_happen() -> None:
+    runs = [drawn("views", "fsync", seed).run(seed) for seed in range(6)]
+    assert all(run.simulation.crashes >= 4 for run in runs)
+    assert max(run.simulation.broker.life for run in runs) >= 3, "the log was opened again, more than once"
+    refolds = [host.instance.counters.refolds for run in runs for host in run.simulation.hosts.values() if host.instance]
+    assert sum(refolds) > 0, "somebody folded again under a new epoch"

@@ -1,0 +1,415 @@
+"""Given a day at the shop with one thing wrong, the audit of the business says what; near misses pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eventmesh.lab.verdict import CheckResult
+from eventmesh.shop.checks import CHECKS, outcomes, same_outcomes
+from tests.unit.audit_story import LINES, Story, a_day, command
+
+ONE = [("s1", 1, 10)]
+
+
+def opened(wiring: str = "views") -> Story:
+    story = Story(wiring)
+    story.seed({"s1": 50, "s2": 50})
+    return story
+
+
+def spoiled(kind: str, **changes: Any) -> Callable[[], Story]:
+    """A day with one order that goes well but for one column of one kind of fact."""
+
+    def tell() -> Story:
+        story = opened()
+        story.tweak[kind] = changes
+        story.shipped("o1", ONE)
+        return story
+
+    return tell
+
+
+def without(kind: str, end: str = "shipped") -> Callable[[], Story]:
+    """A day with one order of which one kind of fact is missing."""
+
+    def tell() -> Story:
+        story = opened()
+        story.skip = {kind}
+        getattr(story, end)("o1", ONE)
+        return story
+
+    return tell
+
+
+def with_more(*facts: tuple[str, str, dict[str, Any]], after: str = "shipped") -> Callable[[], Story]:
+    """A day with one order, after whose end more is said of it."""
+
+    def tell() -> Story:
+        story = opened()
+        getattr(story, after)("o1", ONE)
+        for topic, kind, payload in facts:
+            story.say(topic, kind, command(f"again:{kind}", "o1"), **{"order_id": "o1", **payload})
+        return story
+
+    return tell
+
+
+def told(**changes: Any) -> Callable[[], Story]:
+    """A day with one order that goes well, of which its caller remembers something else."""
+
+    def tell() -> Story:
+        story = opened()
+        story.shipped("o1", ONE)
+        story.calls[0].update(changes)
+        return story
+
+    return tell
+
+
+def nobody_asked() -> Story:
+    story = opened()
+    story.skip = {"OrderRequested"}
+    story.shipped("o1", ONE)
+    story.calls.clear()
+    return story
+
+
+def sold_twice() -> Story:
+    """Two orders hold what is there for one: the levels are told as if the other did not exist."""
+    story = opened()
+    story.until_reserved("o1", [("s1", 50, 1)])
+    story.levels["s1"] = (50, 0)
+    story.until_reserved("o2", [("s1", 50, 1)])
+    return story
+
+
+def below_nothing() -> Story:
+    story = opened()
+    story.until_reserved("o1", [("s1", 51, 1)])
+    return story
+
+
+def gave_back_too_much() -> Story:
+    story = opened()
+    story.until_reserved("o2", [("s1", 5, 1)])
+    story.until_reserved("o1", ONE)
+    story.move("StockReleased", command("x", "o1"), "s1", 3, reserved=-3, order_id="o1", line_number=0)
+    return story
+
+
+def the_same_effect_twice() -> Story:
+    story = opened()
+    story.until_confirmed("o1", ONE)
+    cause = command("orders/0:ShipStock:o1:0", "o1")
+    story.move("StockShipped", cause, "s1", 1, on_hand=-1, reserved=-1, order_id="o1", line_number=0)
+    story.move("StockShipped", cause, "s1", 1, on_hand=-1, order_id="o1", line_number=0)
+    return story
+
+
+def a_delivery_twice() -> Story:
+    story = opened()
+    for attempt in ("first", "second"):
+        story.move("StockRestocked", command(attempt), "s1", 5, on_hand=5, reason="delivery-7")
+    return story
+
+
+def requested_twice() -> Story:
+    story = opened()
+    story.shipped("o1", ONE)
+    story.say("order-requests", "OrderRequested", command("load:again", "o1"), order_id="o1", lines=ONE, amount=10)
+    return story
+
+
+CANARIES: list[tuple[str, Callable[[], Story], int, str]] = [
+    # check, what happened, violations, what the audit says
+    ("E1", without("OrderRejected", "declined"), 2, "still reserved"),
+    ("E1", without("OrderConfirmed"), 2, "OrderShipped"),
+    ("E1", with_more(("orders", "OrderRejected", {})), 1, "follows shipped"),
+    ("E1", with_more(("orders", "OrderConfirmed", {}), after="cancelled"), 1, "follows cancelled"),
+    ("E1", nobody_asked, 1, "nobody asked"),
+    ("E1", told(outcome="rejected"), 1, "told rejected"),
+    ("E1", told(outcome=None), 1, "unanswered"),
+    ("E1", told(key="o9"), 1, "not in the log"),
+    ("E2", with_more(("payments", "PaymentCaptured", {"amount": 10})), 2, "captured 2 times"),
+    ("E2", without("PaymentCaptured"), 1, "0 charged where 10 is due"),
+    ("E2", without("PaymentRefunded", "cancelled"), 1, "10 charged where 0 is due"),
+    ("E2", with_more(("payments", "PaymentRefunded", {"amount": 10})), 1, "0 charged where 10 is due"),
+    ("E2", with_more(("payments", "PaymentRefunded", {"amount": 0}), after="declined"), 1, "refunded 1 times"),
+    ("E2", spoiled("PaymentCaptured", amount=11), 2, "validated with 10"),
+    ("E2", spoiled("OrderValidated", amount=11), 5, "amount 11, lines 10"),
+    ("E2", spoiled("OrderRequested", amount=11), 2, "amount 11, lines 10"),
+    ("E3", spoiled("StockReserved", reserved=2), 1, "reserved 2, by the facts 1"),
+    ("E3", spoiled("StockReserved", on_hand=49), 1, "on_hand 49, by the facts 50"),
+    ("E3", sold_twice, 2, "reserved 50, by the facts 100"),
+    ("E3", below_nothing, 1, "50 on hand, 51 reserved"),
+    ("E3", without("StockReleased", "cancelled"), 1, "stay reserved"),
+    ("E3", without("StockShipped"), 1, "stay reserved"),
+    ("E3", gave_back_too_much, 1, "2 more than was reserved"),
+    ("E3", spoiled("StockReserved", quantity=-1), 4, "quantity -1"),
+    ("E4", without("ShipmentDispatched"), 1, "never dispatched"),
+    ("E4", with_more(("shipments", "ShipmentDispatched", {})), 1, "dispatched 2 times"),
+    ("E4", with_more(("shipments", "ShipmentDispatched", {}), after="declined"), 1, "though rejected"),
+    ("E5", spoiled("PaymentCaptured", source="orders"), 1, "the source is not payments"),
+    ("E6", the_same_effect_twice, 2, "this effect before"),
+    ("E6", a_delivery_twice, 1, "taken in before"),
+    ("E6", requested_twice, 1, "a second OrderRequested"),
+    ("E6", with_more(("payments", "PaymentDeclined", {"amount": 1})), 1, "a second PaymentCaptured or PaymentDeclined"),
+    ("E6", with_more(("shipments", "ShipmentRefused", {})), 1, "a second ShipmentDispatched or ShipmentRefused"),
+    ("E7", spoiled("OrderValidated", id="order-requests/0/77#0"), 1, "no fact at order-requests/0/77"),
+    ("E7", spoiled("OrderValidated", causationid="another"), 1, "names another"),
+    ("E7", spoiled("OrderRequested", causationid="another"), 1, "names another"),
+    ("E7", spoiled("OrderValidated", correlationid="o2"), 1, "told as story 'o2'"),
+    ("E7", spoiled("StockReserved", correlationid=None), 1, "told as story None"),
+    ("E7", spoiled("OrderConfirmed", time=1), 2, "decided before its cause"),
+    ("E7", without("PaymentCaptured"), 1, "OrderConfirmed before any PaymentCaptured"),
+    ("E7", without("OrderShipped"), 1, "stops at confirmed"),
+]
+
+
+@pytest.mark.parametrize(("check", "tell", "violations", "says"), CANARIES, ids=lambda value: str(value)[:40])
+def test_given_one_thing_wrong_then_its_check_says_what(
+    check: str, tell: Callable[[], Story], violations: int, says: str
+) -> None:
+    found = tell().check(check)
+    assert found.violations == violations, found
+    assert found.verdict == "invalid"
+    assert any(says in example for example in found.examples), found.examples
+
+
+def test_every_check_of_the_shop_has_a_canary() -> None:
+    elsewhere = {"E10", "E11"}  # below
+    assert {check for check, *_ in CANARIES} | elsewhere >= CHECKS.keys()
+
+
+# --- near misses --------------------------------------------------------------------------------------
+
+
+def assert_valid(story: Story, *unlike: str) -> None:
+    found = story.audit()
+    wrong = {name for name, check in found.checks.items() if check.verdict != "valid"}
+    assert wrong == set(unlike), found.describe()
+
+
+def test_given_an_order_cancelled_before_it_came_then_it_ends_cancelled() -> None:
+    story = opened()
+    asked = story.say("order-requests", "CancellationRequested", command("cancel", "o1"), order_id="o1")
+    assert asked is not None
+    story.say("orders", "OrderCancelled", asked, order_id="o1", reason="requested by the caller")
+    assert_valid(story)
+    story.request("o1", ONE, "cancelled")  # and its late request finds that
+    assert_valid(story)
+
+
+def test_given_a_cancellation_that_came_too_late_then_the_order_is_shipped_and_paid() -> None:
+    story = opened()
+    confirmed = story.until_confirmed("o1", ONE)
+    dispatched = story.say("shipments", "ShipmentDispatched", confirmed, order_id="o1")
+    assert dispatched is not None
+    story.settle("o1", ONE, dispatched, "StockShipped")
+    asked = story.say("order-requests", "CancellationRequested", command("cancel", "o1"), order_id="o1")
+    assert asked is not None
+    story.say("orders", "OrderCancelling", asked, order_id="o1")
+    story.say("orders", "OrderShipped", dispatched, order_id="o1")
+    assert_valid(story)
+
+
+def test_given_a_line_of_the_same_sku_twice_and_two_restocks_of_one_cause_then_nothing_is_wrong() -> None:
+    story = opened()
+    story.shipped("o1", [("s1", 1, 10), ("s1", 1, 10), ("s2", 1, 10)])
+    request = story.request("o2", ONE)
+    assert request is not None
+    with story.one_append(request):
+        for _ in range(2):  # by inventory's own rule, line by line
+            story.move("StockRestocked", request, "s1", 5, on_hand=5, reason="below 20")
+    assert story.check("E6").verdict == "valid"
+    assert story.check("E3").verdict == "valid"
+
+
+def test_given_all_that_happened_in_the_same_microsecond_then_causes_still_precede() -> None:
+    story = opened()
+    at = story.now + 1_000_000
+    kinds = ("OrderRequested", "OrderValidated", "StockReserved", "OrderReserved", "PaymentCaptured", "OrderConfirmed",
+             "ShipmentDispatched", "StockShipped", "OrderShipped")
+    story.tweak = {kind: {"time": at} for kind in kinds}
+    story.shipped("o1", ONE)
+    assert_valid(story)
+
+
+def test_given_a_run_that_was_not_drained_then_what_needs_its_end_is_unknown_and_what_is_wrong_stays_wrong() -> None:
+    story = opened()
+    story.drained = False
+    story.until_confirmed("o1", ONE)
+    story.calls[0]["outcome"] = None
+    found = story.audit().checks
+    assert {name for name, check in found.items() if check.verdict == "unknown"} == {"E1", "E2", "E3", "E4", "E7"}
+    assert all(check.violations == 0 for check in found.values())
+    story.say("payments", "PaymentCaptured", command("again", "o1"), order_id="o1", amount=10)
+    assert story.check("E2").verdict == "invalid"
+
+
+def test_given_orders_that_came_as_commands_then_callers_are_who_asked() -> None:
+    story = opened("request")
+    story.skip = {"OrderRequested"}
+    story.shipped("o1", ONE)
+    found = story.audit()
+    # The helper's facts name the lost request as their cause, as a command of that id.
+    assert found.checks["E1"].verdict == "valid", found.describe()
+    story.calls.clear()
+    assert "nobody asked" in story.check("E1").examples[0]
+
+
+# --- E9: two runs ---------------------------------------------------------------------------------------
+
+
+def test_given_two_runs_that_end_alike_then_they_have_the_same_outcomes_whatever_the_way_there() -> None:
+    first, second = a_day(), Story()
+    second.seed({"s1": 80, "s2": 50})
+    second.cancelled("o4", LINES)
+    second.shipped("o5", LINES)
+    second.short("o3", [("s1", 900, 10)])
+    second.shipped("o1", LINES)
+    second.declined("o2", LINES)
+    found = same_outcomes(outcomes(first.evidence()), outcomes(second.evidence()))
+    assert (found.verdict, found.examined) == ("valid", 5)
+
+
+def test_given_another_state_amount_or_order_then_the_outcomes_differ() -> None:
+    def run(*orders: tuple[str, str, int]) -> Story:
+        story = opened()
+        for order_id, end, price in orders:
+            getattr(story, end)(order_id, [("s1", 1, price)])
+        return story
+
+    def compare(*orders: tuple[str, str, int]) -> CheckResult:
+        return same_outcomes(outcomes(run(("o1", "shipped", 10)).evidence()), outcomes(run(*orders).evidence()))
+
+    assert compare(("o1", "shipped", 10)).verdict == "valid"
+    assert compare(("o1", "shipped", 11)).violations == 1
+    assert compare(("o1", "cancelled", 10)).violations == 1
+    assert compare(("o1", "shipped", 10), ("o2", "shipped", 10)).violations == 1
+
+
+# --- E11: joined values ---------------------------------------------------------------------------------
+
+
+def joined(wiring: str = "views", **changes: Any) -> CheckResult:
+    """What E11 says of an order whose OrderValidated was changed; prices stood at 100 then."""
+    story = opened(wiring)
+    story.tweak["OrderValidated"] = changes
+    story.shipped("o1", ONE)
+    return story.check("E11")
+
+
+PRICE, STOCK = (100, 1), (50, 1)  # of s1: value and version (offset 0 holds the grant)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"customer_country": "England"}, "as England"),
+        ({"customer_version": 0}, "no such value"),
+        ({"customer_version": -1, "customer_country": None}, "the view had read customers@1"),
+        ({"customer_version": None, "customer_country": None}, "version None"),
+        ({"joined_lines": [(99, 1, *STOCK)]}, "version 1 as 99"),
+        ({"joined_lines": [(*PRICE, 49, 1)]}, "version 1 as 49"),
+        ({"joined_lines": [(*PRICE, 50, 2)]}, "version 2"),  # the version of another SKU
+        ({"joined_lines": [(None, -1, *STOCK)]}, "the view had read prices@1"),
+        ({"joined_lines": [(None, None, *STOCK)]}, "prices 's1' at version None"),
+        ({"joined_lines": [(50, -1, *STOCK)]}, "version -1 as 50"),
+        ({"joined_lines": []}, "1 lines, 0 of them joined"),
+        ({"joined_lines": None}, "1 lines, 0 of them joined"),
+    ],
+)
+def test_given_a_joined_value_that_the_log_does_not_have_then_e11_says_so(changes: dict[str, Any], says: str) -> None:
+    story = opened()
+    story.say("orders", "OrderCancelled", command("before", "o0"), order_id="o0")  # says what the views had read
+    story.tweak["OrderValidated"] = changes
+    story.shipped("o1", ONE)
+    found = story.check("E11")
+    assert found.verdict == "invalid"
+    assert any(says in example for example in found.examples), found.examples
+
+
+def test_given_values_as_they_stood_at_their_versions_then_e11_is_content() -> None:
+    story = a_day()
+    found = story.check("E11")
+    assert (found.verdict, found.violations) == ("valid", 0)
+    assert found.examined == 5 + 2 * (4 * 3 + 1)  # one customer per order, a price and a level per line
+
+
+def test_given_a_view_that_had_read_less_then_its_older_value_is_right_and_one_it_had_replaced_is_not() -> None:
+    for read, verdict in ((2, "valid"), (3, "valid"), (4, "invalid")):
+        story = opened()
+        views = {"customers/0": 2, "prices/0": 3, "stock/0": read}
+        story.progressed("orders", {"next": {}, "views": views})
+        story.restock("s1", 5, "more")  # at offset 3; the order is still validated with 50 at version 1
+        story.tweak["OrderValidated"] = {"joined_lines": [(*PRICE, *STOCK)]}
+        story.until_reserved("o1", ONE)
+        found = story.check("E11")
+        assert found.verdict == verdict, found.examples
+
+
+def test_given_a_guest_then_nothing_is_joined_and_nothing_is_missing() -> None:
+    story = opened()
+    story.say("orders", "OrderCancelled", command("before", "o0"), order_id="o0")
+    story.tweak["OrderValidated"] = {"customer_id": None, "customer_version": -1, "customer_country": None}
+    story.until_reserved("o1", ONE)
+    assert story.check("E11").verdict == "valid"
+
+
+def test_given_a_mesh_that_joins_nothing_then_e11_asks_for_nothing() -> None:
+    story = opened()
+    object.__setattr__(story.mesh.options["orders"], "joins", [])
+    story.tweak["OrderValidated"] = {"joined_lines": None, "customer_version": None, "customer_country": None}
+    story.until_reserved("o1", ONE)
+    assert story.check("E11").verdict == "valid"
+
+
+def test_given_a_remote_query_then_its_answer_may_not_lack_what_was_published_before_it_was_asked() -> None:
+    missing = {"joined_lines": [(None, -1, *STOCK)]}
+    assert joined("hybrid").verdict == "valid"
+    found = joined("hybrid", **missing)
+    assert found.violations == 1
+    assert "before it was asked" in found.examples[0]
+
+
+def test_given_a_price_published_after_the_order_was_asked_for_then_a_remote_query_may_not_know_it() -> None:
+    story = opened("hybrid")
+    request = story.request("o1", [("s3", 1, 10)])
+    assert request is not None
+    story.restock("s3", 5, "late")
+    story.say("prices", "PriceListed", command("late price"), sku="s3", list_price=10)
+    story.prices["s3"], story.versions["prices", "s3"] = 10, -1
+    story.tweak["OrderValidated"] = {"joined_lines": [(None, -1, None, -1)]}
+    story.validate("o1", [("s3", 1, 10)], request)
+    assert story.check("E11").verdict == "valid"
+
+
+# --- E10: wrong decisions -------------------------------------------------------------------------------
+
+
+def test_given_an_order_refused_though_there_was_stock_then_it_is_counted_and_the_run_stays_valid() -> None:
+    story = opened()
+    request = story.request("o1", [("s1", 30, 1), ("s1", 20, 1)], "rejected")
+    assert request is not None
+    story.say("orders", "OrderRejected", request, order_id="o1", reason="out of stock: s1")
+    found = story.check("E10")
+    assert (found.verdict, found.violations) == ("valid", 1)
+    assert "o1" in found.examples[0]
+    assert_valid(story)
+
+
+def test_given_an_order_refused_because_there_was_not_enough_at_that_time_then_it_is_not_counted() -> None:
+    story = opened()
+    request = story.request("o1", [("s1", 30, 1), ("s1", 21, 1)], "rejected")
+    assert request is not None
+    story.say("orders", "OrderRejected", request, order_id="o1", reason="out of stock: s1")
+    story.restock("s1", 100, "too late")
+    assert story.check("E10").violations == 0
+
+
+def test_given_an_order_validated_and_then_found_short_then_it_is_counted() -> None:
+    assert "validated, then found short" in a_day().check("E10").examples[0]
