@@ -122,6 +122,7 @@ class Task:
         )
         self.refused_inputs: dict[tuple[str, int], str] = {}
         self._input_rows_max = CHUNK_ROWS
+        self._facts_max = limits.batch_rows_max
         self._wake_at: int | None = None
         self._unanswered: dict[tuple[Any, str], tuple[AskMessage, set[int]]] = {}
         self._clear()
@@ -326,10 +327,12 @@ class Task:
         self.refold()
 
     def _shrink(self, error: RecordTooLarge) -> None:
+        """Append fewer facts at a time; what is too large alone becomes a refusal."""
         first = self.in_flight[0].first_input if self.in_flight else None
         if self._input_rows_max == 1 and first is not None:
             self.refused_inputs[first] = str(error)
-        self._input_rows_max = 1
+        self._facts_max = max(1, self._facts_max // 4)
+        self._input_rows_max = 1 if self._facts_max == 1 else self._input_rows_max
 
     def _tell(self, release: Release) -> None:
         for effect in release.effects():
@@ -358,7 +361,7 @@ class Task:
             self.refold()
 
     def _decide_waiting(self) -> None:
-        full = self.limits.batch_rows_max
+        full = self._facts_max
         while len(self.facts) < full and len(self.conversations) < self.limits.conversations_max:
             if self.commands:
                 self._decide_commands(*self.commands.popleft())
