@@ -115,6 +115,11 @@ class Service:
         self.rules = dict(trigger.rules)
         self.waiting_rules = {name for name, rule in self.rules.items() if inspect.iscoroutinefunction(rule)}
 
+    @property
+    def batches_queries(self) -> bool:
+        """Whether the queries of one step travel together, one message per partition asked."""
+        return False
+
     def initial(self) -> Any:
         """The state before any fact."""
         raise TypeError(f"{type(self).__name__} does not say what its initial state is")

@@ -154,7 +154,7 @@ def _spaced(ticks: Iterable[Tick]) -> list[Tick]:
 
 def _row(scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, greatest: float) -> Row:
     points = {way: [p for p in points if _drawable(p)] for way, points in scenario.ways.items()}
-    lines = _place_labels([_line(way, styles[way], points[way], x, y) for way in points if points[way]])
+    lines = place_labels([_line(way, styles[way], points[way], x, y) for way in points if points[way]])
     hidden = sum(point.audit.verdict == "invalid" for each in scenario.ways.values() for point in each)
     return Row(scenario, lines, _bars(scenario, styles, greatest), hidden)
 
@@ -194,7 +194,7 @@ def _path(places: Sequence[tuple[float, float]]) -> str:
     return "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in places) if places else ""
 
 
-def _place_labels(lines: Sequence[Line]) -> list[Line]:
+def place_labels(lines: Sequence[Line]) -> list[Line]:
     """Labels at the height of each line's end, moved apart where they would touch, within the panel."""
     ordered = sorted(lines, key=lambda line: line.marks[-1].y)
     heights: list[float] = []

@@ -328,18 +328,18 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "configuration.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False))
     for name, table in (callers or {}).items():
-        _write_table(folder / "records" / f"{name}.arrow", table)
+        write_table(folder / "records" / f"{name}.arrow", table)
     for name, text in (histograms or {}).items():
         target = folder / "latency" / f"{name}.hgrm"
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     unfinished = folder / f"{FILE}.unfinished"
     unfinished.write_text(run.model_dump_json(indent=1) + "\n")
     unfinished.replace(folder / FILE)
 
 
-def _write_table(target: Path, table: pa.Table) -> None:
-    target.parent.mkdir(exist_ok=True)
+def write_table(target: Path, table: pa.Table) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     with pa.ipc.new_file(target, table.schema) as writer:
         writer.write_table(table)
 

@@ -27,22 +27,10 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload, WorkloadOptions
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.cluster import MeshOnRay
+    from eventmesh.runtime.on_ray.cluster import Measured, MeshOnRay
 
 LATEST = "latest"
 MESH_FILE = "mesh.yaml"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one load did to a mesh: the callers' history, what each role used, samples of staleness in us."""
-
-    callers: pa.Table
-    cpu_s: Mapping[str, float]
-    memory_mb: Mapping[str, float]
-    bytes_moved: int
-    staleness_us: list[int]
-    seconds: float
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -80,16 +68,9 @@ def load_mesh(running: MeshOnRay, workload: Workload, report: Report, *, timeout
         name = f"seeding {stage.commands[0]}"
         running.call(f"seeding-{number}", stage, progress=_reporter(report, name))
     running.drain()
-    running.mark()
-    running.staleness()
-    started = datetime.now(UTC)
-    callers = running.call(
+    return running.measure(
         "load", workload.load, window=workload.window, progress=_reporter(report, "orders"), timeout_s=timeout_s
     )
-    seconds = (datetime.now(UTC) - started).total_seconds()
-    running.drain()
-    used = running.usage()
-    return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, running.staleness(), seconds)
 
 
 def _reporter(report: Report, stage: str) -> Any:

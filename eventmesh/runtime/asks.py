@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from eventmesh.errors import AskTimeout, Throttled
+from eventmesh.errors import AskTimeout, EventmeshError, Throttled
 from eventmesh.log.topic import Topic, partition_for
 from eventmesh.messages import MessageType
 from eventmesh.runtime.contract import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
@@ -30,9 +30,8 @@ class OpenAsk:
     to: Address
     message: AskMessage
     attempts_left: int
-    gathering: Gathering
-    places: list[int]  # where the answer rows belong in the whole answer
-    missing: int
+    places: list[tuple[Gathering, int]]  # where each answer row belongs
+    answered: set[int] = field(default_factory=set)
     repeats: int = 0
     due_at: int = 0
 
@@ -60,6 +59,8 @@ class Asks:
     new_pending: Callable[[], Pending]
     counters: Counters
     incarnation: str = ""
+    batching: bool = False
+    _waiting: dict[tuple[Address, str, int], tuple[list[Row], list[tuple[Gathering, int]]]] = field(default_factory=dict)
     _open: dict[str, OpenAsk] = field(default_factory=dict)
     _due: list[tuple[int, str]] = field(default_factory=list)
     _count: int = 0
@@ -74,7 +75,12 @@ class Asks:
             partition = 0 if kind.key is None else partition_for(str(row[kind.key]), topic.partitions)
             places.setdefault(partition, []).append(index)
         for partition, indexes in places.items():
-            self._send(Address(kind.service, partition), name, [], [rows[i] for i in indexes], attempts or UNTIL_ANSWERED, gathering, indexes)
+            to, asked = Address(kind.service, partition), [rows[i] for i in indexes]
+            batch = self._waiting.setdefault((to, name, attempts or UNTIL_ANSWERED), ([], []))
+            batch[0].extend(asked)
+            batch[1].extend((gathering, i) for i in indexes)
+        if not self.batching:
+            self.flush()
         if not rows:
             self.resolve(gathering.pending, [], None)
         return gathering.pending
@@ -87,16 +93,22 @@ class Asks:
             partition = partition_for(str(row[kind.key]), self.owned[kind.service].partitions)
         gathering = Gathering(self.new_pending(), [None], 1)
         identity = f"{self.sender}:{name}:{talk.key[1]}:{partition}"
-        self._send(Address(kind.service, partition), name, [identity], [row], attempts, gathering, [0])
+        self._send(Address(kind.service, partition), name, [identity], [row], attempts, [(gathering, 0)])
         return gathering.pending
 
+    def flush(self) -> None:
+        """Send the queries that wait: where queries are batched, all of one step travel as one message per partition."""
+        waiting, self._waiting = self._waiting, {}
+        for (to, name, attempts), (rows, places) in waiting.items():
+            self._send(to, name, [], rows, attempts, places)
+
     def _send(
-        self, to: Address, name: str, ids: list[str], rows: list[Row], attempts: int, gathering: Gathering, places: list[int]
+        self, to: Address, name: str, ids: list[str], rows: list[Row], attempts: int, places: list[tuple[Gathering, int]]
     ) -> None:
         self._count += 1
         ask_id = f"{self.sender}:{self.incarnation}:{self._count}"
         message = AskMessage(ask_id, name, ids, rows, self.sender)
-        ask = OpenAsk(to, message, attempts - 1, gathering, places, len(places))
+        ask = OpenAsk(to, message, attempts - 1, places)
         self._open[ask_id] = ask
         self._emit(ask, self.limits.attempt_timeout)
 
@@ -121,21 +133,26 @@ class Asks:
             self._schedule(ask, self._backoff(ask))
             return
         if reply.error is not None:
-            self._close(ask)
-            self.resolve(ask.gathering.pending, None, reply.error)
+            self._fail(ask, reply.error)
             return
-        gathering = ask.gathering
         for index, row in zip(reply.indexes, reply.rows, strict=True):
-            place = ask.places[index]
-            if gathering.rows[place] is None:
-                gathering.rows[place] = row
-                gathering.missing -= 1
-                ask.missing -= 1
-        if ask.missing == 0:
+            if index not in ask.answered:
+                ask.answered.add(index)
+                self._fill(ask, *ask.places[index], row)
+        if len(ask.answered) == len(ask.places):
             self._close(ask)
+
+    def _fill(self, ask: OpenAsk, gathering: Gathering, place: int, row: Row) -> None:
+        gathering.rows[place] = row
+        gathering.missing -= 1
         if gathering.missing == 0:
-            single = len(gathering.rows) == 1 and bool(ask.message.ids)
-            self.resolve(gathering.pending, gathering.rows[0] if single else gathering.rows, None)
+            self.resolve(gathering.pending, gathering.rows[0] if ask.message.ids else gathering.rows, None)
+
+    def _fail(self, ask: OpenAsk, error: EventmeshError) -> None:
+        self._close(ask)
+        for pending in {id(gathering): gathering.pending for gathering, _ in ask.places}.values():
+            if not pending.resolved:
+                self.resolve(pending, None, error)
 
     def _close(self, ask: OpenAsk) -> None:
         self._open.pop(ask.message.id, None)
@@ -156,10 +173,9 @@ class Asks:
             _, ask_id = heapq.heappop(self._due)
             ask = self._open[ask_id]
             if ask.attempts_left <= 0:
-                self._close(ask)
                 waited = f"{ask.repeats + 1} attempts of {self.limits.attempt_timeout / 1e6:g} s"
                 error = AskTimeout(f"{ask.to.service}/{ask.to.partition} did not answer {ask.message.name} in {waited}")
-                self.resolve(ask.gathering.pending, None, error)
+                self._fail(ask, error)
                 continue
             ask.attempts_left -= 1
             ask.repeats += 1
@@ -175,6 +191,7 @@ class Asks:
     def clear(self) -> None:
         """Forget all open questions: their conversations run again after the fold."""
         self._open.clear()
+        self._waiting.clear()
         self._due.clear()
 
     def __len__(self) -> int:

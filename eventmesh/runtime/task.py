@@ -118,7 +118,8 @@ class Task:
         self.views: list[View] = list({id(view): view for view in service.views.values()}.values())
         self.phase: Phase = "stopped"
         self.asks = Asks(
-            self.name, messages, owned, limits, clock, emit, self._resolve, Pending, counters, incarnation
+            self.name, messages, owned, limits, clock, emit, self._resolve, Pending, counters, incarnation,
+            service.batches_queries,
         )
         self.refused_inputs: dict[tuple[str, int], str] = {}
         self._input_rows_max = CHUNK_ROWS
@@ -288,6 +289,7 @@ class Task:
     def replied(self, reply: ReplyMessage) -> None:
         """An answer to something we asked."""
         self.asks.replied(reply)
+        self.asks.flush()
         self.step()
 
     def origin_lost(self, origin: Any) -> None:
@@ -355,6 +357,7 @@ class Task:
         try:
             while self.phase == "live" and len(self.in_flight) < self.limits.appends_in_flight_max:
                 self._decide_waiting()
+                self.asks.flush()
                 if not self._submit():
                     return
         except _FoldAgain:

@@ -60,6 +60,11 @@ class Orders(Service):
     reads = ("order_id", "customer_id", "lines", "line_number", "amount")
     fold = ("order_id", "lines", "amount")
 
+    @property
+    def batches_queries(self) -> bool:
+        """By option: an order's own messages (pipelined), or those of all orders of a step together."""
+        return bool(self.place.options.batched)
+
     def initial(self) -> Book:
         """No orders."""
         return Book({}, Finished(self.place.options.memory_s * 1_000_000))

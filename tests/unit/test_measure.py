@@ -1,4 +1,4 @@
-"""Given callers' records made by hand, then throughput, latency, saturation and the laws come out as worked out by hand."""
+"""Given callers' records made by hand, then throughput, latency, saturation and the laws are as worked out by hand."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ def test_a_steady_load_is_neither_lost_nor_invented() -> None:
     assert found.accepted_per_s == pytest.approx(100, rel=0.002)
     assert found.completed_per_s == pytest.approx(100, rel=0.003)
     assert found.counts.offered == found.counts.completed == 800
-    assert found.accepted_latency_ms is not None and found.accepted_latency_ms.p50 == pytest.approx(2, rel=0.002)
-    assert found.completed_latency_ms is not None and found.completed_latency_ms.max == pytest.approx(20, rel=0.002)
+    assert found.accepted_latency_ms is not None
+    assert found.accepted_latency_ms.p50 == pytest.approx(2, rel=0.002)
+    assert found.completed_latency_ms is not None
+    assert found.completed_latency_ms.max == pytest.approx(20, rel=0.002)
     assert not found.saturated
 
 
 def test_the_warm_up_is_cut_by_the_intended_time() -> None:
     latency = np.where(np.arange(1_000) < 200, 500.0, 5.0)
     cold, warm = (measured(callers(due(1_000, 100), latency), warmup_s=warmup) for warmup in (0, 2))
-    assert cold.completed_latency_ms is not None and cold.completed_latency_ms.max == pytest.approx(500, rel=0.002)
-    assert warm.completed_latency_ms is not None and warm.completed_latency_ms.max == pytest.approx(5, rel=0.002)
+    assert cold.completed_latency_ms is not None
+    assert cold.completed_latency_ms.max == pytest.approx(500, rel=0.002)
+    assert warm.completed_latency_ms is not None
+    assert warm.completed_latency_ms.max == pytest.approx(5, rel=0.002)
 
 
 def test_other_commands_are_no_orders() -> None:
@@ -57,7 +61,8 @@ def test_other_commands_are_no_orders() -> None:
 
 def test_latency_counts_from_the_intended_time_also_when_the_generator_was_late() -> None:
     found = measured(callers(due(500, 100), np.full(500, 40.0), lag_ms=30))
-    assert found.completed_latency_ms is not None and found.completed_latency_ms.p50 == pytest.approx(40, rel=0.002)
+    assert found.completed_latency_ms is not None
+    assert found.completed_latency_ms.p50 == pytest.approx(40, rel=0.002)
     assert found.generator_lag_ms_p99 == pytest.approx(30)
 
 
@@ -75,8 +80,10 @@ def test_an_order_without_an_answer_stays_in_the_distribution_with_the_time_it_w
     latency[100:150] = np.nan
     found = measured(callers(due(1_000, 100), latency, accepted_ms=np.full(1_000, 1.0)))
     assert found.counts.unanswered == 50
-    assert found.completed_latency_ms is not None and found.completed_latency_ms.p99 > 8_000
-    assert found.accepted_latency_ms is not None and found.accepted_latency_ms.max < 2
+    assert found.completed_latency_ms is not None
+    assert found.completed_latency_ms.p99 > 8_000
+    assert found.accepted_latency_ms is not None
+    assert found.accepted_latency_ms.max < 2
 
 
 def test_a_refused_order_is_no_fast_completion() -> None:
@@ -84,8 +91,10 @@ def test_a_refused_order_is_no_fast_completion() -> None:
     table = callers(due(1_000, 100), latency)
     refused = ["refused" if index % 10 == 0 else "confirmed" for index in range(1_000)]
     found = measured(table.set_column(7, "outcome", pa.array(refused)))
-    assert found.counts.refused == 100 and found.counts.completed == 900
-    assert found.completed_latency_ms is not None and found.completed_latency_ms.p50 == pytest.approx(50, rel=0.002)
+    assert found.counts.refused == 100
+    assert found.counts.completed == 900
+    assert found.completed_latency_ms is not None
+    assert found.completed_latency_ms.p50 == pytest.approx(50, rel=0.002)
     assert found.saturated, "a tenth of the load was turned away"
 
 
@@ -117,8 +126,10 @@ def test_a_closed_loop_counts_from_sending_and_is_saturated_by_nature() -> None:
     table = callers(np.full(100, START), np.arange(100) * 10.0 + 10)
     sent = pa.array(START + np.arange(100) * 10_000)
     found = measured(table.set_column(4, "sent_at", sent), closed=True)
-    assert found.saturated and found.generator_lag_ms_p99 == 0
-    assert found.completed_latency_ms is not None and found.completed_latency_ms.p50 == pytest.approx(10, rel=0.002)
+    assert found.saturated
+    assert found.generator_lag_ms_p99 == 0
+    assert found.completed_latency_ms is not None
+    assert found.completed_latency_ms.p50 == pytest.approx(10, rel=0.002)
     assert found.completed_per_s == pytest.approx(100, rel=0.02)
     with pytest.raises(ValueError, match="nothing of PlaceOrder is left"):
         measured(table)
@@ -154,7 +165,8 @@ def test_percentiles_are_those_of_the_values_within_the_histograms_precision(val
 
 
 def test_no_values_have_no_percentiles() -> None:
-    assert measure.percentiles([]) is None and measure.hgrm([]) == ""
+    assert measure.percentiles([]) is None
+    assert measure.hgrm([]) == ""
 
 
 def test_the_distribution_is_written_in_milliseconds_deviation_included() -> None:
@@ -168,7 +180,8 @@ def test_cpu_is_per_thousand_completed_orders_of_the_window() -> None:
     found = measured(callers(due(500, 100), np.full(500, 1.0)), cpu_s={"orders": 0.25})
     assert found.cpu_s_per_1000_orders["orders"] == pytest.approx(0.5, rel=0.01)
     nothing = measured(callers(due(500, 100), np.full(500, np.nan)), cpu_s={"orders": 0.25})
-    assert nothing.cpu_s_per_1000_orders == {} and nothing.completed_latency_ms is None
+    assert nothing.cpu_s_per_1000_orders == {}
+    assert nothing.completed_latency_ms is None
 
 
 def with_latency(p99_ms: float, lag_ms: float = 0.0) -> Repetition:
@@ -180,7 +193,8 @@ def test_repetitions_become_median_low_and_high() -> None:
     assert point.completed_latency_ms is not None
     spread = point.completed_latency_ms.p99
     assert [spread.low, spread.median, spread.high] == pytest.approx([10, 20, 30], rel=0.002)
-    assert point.repetitions == len(point.samples) == 3 and point.counts.offered == 1_500
+    assert point.repetitions == len(point.samples) == 3
+    assert point.counts.offered == 1_500
 
 
 def test_repetitions_of_different_points_are_not_thrown_together() -> None:
@@ -189,7 +203,9 @@ def test_repetitions_of_different_points_are_not_thrown_together() -> None:
 
 
 @pytest.mark.parametrize(("lag_ms", "void"), [(2.5, True), (1.5, False)])
-def test_a_point_is_void_where_the_generator_was_late_by_more_than_a_tenth_of_its_p99(lag_ms: float, void: bool) -> None:
+def test_a_point_is_void_where_the_generator_was_late_by_more_than_a_tenth_of_its_p99(
+    lag_ms: float, void: bool
+) -> None:
     point = measure.summarise([with_latency(20, lag_ms) for _ in range(3)])
     assert (point.void is not None) is void
 
@@ -201,13 +217,19 @@ def test_one_late_repetition_of_three_does_not_void_the_point() -> None:
 def test_one_invalid_repetition_takes_the_points_performance_away() -> None:
     kinds = [VALID, INVALID, VALID]
     point = measure.summarise([repetition("views", "view", axes(), i, audit=kind) for i, kind in enumerate(kinds)])
-    assert point.audit.verdict == "invalid" and point.audit.checks["E2"].violations == 3
-    assert point.completed_latency_ms is None and point.completed_per_s is None and point.accepted_per_s is None
-    assert point.samples == [] and point.memory_mb == {} and point.counts.offered > 0
+    assert point.audit.verdict == "invalid"
+    assert point.audit.checks["E2"].violations == 3
+    assert point.completed_latency_ms is None
+    assert point.completed_per_s is None
+    assert point.accepted_per_s is None
+    assert point.samples == []
+    assert point.memory_mb == {}
+    assert point.counts.offered > 0
 
 
 @pytest.mark.parametrize(
-    ("target", "met"), [("<1000", True), ("<500", False), ("<=500", True), (">= 2", True), (">500", False), ("==500", True)]
+    ("target", "met"),
+    [("<1000", True), ("<500", False), ("<=500", True), (">= 2", True), (">500", False), ("==500", True)],
 )
 def test_a_figure_is_judged_by_its_target(target: str, met: bool) -> None:
     assert measure.figure("x", [400, 500, 900], "ms", target=target).met is met

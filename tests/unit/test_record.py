@@ -19,12 +19,12 @@ from eventmesh.lab.verdict import Audit, CheckResult, Verdict
 from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {
-    "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "started_at", "status", "warmup_s",
-    "faults", "verdict", "import", "outcomes", "points", "figures",
+    "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "started_at", "status",
+    "warmup_s", "faults", "verdict", "import", "outcomes", "points", "figures",
 }  # fmt: skip
 AGREED_OF_A_POINT = {
-    "wiring", "join", "axis", "repetitions", "offered_per_s", "accepted_per_s", "completed_per_s", "accepted_latency_ms",
-    "completed_latency_ms", "staleness_ms", "cpu_s_per_1000_orders", "memory_mb", "bytes_moved", "generator_lag_ms_p99",
+    "wiring", "join", "axis", "repetitions", "offered_per_s", "accepted_per_s", "completed_per_s",
+    "accepted_latency_ms", "completed_latency_ms", "staleness_ms", "cpu_s_per_1000_orders", "memory_mb", "bytes_moved", "generator_lag_ms_p99",
     "saturated", "audit",
 }  # fmt: skip
 
@@ -38,7 +38,8 @@ def told() -> Run:
 
 def test_the_file_has_the_agreed_names(told: Run) -> None:
     document = json.loads(told.model_dump_json())
-    assert document.keys() == AGREED and document["schema"] == "eventmesh.run/1"
+    assert document.keys() == AGREED
+    assert document["schema"] == "eventmesh.run/1"
     found = document["points"][0]
     assert found.keys() >= AGREED_OF_A_POINT
     assert found["completed_latency_ms"].keys() == {"p50", "p90", "p99", "p999", "max"}
@@ -62,8 +63,8 @@ def test_a_written_run_reads_back_the_same_with_its_records_beside_it(told: Run,
     folder = tmp_path / "deep" / "run"
     assert record.read(folder) == told
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
-        "configuration.yaml", f"latency/{name}-accepted.hgrm", f"latency/{name}-completed.hgrm", f"records/{name}.arrow",
-        "run.json",
+        "configuration.yaml", f"latency/{name}-accepted.hgrm", f"latency/{name}-completed.hgrm",
+        f"records/{name}.arrow", "run.json",
     ]  # fmt: skip
     with pa.memory_map(str(folder / "records" / f"{name}.arrow")) as mapped:
         assert pa.ipc.open_file(mapped).read_all() == table
@@ -88,7 +89,12 @@ def test_no_figure_is_nan() -> None:
 
 @pytest.mark.parametrize(
     ("verdicts", "worst"),
-    [(["valid", "unknown", "invalid"], "invalid"), (["valid", "unknown"], "unknown"), (["valid"], "valid"), ([], "unknown")],
+    [
+        (["valid", "unknown", "invalid"], "invalid"),
+        (["valid", "unknown"], "unknown"),
+        (["valid"], "valid"),
+        ([], "unknown"),
+    ],
 )
 def test_the_worst_verdict_counts(verdicts: list[Verdict], worst: Verdict) -> None:
     assert record.worst(verdicts) == worst
@@ -97,9 +103,11 @@ def test_the_worst_verdict_counts(verdicts: list[Verdict], worst: Verdict) -> No
 def test_an_audit_is_taken_over_and_those_of_repetitions_are_added_up() -> None:
     bad = CheckResult("E2", "charged once", "invalid", 10, 2, ["order o-1: twice"])
     written = AuditRecord.of(Audit({"E2": bad}))
-    assert written.checks["E2"].violations == 2 and written.verdict == "invalid"
+    assert written.checks["E2"].violations == 2
+    assert written.verdict == "invalid"
     both = AuditRecord.together([written, VALID, INVALID])
-    assert both.verdict == "invalid" and both.checks["A1"].verdict == "valid"
+    assert both.verdict == "invalid"
+    assert both.checks["A1"].verdict == "valid"
     assert (both.checks["E2"].examined, both.checks["E2"].violations) == (10_010, 5)
 
 
@@ -107,7 +115,8 @@ def test_a_begun_run_is_aborted_and_unknown_until_it_says_otherwise(tmp_path: Pa
     now = datetime(2026, 1, 1, tzinfo=UTC)
     begun = record.start("demo", seed=1, config={"wiring": "views"}, source=tmp_path, now=now, durability="os")
     assert (begun.status, begun.verdict, begun.commit, begun.durability) == ("aborted", "unknown", "unknown", "os")
-    assert int(begun.machine["cores"]) >= 1 and begun.versions["pyarrow"] == pa.__version__
+    assert int(begun.machine["cores"]) >= 1
+    assert begun.versions["pyarrow"] == pa.__version__
     assert record.versions(["no-such-library"])["no-such-library"] == "absent"
 
 
@@ -122,7 +131,8 @@ def test_the_commit_says_when_the_files_differ_from_it(tmp_path: Path) -> None:
     git("commit", "-m", "first")
     clean = record.commit(tmp_path)
     (tmp_path / "file").write_text("two")
-    assert len(clean) == 12 and record.commit(tmp_path) == f"{clean}-dirty"
+    assert len(clean) == 12
+    assert record.commit(tmp_path) == f"{clean}-dirty"
 
 
 def test_a_records_name_is_a_safe_file_name() -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from eventmesh.errors import EnvironmentUnavailable, EventmeshError
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
@@ -83,6 +86,21 @@ class Roles:
     bytes_appended: int = 0
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What one load did to a mesh: the callers' history, what each role used, samples of staleness in us.
+
+    ``seconds`` is from the first intended time to the last outcome.
+    """
+
+    callers: pa.Table
+    cpu_s: Mapping[str, float]
+    memory_mb: Mapping[str, float]
+    bytes_moved: int
+    staleness_us: list[int]
+    seconds: float
+
+
 class MeshOnRay:
     """A running mesh. Use as a context manager: leaving it ends every process of it.
 
@@ -151,6 +169,19 @@ class MeshOnRay:
 
         self._wait(done, f"{name} to have every outcome", timeout_s)
         return _get(caller.table.remote())
+
+    def measure(
+        self, name: str, requests: Requests, *, window: int = 1_000_000,
+        progress: Callable[[Mapping[str, Any]], None] | None = None, timeout_s: float = 600.0,
+    ) -> Measured:
+        """Run a load to its end and drain; what it did, and what every role used for it."""
+        self.mark()
+        self.staleness()
+        callers = self.call(name, requests, window=window, progress=progress, timeout_s=timeout_s)
+        self.drain()
+        used = self.usage()
+        seconds = (pc.max(callers["completed_at"]).as_py() - pc.min(callers["intended_at"]).as_py()) / 1e6
+        return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, self.staleness(), seconds)
 
     def drain(self, timeout_s: float = 120.0) -> None:
         """Wait until every service has read and decided all there is."""

@@ -46,7 +46,7 @@ class Member:
     def __init__(self, mesh: Mesh, name: str, rtt_ms: float) -> None:
         self.mesh, self.name = mesh, name
         self.messages = mesh.application.MESSAGES
-        self.reactor = Reactor(name, int(rtt_ms * 500), self.carry_out)
+        self.reactor = Reactor(name, int(rtt_ms * 500), self.carry_out, self.after_step)
         self.directory: Directory = {}
         self._peers: dict[tuple[str, int], Connection] = {}
         self._lock = threading.Lock()
@@ -91,6 +91,9 @@ class Member:
         header, bodies = frames.unpack(frame)
         reply = frames.unpack_reply(header, bodies, self.messages[header["name"]])
         self.reactor.post(lambda: self.replied(reply), header["sent_at"])
+
+    def after_step(self) -> None:
+        """Everything that had come in is dealt with."""
 
     def replied(self, reply: Any) -> None:
         """An answer arrived."""
@@ -169,11 +172,10 @@ class ServiceMember(Member):
         def deliver() -> None:
             for topic, partition, entry in entries:
                 self.instance.deliver(topic, partition, entry)
-            self._mind_the_queue()
 
         self.reactor.post(deliver, header["sent_at"])
 
-    def _mind_the_queue(self) -> None:
+    def after_step(self) -> None:
         """Stop reading while more waits than the limit allows (promise P8)."""
         if self.instance.queued_rows > self.instance.limits.inputs_queued_rows_max:
             self._room.clear()
@@ -206,13 +208,10 @@ class ServiceMember(Member):
             message = frames.unpack_ask(header, bodies, kind)
             names.add(message.name)
             origin = (id(channel), message.name)
-            self.reactor.post(lambda: self._received(origin, header["partition"], message), header["sent_at"])
+            partition = header["partition"]
+            self.reactor.post(lambda: self.instance.received(origin, partition, message), header["sent_at"])
 
         return received
-
-    def _received(self, origin: tuple[int, str], partition: int, message: Any) -> None:
-        self.instance.received(origin, partition, message)
-        self._mind_the_queue()
 
     def closed(self, purpose: str, channel: Channel) -> None:
         """An asker is gone."""
@@ -335,7 +334,7 @@ class CallerMember(Member):
         """Begin to send; one workload at a time, each under a name of its own."""
         if self.caller is not None:
             self.reactor.stop()
-            self.reactor = Reactor(self.name, int(self.rtt_ms * 500), self.carry_out)
+            self.reactor = Reactor(self.name, int(self.rtt_ms * 500), self.carry_out, self.after_step)
         self.caller = Caller(
             name, requests, messages=self.messages, owned=self.owned, clock=now,
             emit=self.reactor.effects.append, window=window,

@@ -35,9 +35,14 @@ class Machine(Protocol):
 
 
 class Reactor:
-    """The thread of ``machine``. ``carry_out`` is called with each effect, on this thread."""
+    """The thread of ``machine``. ``carry_out`` is called with each effect and ``after_step`` at the end of
+    each step, both on this thread.
+    """
 
-    def __init__(self, name: str, delay_us: int, carry_out: Callable[[Effect], None]) -> None:
+    def __init__(
+        self, name: str, delay_us: int, carry_out: Callable[[Effect], None], after_step: Callable[[], None]
+    ) -> None:
+        self._after_step = after_step
         self.name, self.delay_us = name, delay_us
         self.effects: list[Effect] = []
         self.failure: BaseException | None = None
@@ -103,6 +108,7 @@ class Reactor:
             effects, self.effects[:] = list(self.effects), []
             for effect in effects:
                 self._carry_out(effect)
+        self._after_step()
         return True
 
     def _take(self, machine: Machine) -> list[Callable[[], None]] | None:

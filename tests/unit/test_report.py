@@ -1,0 +1,366 @@
+"""Given runs made up by formula, then every report says what their figures say, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from eventmesh.lab import findings, measure, plots, report
+from eventmesh.lab.findings import Scenario, Way
+from eventmesh.lab.record import AuditRecord, CheckRecord, Point, Run, Spread
+from tests.unit.run_story import INVALID, VALID, WAYS, axes, point, points, run
+
+VIEWS, HYBRID, REQUEST = Way("views", "view"), Way("hybrid", "batched"), Way("request", "per_order")
+LOADS = (50, 200, 800, 3_200)
+UNKNOWN = AuditRecord(
+    verdict="unknown",
+    checks={
+        "E1": CheckRecord(
+            verdict="unknown", examined=0, violations=0, title="every order ends", examples=["missing: a"]
+        )
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def swept() -> Run:
+    """Three ways under rising load, with one and with three joined services."""
+    return run(points(((1, 0), (3, 1)), LOADS))
+
+
+@pytest.fixture(scope="module")
+def hard(swept: Run) -> Scenario:
+    return findings.scenarios(swept)[-1]
+
+
+def changed(points: list[Point], way: Way, load: float, **change: object) -> list[Point]:
+    """The same points, with fields of one of them changed."""
+    return [
+        each.model_copy(update=change)
+        if (Way(each.wiring, each.join), findings.load(each)) == (way, load) else each
+        for each in points
+    ]  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether its elements are closed in order."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.misplaced: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.references += [
+            value or "" for name, value in attrs if name in ("href", "src", "srcset", "data", "xlink:href")
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Closed where it was opened."""
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.misplaced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+# What the figures say
+
+
+def test_capacity_is_the_greatest_load_that_was_held_and_every_smaller_one_with_it(hard: Scenario) -> None:
+    found = {way: hard.capacity(way) for way in hard.ways}
+    assert found[VIEWS] == findings.Capacity(800, False, 50)
+    assert found[HYBRID] == findings.Capacity(200, False, 50)
+    assert found[REQUEST] == findings.Capacity(50, False, 50)
+
+
+def test_a_load_held_above_one_that_was_not_does_not_count(hard: Scenario) -> None:
+    lucky = changed(hard.ways[VIEWS], VIEWS, 200, saturated=True)
+    assert findings.capacity(lucky) == findings.Capacity(50, False, 50)
+
+
+def test_a_way_that_held_all_that_was_tried_holds_at_least_that(hard: Scenario) -> None:
+    found = findings.capacity(hard.ways[VIEWS][:3])
+    assert found is not None
+    assert found.text == "at least 800"
+
+
+def test_a_way_that_held_nothing_is_said_to_hold_less_than_the_smallest_load(hard: Scenario) -> None:
+    found = findings.capacity(hard.ways[REQUEST][1:])
+    assert found is not None
+    assert found.load is None
+    assert found.text == "less than 200"
+
+
+def test_a_void_point_takes_part_in_no_comparison(hard: Scenario) -> None:
+    all_void = [each.model_copy(update={"void": "late"}) for each in hard.ways[VIEWS]]
+    assert findings.capacity(all_void) is None
+    without = Scenario(hard.axis, {**hard.ways, VIEWS: [all_void[0], *hard.ways[VIEWS][1:]]})
+    assert findings.load(without.lowest[REQUEST]) == 200, "the lowest load that all were believably measured at"
+
+
+def test_the_first_sentence_names_who_holds_how_much_and_where_asking_wins(swept: Run) -> None:
+    said = findings.headline(swept)
+    assert said.startswith(
+        "With 3 joined services and 1 ms between services, views (local view) held 800 orders/s within the objective "
+        "(completed p99 below 1 s), 4 times hybrid (batched queries) at 200 and 16 times request (pipelined queries) "
+        "at 50; "
+    )
+    assert "asking wins at low load: with 1 joined service and no added network delay, at 50 orders/s request" in said
+    assert said.count(". ") == 0
+    assert said.endswith(".")
+
+
+def test_the_first_sentence_follows_the_data_when_asking_is_better_throughout(swept: Run) -> None:
+    swap = {"views": "request", "request": "views", "view": "per_order", "per_order": "view"}
+    turned = [
+        each.model_copy(update={"wiring": swap.get(each.wiring, each.wiring), "join": swap.get(each.join, each.join)})
+        for each in swept.points
+    ]
+    assert "request (pipelined queries) held 800 orders/s" in findings.headline(run(turned))
+
+
+def test_asking_is_not_said_to_win_within_the_spread(swept: Run) -> None:
+    wide = []
+    for each in swept.points:
+        assert each.completed_latency_ms is not None
+        spread = Spread(median=each.completed_latency_ms.p50.median, low=0.1, high=1e6)
+        latency = each.completed_latency_ms.model_copy(update={"p50": spread})
+        wide.append(each.model_copy(update={"completed_latency_ms": latency}))
+    assert "asking was not faster beyond the spread" in findings.headline(run(wide))
+
+
+def test_invalid_points_are_told_in_the_first_sentence_and_an_all_invalid_run_has_no_performance() -> None:
+    bad = point("views", "view", axes(load=50), audit=INVALID)
+    good = point("views", "view", axes(load=200))
+    assert "1 of 2 points left out as invalid" in findings.headline(run([bad, good]))
+    assert findings.headline(run([bad])).startswith("The audit found this run invalid at every one of its 1 points")
+
+
+def test_listening_loses_where_it_does_and_not_within_the_spread(swept: Run, hard: Scenario) -> None:
+    easy = findings.losses(findings.scenarios(swept)[0])
+    assert any(loss.startswith("Completed, p50: views (local view) 6") for loss in easy)
+    assert any("decides on values" in loss for loss in easy)
+    assert any(loss.startswith("Memory of the largest role") for loss in easy)
+    assert not any(loss.startswith("Completed") for loss in findings.losses(hard))
+
+
+def test_the_sum_of_a_mesh_leaves_the_generator_out() -> None:
+    roles = {"orders": Spread.of([1.0, 2.0, 3.0]), "broker": Spread.of([10.0]), "generator": Spread.of([99.0])}
+    assert findings.total(roles) == Spread(median=12, low=11, high=13)
+    assert findings.largest(roles) == roles["broker"]
+    assert findings.total({"generator": Spread.of([99.0])}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.00042, "4.2e-04"), (0.123456, "0.123"), (99.94, "99.9"), (100, "100"), (12345.6, "12,346")],
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert findings.number(value) == text
+
+
+# The plot
+
+
+def test_saturated_points_are_hollow_and_void_ones_are_crossed_out_of_the_line(hard: Scenario) -> None:
+    points = changed(hard.ways[VIEWS], VIEWS, 200, void="the generator was late")
+    drawn = plots.plot([Scenario(hard.axis, {VIEWS: points})])
+    assert drawn is not None
+    line = drawn.rows[0].lines[0]
+    assert [mark.kind for mark in line.marks] == ["held", "void", "held", "saturated"]
+    assert line.path.count("L") == 2
+    assert "void" in line.marks[1].title
+
+
+def test_higher_latency_is_drawn_higher_and_labels_do_not_touch(hard: Scenario) -> None:
+    drawn = plots.plot([hard])
+    assert drawn is not None
+    marks = {line.way: line.marks for line in drawn.rows[0].lines}
+    assert marks[REQUEST][0].y < marks[VIEWS][0].y
+    heights = sorted(line.label_y for line in drawn.rows[0].lines)
+    assert all(high - low >= plots.LABEL_APART - 1e-9 for low, high in pairwise(heights))
+    bars = {bar.way: bar.width for bar in drawn.rows[0].bars}
+    assert bars[VIEWS] == pytest.approx(4 * bars[HYBRID]) == pytest.approx(16 * bars[REQUEST])
+
+
+@pytest.mark.parametrize("y", [plots.TOP, 120.0, plots.BOTTOM])
+def test_labels_of_lines_that_end_together_stay_apart_and_within_the_panel(y: float) -> None:
+    mark = plots.Mark(plots.RIGHT, y, y, y, "held", "")
+    lines = [plots.Line(way, 0, "circle", "", "", [mark], 0.0, "") for way in (VIEWS, HYBRID, REQUEST)]
+    heights = sorted(line.label_y for line in plots.place_labels(lines))
+    assert plots.TOP <= heights[0] <= heights[-1] <= plots.BOTTOM
+    assert all(high - low == pytest.approx(plots.LABEL_APART) for low, high in pairwise(heights))
+
+
+def test_an_invalid_point_is_not_drawn_but_told() -> None:
+    some = [point("views", "view", axes(load=load), audit=INVALID if load == 200 else VALID) for load in (50, 200, 800)]
+    drawn = plots.plot(findings.scenarios(run(some)))
+    assert drawn is not None
+    assert len(drawn.rows[0].lines[0].marks) == 2
+    assert drawn.rows[0].not_drawn == 1
+    assert "1 point is not drawn" in report.render(run(some))
+
+
+def test_one_load_makes_no_plot() -> None:
+    assert plots.plot(findings.scenarios(run([point("views", "view", axes())]))) is None
+
+
+# The page
+
+
+def test_the_page_is_whole_and_names_no_outside_resource(swept: Run) -> None:
+    text = report.render(swept)
+    page = Page(text)
+    assert page.references == []
+    assert page.open == []
+    assert page.misplaced == []
+    assert not re.search(r"https?://|@import|url\(|<script", text)
+
+
+def test_the_page_begins_with_the_sentence_then_plot_table_reading_audit_and_what_was_run(swept: Run) -> None:
+    page = Page(report.render(swept))
+    words = "".join(page.words)
+    body = words[words.index(findings.headline(swept)) :]
+    order = [
+        "Latency under load",
+        "Where listening loses",
+        "Every point",
+        "How to read this",
+        "Audit",
+        "Predicted",
+        "What was run",
+    ]
+    places = [body.index(title) for title in order]
+    assert places == sorted(places)
+    for known in (
+        "seed 7",
+        "0123456789ab",
+        "Made Up 1",
+        "python 3.11.7",
+        "warm-up cut 2 s",
+        "faults: none",
+        "durability os",
+    ):
+        assert known in body
+
+
+def test_accepted_stands_beside_completed_and_every_role_has_its_memory(swept: Run, hard: Scenario) -> None:
+    words = "".join(Page(report.render(swept)).words)
+    assert "accepted, ms" in words
+    assert "completed, ms" in words
+    low = hard.lowest[REQUEST]
+    assert low.accepted_latency_ms is not None
+    assert findings.number(low.accepted_latency_ms.p99.median) in words
+    for role, spread in low.memory_mb.items():
+        assert role in words
+        assert findings.number(spread.median) in words
+
+
+def test_an_invalid_point_shows_counts_and_verdict_and_no_performance() -> None:
+    text = report.render(
+        run([point("views", "view", axes(load=load), audit=INVALID) for load in (50, 200)], verdict="invalid")
+    )
+    words = "".join(Page(text).words)
+    assert "not shown: the audit found it invalid; 900 orders offered" in words
+    assert "<svg" not in text
+    assert "Where listening loses" not in words
+    assert "order <o-17>: captured 2,400 twice" in words, "what was found, escaped in the page"
+    assert "<o-17>" not in text
+
+
+def test_a_void_point_says_why() -> None:
+    late = point("views", "view", axes(load=50), lag_ms=5)
+    assert "the generator was 5 ms late" in report.render(run([late, point("views", "view", axes(load=200))]))
+
+
+def test_predictions_stand_beside_what_was_measured(swept: Run) -> None:
+    missed = measure.figure("crossover", [2.2, 2.0, 2.4], "reads/update", predicted=1.5, tolerance=0.1)
+    words = "".join(Page(report.render(swept.model_copy(update={"figures": [missed]}))).words)
+    assert re.search(r"crossover2\.22–2\.4reads/update–1\.5±10 %no", words.replace("\n", ""))
+    assert "Little's law" in words
+
+
+def test_a_point_whose_records_do_not_add_up_deviates_from_little(swept: Run) -> None:
+    samples = [
+        sample.model_copy(update={"little": sample.little.model_copy(update={"measured": sample.little.predicted * 2})})
+        for sample in swept.points[0].samples
+    ]
+    bent = [swept.points[0].model_copy(update={"samples": samples}), *swept.points[1:]]
+    assert "1 deviate by more than 10" in "".join(Page(report.render(run(bent))).words)
+    assert "all agree" in "".join(Page(report.render(swept)).words)
+
+
+@pytest.mark.parametrize("status", ["complete", "aborted"])
+def test_a_run_without_points_has_a_page_too(status: str) -> None:
+    bare = run([], status=status, outcomes={"confirmed": 1_200, "rejected": 3}, verdict="valid")
+    assert "1,200 confirmed, 3 rejected" in report.render(bare)
+    assert ("aborted" in report.summary(bare)) is (status == "aborted")
+    assert report.junit(bare)
+
+
+def test_a_sweep_of_another_axis_reads_as_well() -> None:
+    made = point("views", "view", axes())
+    other = [made.model_copy(update={"axis": {"updates_per_s": float(value), "retries": 2.0}}) for value in (1, 10)]
+    assert "10 updates/s and retries 2" in report.render(run(other))
+
+
+# Markdown and JUnit
+
+
+def test_the_summary_fits_a_pull_request_and_its_tables_are_tables(swept: Run) -> None:
+    figure = measure.figure("a|b", [1.0], "x", target="<2")
+    text = report.summary(swept.model_copy(update={"figures": [figure]}))
+    assert findings.headline(swept) in text
+    assert len(text) < 5_000
+    widths = [
+        {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines() if line.startswith("|")}
+        for block in text.split("\n\n") if block.startswith("|")
+    ]  # fmt: skip
+    assert len(widths) == 3
+    assert all(len(width) == 1 for width in widths)
+    assert not re.search(r"\n{3,}", text)
+    assert "E2" not in text
+    assert "- E2 invalid" in report.summary(run([point("views", "view", axes(), audit=INVALID)]))
+
+
+def test_a_build_server_sees_each_check_and_a_missed_target_does_not_fail_the_build() -> None:
+    figures = [measure.figure("speed", [1.0], "x", target=">2"), measure.figure("size", [1.0], "x", target="<2")]
+    audits = {50: VALID, 100: INVALID, 200: UNKNOWN}
+    told = run(
+        [point("views", "view", axes(load=load), audit=audit) for load, audit in audits.items()], figures=figures
+    )
+    root = ElementTree.fromstring(report.junit(told))
+    counts = {key: int(root.attrib[key]) for key in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": 6, "failures": 1, "errors": 1, "skipped": 1}
+    assert "captured 2,400 twice" in root.find(".//failure").attrib["message"]  # type: ignore[union-attr]
+    assert "missing: a" in root.find(".//error").attrib["message"]  # type: ignore[union-attr]
+    assert "target >2" in root.find(".//skipped").attrib["message"]  # type: ignore[union-attr]
+
+
+def test_the_reports_are_written_into_the_runs_folder(swept: Run, tmp_path: Path) -> None:
+    report.write(tmp_path / "run", swept)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["junit.xml", "report.html", "summary.md"]
+    assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") == report.render(swept)
+
+
+def test_every_way_of_the_story_has_its_own_colour_and_shape(swept: Run) -> None:
+    drawn = plots.plot(findings.scenarios(swept))
+    assert drawn is not None
+    assert drawn.styles[VIEWS] == 0
+    assert sorted(drawn.styles.values()) == list(range(len(WAYS)))
