@@ -93,7 +93,7 @@ class Columns:
 
     def has(self, name: str) -> bool:
         """Whether the batch has this column."""
-        return self._batch is None or name in self._batch.schema.names
+        return self._batch is None or self._batch.schema.get_field_index(name) >= 0
 
     def rows(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Rows as tuples of the named columns, in offset order."""

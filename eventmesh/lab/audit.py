@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from eventmesh.errors import EventmeshError
 from eventmesh.history import History
-from eventmesh.lab import log_checks, progress_checks, mesh_checks
+from eventmesh.lab import log_checks, mesh_checks, progress_checks
 from eventmesh.lab.evidence import Check, Evidence
 from eventmesh.lab.verdict import Audit, CheckResult, unknown
 from eventmesh.log.store import LogReader

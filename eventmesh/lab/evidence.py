@@ -132,7 +132,7 @@ class Facts:
     def kind(self, index: int) -> str:
         """The type of one fact."""
         codes, names = self.kinds
-        return names[codes[index]]
+        return str(names[codes[index]])
 
     def say(self, index: int) -> str:
         """One fact in words: where it is, what it is, and its id."""
@@ -148,7 +148,7 @@ class Facts:
 
     @cached_property
     def sql_table(self) -> pa.Table:
-        """The facts with ``offset, partition, append, epoch, base, appended_at, kind`` behind the topic's own columns."""
+        """The topic's own columns, then ``offset, partition, append, epoch, base, appended_at, kind``."""
         table = pa.Table.from_batches([self.rows]).append_column("offset", self.rows.column("sequence"))
         numbers = ("partition", "append", "epoch", "base", "appended_at")
         for name in numbers:
@@ -206,7 +206,7 @@ class Evidence:
 
     @cached_property
     def sql(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the facts of every topic as a table (``-`` and ``.`` in names become ``_``), and ``callers``."""
+        """A connection with ``callers`` and a table of facts per topic; in names ``-`` and ``.`` become ``_``."""
         connection = _database().cursor()
         for topic in self.topics:
             connection.register(table_name(topic), self.facts(topic).sql_table)
@@ -226,11 +226,11 @@ def table_name(topic: str) -> str:
 
 @lru_cache(maxsize=1)
 def _database() -> duckdb.DuckDBPyConnection:
-    # One engine per process: opening one costs more than auditing a small run. Imported late, since services
-    # import their application, and with it the checks, but never audit.
+    # One engine per process: opening one costs more than auditing a small run, and so does a second thread.
+    # Imported late, since services import their application, and with it the checks, but never audit.
     import duckdb
 
-    return duckdb.connect(":memory:")
+    return duckdb.connect(":memory:", config={"threads": 1})
 
 
 Check = Callable[[Evidence], CheckResult]

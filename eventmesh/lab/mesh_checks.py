@@ -26,7 +26,7 @@ def single_writer(evidence: Evidence) -> CheckResult:
                 findings.flag(f"{log.name}@{header.base}: {header.writer} wrote what belongs to {owner}")
             known = incarnations.setdefault(header.epoch, header.incarnation)
             if known != header.incarnation:
-                findings.flag(f"{log.name}@{header.base}: {known} and {header.incarnation} both in epoch {header.epoch}")
+                findings.flag(f"{log.name}@{header.base}: {known} and {header.incarnation} in one epoch {header.epoch}")
     for name, topic in evidence.topics.items():
         facts = evidence.facts(name)
         findings.examined += len(facts)

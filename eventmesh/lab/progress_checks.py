@@ -94,6 +94,10 @@ class Causes:
         self.topic: Integers = pc.fill_null(places, NOWHERE).to_numpy(zero_copy_only=False).astype(np.int64)
         self.partition = self._numbers(pc.struct_field(parts, "partition"))
         self.offset = self._numbers(pc.struct_field(parts, "offset"))
+        inputs, place = np.unique(np.stack([self.topic, self.partition]), axis=1, return_inverse=True)
+        self.place: Integers = place.reshape(-1)
+        #: The partitions named, as in vectors; ``place`` is where each cause's stands in them.
+        self.places = [position_name(self.names[topic], int(number)) for topic, number in inputs.T]
 
     def _numbers(self, texts: pa.Array) -> Integers:
         found = pc.if_else(pa.array(self.topic != NOWHERE), texts, "0")
@@ -139,18 +143,24 @@ def _twice(facts: Facts, findings: Findings) -> None:
 def _decided_again(evidence: Evidence, topic: str, findings: Findings) -> None:
     """Compare each append's causes with the vector of the append before it in the same partition."""
     facts, cause = evidence.facts(topic), causes(evidence, topic)
-    named = np.flatnonzero(cause.topic[cause.codes] != NOWHERE)
-    if not named.size:
-        return
-    pairs = np.stack([facts.partition[named], facts.append[named], cause.codes[named]])
-    changed = np.ones(named.size, bool)
-    changed[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
-    before = {log.number: _vectors_before(log) for log in evidence.partitions(topic)}
-    for index in named[changed]:
-        number, append, code = int(facts.partition[index]), int(facts.append[index]), int(cause.codes[index])
-        name, offset = cause.position(code)
-        if _is_done(before[number][append], name, offset):
-            findings.flag(f"{facts.say(index)}: the vector before it had already passed {name}@{offset}")
+    for log in evidence.partitions(topic):
+        rows = np.flatnonzero((facts.partition == log.number) & (cause.topic[cause.codes] != NOWHERE))
+        if not rows.size:
+            continue
+        code, append = cause.codes[rows], facts.append[rows]
+        vectors = _vectors_before(log)
+        passed = cause.offset[code] < _next_offsets(vectors, cause)[append, cause.place[code]]
+        with_ahead = np.array([bool(vector.get("ahead")) for vector in vectors])
+        for i in np.flatnonzero(~passed & with_ahead[append]):
+            name, offset = cause.position(code[i])
+            passed[i] = any(low <= offset < high for low, high in vectors[append[i]]["ahead"].get(name, ()))
+        # One decision is one append: of its facts, only the first is told.
+        first = np.ones(rows.size, bool)
+        first[1:] = (code[1:] != code[:-1]) | (append[1:] != append[:-1])
+        findings.flag_where(
+            passed & first,
+            lambda i, r=rows, c=cause: f"{facts.say(r[i])}: the vector before it had passed {c.texts[c.codes[r[i]]]}",  # type: ignore[misc]
+        )
 
 
 def _vectors_before(log: PartitionLog) -> list[Mapping[str, Any]]:
@@ -164,10 +174,12 @@ def _vectors_before(log: PartitionLog) -> list[Mapping[str, Any]]:
     return vectors
 
 
-def _is_done(progress: Mapping[str, Any], name: str, offset: int) -> bool:
-    if offset < progress.get("next", {}).get(name, 0):
-        return True
-    return any(low <= offset < high for low, high in progress.get("ahead", {}).get(name, ()))
+def _next_offsets(vectors: list[Mapping[str, Any]], cause: Causes) -> Integers:
+    """The next offset of every input that ``cause`` names, by vector and place: shape ``(vectors, places)``."""
+    places = cause.places
+    following: list[Mapping[str, int]] = [vector.get("next", {}) for vector in vectors]
+    offsets = [[next_offset.get(name, 0) for name in places] for next_offset in following]
+    return np.array(offsets, np.int64).reshape(len(vectors), len(places))
 
 
 def one_incarnation(evidence: Evidence) -> CheckResult:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from eventmesh.lab.evidence import ABSENT, Evidence, Facts, Integers
 from eventmesh.lab.progress_checks import NOWHERE, Causes, causes
-from eventmesh.lab.verdict import CheckResult, Findings
+from eventmesh.lab.verdict import CheckResult, Findings, Mask
 from eventmesh.shop.stories import STATES, Stories, stories
 
 #: (topic, kinds) that an order must have had before the next; the same in every wiring.
@@ -56,8 +56,9 @@ def _causes_exist(evidence: Evidence, topic: str, findings: Findings) -> None:
         _inputs_exist(facts, rows, evidence.facts(cause.names[number]), cause, findings)
 
 
-def _differs(one: pa.Array, other: pa.Array) -> np.ndarray:
-    return pc.fill_null(pc.not_equal(one, other), True).to_numpy(zero_copy_only=False)
+def _differs(one: pa.Array, other: pa.Array) -> Mask:
+    unlike: Mask = pc.fill_null(pc.not_equal(one, other), True).to_numpy(zero_copy_only=False)
+    return unlike
 
 
 def _inputs_exist(facts: Facts, rows: Integers, inputs: Facts, cause: Causes, findings: Findings) -> None:
@@ -71,7 +72,7 @@ def _inputs_exist(facts: Facts, rows: Integers, inputs: Facts, cause: Causes, fi
     rows, place = rows[found], place[found]
     named = facts.column("causationid").take(pa.array(rows))
     unlike = _differs(named, inputs.column("id").take(pa.array(place)))
-    findings.flag_where(unlike, lambda i: f"{facts.say(rows[i])}: names {named[i]}, at its cause is {inputs.say(place[i])}")
+    findings.flag_where(unlike, lambda i: f"{facts.say(rows[i])}: names {named[i]}, there is {inputs.say(place[i])}")
     early = facts.time[rows] < inputs.time[place]
     findings.flag_where(early, lambda i: f"{facts.say(rows[i])}: decided before its cause {inputs.say(place[i])}")
 
@@ -81,7 +82,9 @@ def _one_story(story: Stories, facts: Facts, order: Integers, findings: Findings
     told = pc.fill_null(pc.index_in(names, value_set=story.ids), NOWHERE).to_numpy(zero_copy_only=False)
     apart = (order != ABSENT) & (np.append(told, NOWHERE)[codes] != order)
     column = facts.column("correlationid")
-    findings.flag_where(apart, lambda i: f"{facts.say(i)}: order {story.name(order[i])}, told as story {column[i].as_py()!r}")
+    findings.flag_where(
+        apart, lambda i: f"{facts.say(i)}: order {story.name(order[i])}, told as story {column[i].as_py()!r}"
+    )
 
 
 def _in_order(story: Stories, findings: Findings) -> None:
@@ -89,7 +92,5 @@ def _in_order(story: Stories, findings: Findings) -> None:
         cause = story.first_time(story.evidence.facts(cause_topic), *cause_kinds)
         effect = story.first_time(story.evidence.facts(effect_topic), *effect_kinds)
         early = (effect != _NEVER) & (cause > effect)
-        findings.flag_where(
-            early,
-            lambda i, c=cause_kinds, e=effect_kinds: f"order {story.name(i)}: {' or '.join(e)} before any {' or '.join(c)}",  # type: ignore[misc]
-        )
+        missing = f"{' or '.join(effect_kinds)} before any {' or '.join(cause_kinds)}"
+        findings.flag_where(early, lambda i, m=missing: f"order {story.name(i)}: {m}")  # type: ignore[misc]

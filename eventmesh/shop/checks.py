@@ -14,7 +14,7 @@ from eventmesh.lab.verdict import CheckResult, Findings, Mask
 from eventmesh.shop.cause_checks import causes_first
 from eventmesh.shop.joined_checks import joined_values, wrong_decisions
 from eventmesh.shop.orders import TRANSITIONS
-from eventmesh.shop.stories import KINDS, OUTCOMES, STATES, Stories, line_sums, stories
+from eventmesh.shop.stories import OUTCOMES, STATES, Stories, line_sums, stories
 
 NOT_DRAINED = "the end of the run: it was not drained"
 
@@ -77,7 +77,10 @@ def money_adds_up(evidence: Evidence) -> CheckResult:
     captured, refunded = (story.count_of(story.payments, kind) for kind in ("PaymentCaptured", "PaymentRefunded"))
     findings.examined = int(np.count_nonzero(story.validated))
     findings.flag_where(captured > 1, lambda i: f"order {story.name(i)}: captured {captured[i]} times")
-    findings.flag_where(refunded > captured, lambda i: f"order {story.name(i)}: refunded {refunded[i]} times, captured {captured[i]}")
+    findings.flag_where(
+        refunded > captured,
+        lambda i: f"order {story.name(i)}: refunded {refunded[i]} times, captured {captured[i]}",
+    )
     _amounts(story, findings)
     if not evidence.history.drained:
         findings.lacks(NOT_DRAINED)
@@ -139,7 +142,9 @@ def stock_adds_up(evidence: Evidence) -> CheckResult:
         stated = stock.numbers(name)[rows]
         findings.flag_where(
             stated != expected,
-            lambda i, s=stated, e=expected, n=name: f"{stock.say(rows[i])}: {n} {s[i]}, by the facts {e[i]}",  # type: ignore[misc]
+            lambda i, s=stated, e=expected, n=name: (  # type: ignore[misc]
+                f"{stock.say(int(rows[i]))}: {n} {s[i]}, by the facts {e[i]}"
+            ),
         )
     on_hand, reserved = running["on_hand"], running["reserved"]
     findings.flag_where(
@@ -302,7 +307,7 @@ def _deliveries_once(stock: Facts, findings: Findings) -> None:
 
 
 def outcomes(evidence: Evidence) -> pa.Table:
-    """What became of each order: ``order_id`` (sorted), ``state`` and ``amount`` (minor units; null if not confirmed)."""
+    """What became of each order: ``order_id`` (sorted), ``state``, and ``amount`` in minor units where confirmed."""
     story = stories(evidence)
     known = np.flatnonzero(story.requested | story.moved)
     states = [OUTCOMES.get(state, state) for state in STATES]
@@ -322,7 +327,8 @@ def same_outcomes(first: pa.Table, second: pa.Table) -> CheckResult:
     if here != there:
         for order in sorted(here.keys() | there.keys()):
             if here.get(order) != there.get(order):
-                findings.flag(f"order {order}: {here.get(order, 'unknown')} in one, {there.get(order, 'unknown')} in the other")
+                one, other = here.get(order, "unknown"), there.get(order, "unknown")
+                findings.flag(f"order {order}: {one} in one, {other} in the other")
     return findings.result()
 
 

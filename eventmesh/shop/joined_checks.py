@@ -74,21 +74,16 @@ def joined_values(evidence: Evidence) -> CheckResult:
         return findings.result()
     sql = evidence.sql
     for join in joins:
-        sql.execute(f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED[join.name]}")
+        created = sql.execute(f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED[join.name]}").fetchall()
         sql.execute(f"CREATE OR REPLACE TEMP TABLE source AS {join.source}")
-        findings.examined += _count(sql, "SELECT count(*) FROM joined")
+        findings.examined += created[0][0]
         _wrong_values(sql, join, findings)
         if join.local:
             _older_than_read(evidence, join, findings)
         else:
             _older_than_asked(evidence, join, findings)
     _one_answer_per_line(evidence, joins, findings)
-    sql.execute("DROP TABLE joined; DROP TABLE source")
     return findings.result()
-
-
-def _count(sql: Any, query: str) -> int:
-    return int(sql.execute(query).fetchone()[0])
 
 
 def _flag(sql: Any, query: str, what: str, findings: Findings) -> None:
@@ -146,11 +141,12 @@ def _views_before(evidence: Evidence, join: Join) -> pa.Table:
 def _older_than_asked(evidence: Evidence, join: Join, findings: Findings) -> None:
     """The owner knows what it had appended before the order was even asked for."""
     story = stories(evidence)
-    asked = """SELECT order_id, min(epoch_us(time)) AS moment FROM order_requests WHERE type = 'OrderRequested' GROUP BY 1"""
+    asked = "SELECT order_id, min(epoch_us(time)) AS moment FROM order_requests WHERE type = 'OrderRequested' GROUP BY 1"
     if story.by_command:
         asked = "SELECT key AS order_id, min(sent_at) AS moment FROM callers WHERE command = 'PlaceOrder' GROUP BY 1"
     query = f"""
-        SELECT j.partition, j."offset", j.key, j.version, j.value, 'published at ' || f.first || ', before it was asked'
+        SELECT j.partition, j."offset", j.key, j.version, j.value,
+            'published at ' || f.first || ', before it was asked for'
         FROM joined j JOIN ({asked}) a ON a.order_id = j.order_id
         JOIN (SELECT key, min(appended_at) AS first FROM source GROUP BY 1) f ON f.key = j.key
         WHERE j.version < 0 AND f.first < a.moment ORDER BY j.partition, j."offset" """
@@ -197,7 +193,7 @@ def wrong_decisions(evidence: Evidence) -> CheckResult:
     """
     findings = Findings("E10", "wrong decisions, made on stock that was out of date (counted, not a violation)")
     story = stories(evidence)
-    rows, order, kinds, before = story.steps
+    rows, order, _, before = story.steps
     reasons = story.orders.column("reason").take(pa.array(rows))
     short = pc.fill_null(pc.starts_with(reasons, _OUT_OF_STOCK), False).to_numpy(zero_copy_only=False)
     at_validation = short & (before == STATES.index(REQUESTED))

@@ -105,13 +105,23 @@ class SlowStreams(Shop):
 class Overtaking(Shop):
     """One message in ten between services takes a detour, and is overtaken by what was sent long after it."""
 
+    share = 0.1
+    detour = (20_000, 200_000)
+
     def send(self, sender: Process, to: Process, action: Callable[[], None], *, rows: int = 1) -> None:
         """As on one connection, or late."""
         send, life = super().send, to.life
-        if isinstance(sender, Host) and isinstance(to, Host) and self.random.random() < 0.1:
-            self.after((20_000, 200_000), lambda: send(sender, to, action, rows=rows) if to.life == life else None)
+        if isinstance(sender, Host) and isinstance(to, Host) and self.random.random() < self.share:
+            self.after(self.detour, lambda: send(sender, to, action, rows=rows) if to.life == life else None)
         else:
             send(sender, to, action, rows=rows)
+
+
+class Upheaval(Overtaking):
+    """Half of the messages between services take a long detour."""
+
+    share = 0.5
+    detour = (20_000, 2_000_000)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,8 @@ class Story:
             **{name: value for name, value in spoiled.items() if name not in header_changes},
         }
         name = position_name(topic, number)
-        said = Said(str(row["id"]), f"{name}/{row['sequence']}", self.now, payload.get("order_id"), (name, row["sequence"]))
+        place = (name, row["sequence"])
+        said = Said(str(row["id"]), f"{name}/{place[1]}", self.now, payload.get("order_id"), place)
         self.rows.append(row)
         if not self.together:
             self._append_rows(topic, number, cause, header_changes)
@@ -134,8 +135,8 @@ class Story:
         rows, self.rows = self.rows, []
         described, writer = self.topics[topic], self.writer(topic, number)
         progress = changes.get("progress", self._progress(topic, number, cause))
-        header = Header("facts", writer.end, len(rows), writer.epoch, writer.append, described.owner, writer.incarnation,
-                        self.now, progress)
+        header = Header("facts", writer.end, len(rows), writer.epoch, writer.append, described.owner,
+                        writer.incarnation, self.now, progress)
         self._append(topic, number, LogBatch.encode(header, encode_rows(described.schema, rows)))
 
     @contextmanager
@@ -193,7 +194,8 @@ class Story:
         """One fact about a SKU, with the level that follows."""
         level = self.levels.get(sku, (0, 0))
         after = (level[0] + on_hand, level[1] + reserved)
-        said = self.say("stock", kind, cause, sku=sku, quantity=quantity, on_hand=after[0], reserved=after[1], **payload)
+        said = self.say("stock", kind, cause, sku=sku, quantity=quantity, on_hand=after[0], reserved=after[1],
+                        **payload)
         if said is not None and said.position is not None:
             self.levels[sku], self.versions["stock", sku] = after, said.position[1]
         return said

@@ -7,7 +7,7 @@ A slow subscriber holds up its own stream only. At level ``fsync`` one thread sy
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Subscriber:
     def __init__(self, broker: Broker, channel: Channel) -> None:
         self.broker, self.channel = broker, channel
         self.cursors: dict[str, int] = {}
+        self.grown: set[str] = set()  # partitions that may have more than their cursor has seen
         self.lock = threading.Lock()
         self.wake = threading.Event()
         self.thread = threading.Thread(target=self._push_all, name="push", daemon=True)
@@ -46,9 +47,18 @@ class Subscriber:
         with self.lock:
             if header["kind"] == "subscribe":
                 self.cursors[header["name"]] = header["offset"]
+                self.grown.add(header["name"])
             else:
                 self.cursors.pop(header["name"], None)
         self.wake.set()
+
+    def notify(self, names: Collection[str]) -> None:
+        """These partitions have grown."""
+        with self.lock:
+            mine = self.cursors.keys() & names
+            self.grown |= mine
+        if mine:
+            self.wake.set()
 
     def _push_all(self) -> None:
         while self.channel.open:
@@ -59,11 +69,13 @@ class Subscriber:
 
     def _push_some(self) -> bool:
         with self.lock:
-            cursors = dict(self.cursors)
+            cursors = {name: self.cursors[name] for name in self.grown if name in self.cursors}
+            self.grown.clear()
         entries: list[tuple[str, LogBatch]] = []
         for name, offset in cursors.items():
             found = self.broker.read(name, offset, PUSH_BYTES)
             if found and self._advance(name, offset, found[-1].header.end):
+                self.grown.add(name)  # there may be more
                 entries += [(name, entry) for entry in found]
         if entries:
             self.channel.send(frames.pack_entries(entries, now()))
@@ -89,7 +101,7 @@ class Broker:
         self.log = Log.open(storage, topics, durability=self.durability, cluster_id=cluster_id, clock=now)
         self.lock = threading.Lock()
         self.subscribers: dict[int, Subscriber] = {}
-        self.unsynced: list[Callable[[], None]] = []
+        self.unsynced: list[tuple[str, Callable[[], Any]]] = []
         self.wants_sync = threading.Condition()
         self.closing = False
         self.listener = Listener(self)
@@ -157,7 +169,7 @@ class Broker:
             channel.send(frames.pack({**answer, "error": frames.pack_error(error)}))
             return
         channel.send(frames.pack({**answer, "epoch": grant.epoch, "end": grant.end}))
-        self._wake_subscribers()
+        self._grown({position_name(header["topic"], header["partition"])})
 
     def _append(self, channel: Channel, head: Mapping[str, Any], body: pa.Buffer) -> None:
         topic, partition = head["topic"], head["partition"]
@@ -167,23 +179,23 @@ class Broker:
             with self.lock:
                 end = self.log.append(topic, partition, entry)
         except EventmeshError as error:
-            self._after_sync(lambda: channel.send(
-                frames.pack({**answer, "sent_at": now(), "error": frames.pack_error(error)})))
+            refusal = frames.pack_error(error)
+            self._after_sync("", lambda: channel.send(frames.pack({**answer, "sent_at": now(), "error": refusal})))
             return
 
         def acknowledge() -> None:
             channel.send(frames.pack({**answer, "sent_at": now(), "end": end}))
 
-        self._after_sync(acknowledge)
+        self._after_sync(position_name(topic, partition), acknowledge)
 
-    def _after_sync(self, acknowledge: Callable[[], Any]) -> None:
+    def _after_sync(self, name: str, acknowledge: Callable[[], Any]) -> None:
         if self.durability is Durability.fsync:
             with self.wants_sync:
-                self.unsynced.append(acknowledge)
+                self.unsynced.append((name, acknowledge))
                 self.wants_sync.notify()
             return
         acknowledge()
-        self._wake_subscribers()
+        self._grown({name})
 
     def _sync_all(self) -> None:
         while not self.closing:
@@ -197,13 +209,13 @@ class Broker:
                 if self.closing:
                     return
                 self.log.sync()  # a failure ends this thread: nobody is acknowledged any more (rule 9)
-            for acknowledge in waiting:
+            for _, acknowledge in waiting:
                 acknowledge()
-            self._wake_subscribers()
+            self._grown({name for name, _ in waiting})
 
-    def _wake_subscribers(self) -> None:
+    def _grown(self, names: Collection[str]) -> None:
         for subscriber in list(self.subscribers.values()):
-            subscriber.wake.set()
+            subscriber.notify(names)
 
     # --- the control plane ------------------------------------------------------------------------
 

@@ -68,11 +68,17 @@ def _actor(kind: type) -> Any:
 
 
 class _BrokerActor(Broker):
+    def pid(self) -> int:
+        return os.getpid()
+
     def address(self) -> str:
         return self.listener.address
 
 
 class _ServiceActor(ServiceMember):
+    def pid(self) -> int:
+        return os.getpid()
+
     def address(self) -> str:
         return self.listener.address
 
