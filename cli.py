@@ -17,17 +17,27 @@ ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
-    help="Should services [bold]ask[/] each other, or [bold]listen[/]? Run the same business both ways and see what each costs.\n\n"
-    "Examples:\n\n  eventmesh demo\n\n  eventmesh run configs/meshes/views.yaml --orders 2000\n\n  eventmesh bench run join-scaling --quick",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Should services [bold]ask[/] each other, or [bold]listen[/]? "
+    "Run the same business both ways and see what each costs.\n\nExamples:\n\n  eventmesh demo\n\n"
+    "  eventmesh run configs/meshes/views.yaml --orders 2000\n\n  eventmesh bench run join-scaling --quick",
 )
-bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks: one question each.\n\nExample:  eventmesh bench run join-scaling --quick")
-log_app = typer.Typer(no_args_is_help=True, help="Look into a run's log.\n\nExample:  eventmesh log read orders --limit 5")
+bench_app = typer.Typer(
+    no_args_is_help=True, help="Benchmarks: one question each.\n\nExample:  eventmesh bench run join-scaling --quick"
+)
+log_app = typer.Typer(
+    no_args_is_help=True, help="Look into a run's log.\n\nExample:  eventmesh log read orders --limit 5"
+)
 app.add_typer(bench_app, name="bench")
 app.add_typer(log_app, name="log")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-RunFolder = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")]
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
+]
 
 
 @app.command()
@@ -45,14 +55,24 @@ def demo(json_output: Json = False, seed: Annotated[int, typer.Option(help="Whic
 @app.command()
 def run(
     mesh: Annotated[Path, typer.Argument(help="A mesh file, such as configs/meshes/views.yaml.")],
-    input_file: Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")] = None,
-    mapping: Annotated[Path | None, typer.Option(help="How the input's columns become orders (configs/mappings/...).")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="How the input's columns become orders (configs/mappings/...).")
+    ] = None,
     orders: Annotated[int, typer.Option(min=1, help="Orders to generate where there is no input.")] = 1_000,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Requests per second; as fast as possible if not given.")] = None,
-    stock_fraction: Annotated[float, typer.Option(min=0.0, max=1.0, help="Initial stock as a share of the demand.")] = 1.0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests per second; as fast as possible if not given.")
+    ] = None,
+    stock_fraction: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Initial stock as a share of the demand.")
+    ] = 1.0,
     rtt_ms: Annotated[float, typer.Option(min=0.0, help="Emulated round trip between processes, milliseconds.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the generated orders and of every chance.")] = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, start nothing.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -69,7 +89,13 @@ def run(
 
     with _progress_console() as console, progress_bar(console) as report:
         prepared = runs.prepare(
-            mesh, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction
+            mesh,
+            seed=seed,
+            orders=orders,
+            input_file=input_file,
+            mapping=mapping,
+            rate=rate,
+            stock_fraction=stock_fraction,
         )
         if dry_run:
             finished, folder = None, None
@@ -100,7 +126,9 @@ def bench_list(json_output: Json = False) -> None:
 def bench_run(
     name: Annotated[str, typer.Argument(help="A benchmark of `eventmesh bench list`, or a file.")],
     quick: Annotated[bool, typer.Option("--quick", help="The quick grid: minutes, and labelled as quick.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all orders.")] = 0,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="List the points, measure nothing.")] = False,
     json_output: Json = False,
@@ -118,9 +146,11 @@ def bench_run(
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
-            finished = benchmark.run(folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False))
+            finished = benchmark.run(
+                folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False)
+            )
     if dry_run:
-        _print(points, json_output, lambda: [typer.echo(line) for line in points])
+        _print(points, json_output, lambda: typer.echo("\n".join(points)))
         return
     document = finished.model_dump(mode="json", by_alias=True)
     _print(document, json_output, lambda: _show_benchmark(folder))
@@ -155,7 +185,7 @@ def log_read(
     from eventmesh.lab import inspect
 
     rows = inspect.read(inspect.find_run(RUNS, run_folder), topic, partition, offset, limit)
-    _print(rows, json_output, lambda: [typer.echo(_one_line(row)) for row in rows])
+    _print(rows, json_output, lambda: typer.echo("\n".join(map(_one_line, rows))))
 
 
 @log_app.command("verify")
@@ -250,15 +280,24 @@ def _show_stories(stories: Any) -> None:
             f"{story.completed_ms:.1f} ms, {story.messages} messages sent. To be accepted, these had to be up: {up}.",
             highlight=False,
         )
-    console.print("\nVirtual time, simulated; → command or query?, ← reply, ⇒ fact appended to a topic.", style="dim", highlight=False)
+    console.print(
+        "\nVirtual time, simulated; → command or query?, ← reply, ⇒ fact appended to a topic.",
+        style="dim",
+        highlight=False,
+    )
 
 
 def _show_run(finished: Any, folder: Path | None) -> None:
     console = _console()
     console.print(f"[bold]{finished.name}[/]: audit {finished.verdict}", highlight=False)
-    for title, values in (("import", finished.imported and finished.imported.model_dump()), ("outcomes", finished.outcomes)):
+    for title, values in (
+        ("import", finished.imported and finished.imported.model_dump()),
+        ("outcomes", finished.outcomes),
+    ):
         if values:
-            console.print(f"  {title}: " + ", ".join(f"{key} {_number(value)}" for key, value in values.items()), highlight=False)
+            console.print(
+                f"  {title}: " + ", ".join(f"{key} {_number(value)}" for key, value in values.items()), highlight=False
+            )
     for figure in finished.figures:
         console.print(f"  {figure.name}: {figure.value:,.2f} {figure.unit}", highlight=False)
     console.print(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics", highlight=False)
@@ -293,11 +332,15 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
 def _show_trace(order: str, steps: Any) -> None:
     rows = [
         {"ms": f"{step.at_ms:.1f}", "fact": step.type, "by": step.source, "where": f"{step.partition} @ {step.offset}",
-         "details": ", ".join(f"{key} {value}" for key, value in step.details.items() if key not in ("lines", "joined_lines"))}
+         "details": _details(step.details)}
         for step in steps
     ]  # fmt: skip
     _console().print(f"[bold]{order}[/], first fact at {steps[0].time}", highlight=False)
     _show_table(rows)
+
+
+def _details(details: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in details.items() if key not in ("lines", "joined_lines"))
 
 
 def _one_line(row: dict[str, Any]) -> str:

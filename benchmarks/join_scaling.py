@@ -104,8 +104,8 @@ class JoinScaling:
         from eventmesh.runtime.on_ray.cluster import embedded_ray
 
         begun = record.start(
-            self.name, seed=seed, config=self.settings.model_dump(mode="json", by_alias=True), source=Path(__file__).parent,
-            now=datetime.now(UTC), durability="os", warmup_s=self.settings.warmup_s,
+            self.name, seed=seed, config=self.settings.model_dump(mode="json", by_alias=True),
+            source=Path(__file__).parent, now=datetime.now(UTC), durability="os", warmup_s=self.settings.warmup_s,
         )  # fmt: skip
         repetitions: list[record.Repetition] = []
         try:
@@ -164,7 +164,13 @@ class JoinScaling:
     def _cut(self, each: Measured) -> Any:
         empty = record.AuditRecord(verdict="unknown", checks={})
         return measure.point(
-            each.callers, wiring="", join="none", axis={}, audit=empty, primary="PlaceOrder", warmup_s=self.settings.warmup_s
+            each.callers,
+            wiring="",
+            join="none",
+            axis={},
+            audit=empty,
+            primary="PlaceOrder",
+            warmup_s=self.settings.warmup_s,
         )
 
     def _finish(self, folder: Path, begun: record.Run, repetitions: list[record.Repetition]) -> record.Run:
@@ -173,7 +179,9 @@ class JoinScaling:
             places.setdefault((each.wiring, each.join, *each.axis.items()), []).append(each)
         points = [measure.summarise(members) for members in places.values()]
         expected = self.settings.repetitions * len(self.grid())
-        complete = len({(each.wiring, each.join, each.axis["joined_services"], each.axis["rtt_ms"]) for each in repetitions})
+        complete = len(
+            {(each.wiring, each.join, each.axis["joined_services"], each.axis["rtt_ms"]) for each in repetitions}
+        )
         run = begun.model_copy(
             update={
                 "points": points,
@@ -214,7 +222,9 @@ def _slug(setting: Setting, offered: float, number: int) -> str:
 
 def _little(each: record.Repetition) -> record.Figure:
     """V9, tolerance fixed beforehand: concurrency from the records equals throughput times mean latency."""
-    name = f"Little's law, {each.wiring}/{each.join} at {each.axis['offered_per_s']:g}/s, rtt {each.axis['rtt_ms']:g} ms"
+    name = (
+        f"Little's law, {each.wiring}/{each.join} at {each.axis['offered_per_s']:g}/s, rtt {each.axis['rtt_ms']:g} ms"
+    )
     return measure.figure(name, [each.little.measured], "open orders", predicted=each.little.predicted, tolerance=0.1)
 
 

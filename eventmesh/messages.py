@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -70,9 +71,7 @@ class Columns:
 
     __slots__ = ("_batch", "_lists", "_rows", "count")
 
-    def __init__(
-        self, batch: pa.RecordBatch | None = None, rows: Sequence[Mapping[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, batch: pa.RecordBatch | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
         self._batch = batch
         self._rows = rows
         self._lists: dict[str, list[Any]] = {}
@@ -126,7 +125,7 @@ def _decode_structs(array: pa.Array) -> list[Any]:
     if array.null_count == 0:
         first = int(offsets[0])
         ends = (offsets - first).tolist()
-        return [items[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [items[a:b] for a, b in pairwise(ends)]
     valid = array.is_valid().to_pylist()
     decoded: list[Any] = []
     at = 0

@@ -8,9 +8,10 @@ says what triggers each rule, so that the same rule serves an event in one wirin
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Protocol
 
 from eventmesh.log.topic import Topic, partition_for
@@ -142,7 +143,10 @@ class ReadOnly:
         object.__setattr__(self, "_target", target)
 
     def __getattr__(self, name: str) -> Any:
-        return read_only(getattr(object.__getattribute__(self, "_target"), name))
+        value = getattr(object.__getattribute__(self, "_target"), name)
+        if isinstance(value, MethodType):
+            return MethodType(value.__func__, self)  # the method, too, sees only what cannot be changed
+        return read_only(value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise TypeError(f"a query cannot set {name!r}: queries change nothing (P6)")
@@ -159,6 +163,12 @@ class ReadOnlyMap(Mapping[Any, Any]):
     def __getitem__(self, key: Any) -> Any:
         return read_only(self._target[key])
 
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(type(self._target), name)
+        if isinstance(method, FunctionType):  # of a dict with methods of its own
+            return MethodType(method, self)
+        raise TypeError(f"a query cannot call {name!r}: queries change nothing (P6)")
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._target)
 
@@ -170,7 +180,9 @@ def read_only(value: Any) -> Any:
     """``value`` if nothing in it can be changed, else a proxy that refuses changes."""
     if isinstance(value, dict):
         return ReadOnlyMap(value)
-    if isinstance(value, (list, set)):
+    if isinstance(value, (list, set, deque)):
+        return tuple(read_only(item) for item in value)
+    if type(value) is tuple:
         return tuple(read_only(item) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
         return ReadOnly(value)

@@ -50,7 +50,14 @@ def topics(folder: Path) -> list[TopicSummary]:
     reader = open_read_only(folder / "log")
     try:
         return [
-            TopicSummary(name, partition, topic.owner, topic.key, reader.start(name, partition), reader.watermark(name, partition))
+            TopicSummary(
+                name,
+                partition,
+                topic.owner,
+                topic.key,
+                reader.start(name, partition),
+                reader.watermark(name, partition),
+            )
             for name, topic in reader.topics.items()
             for partition in range(topic.partitions)
         ]
@@ -87,7 +94,12 @@ def _rows(reader: LogReader, topic: str, partition: int, offset: int, limit: int
                 row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
                 if row["sequence"] >= offset and limit > 0:
                     limit -= 1
-                    yield {"partition": f"{topic}/{partition}", "offset": row["sequence"], "epoch": batch.header.epoch, **row}
+                    yield {
+                        "partition": f"{topic}/{partition}",
+                        "offset": row["sequence"],
+                        "epoch": batch.header.epoch,
+                        **row,
+                    }
             offset = batch.header.end
 
 
@@ -168,7 +180,9 @@ def _unknown_story(reader: LogReader, story: str) -> str:
         if known and topic.key == "order_id":
             break
     near = difflib.get_close_matches(story, known, 3)
-    hint = f"Did you mean {', '.join(near)}?" if near else f"Known are, for example, {', '.join(sorted(known)[:3]) or 'none'}"
+    hint = (
+        f"Did you mean {', '.join(near)}?"
+        if near
+        else f"Known are, for example, {', '.join(sorted(known)[:3]) or 'none'}"
+    )
     return f"no fact of this run belongs to {story!r}. {hint}"
-
-

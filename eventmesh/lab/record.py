@@ -339,6 +339,7 @@ def write(
 
 
 def write_table(target: Path, table: pa.Table) -> None:
+    """Write raw records as an Arrow file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with pa.ipc.new_file(target, table.schema) as writer:
         writer.write_table(table)

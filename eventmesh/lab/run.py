@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,8 +90,13 @@ def run(
 
     (folder / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
     begun = record.start(
-        mesh.name, seed=seed, config=mesh.resolved(), source=Path(__file__).parent, now=datetime.now(UTC),
-        durability=mesh.log.durability, imported=_imported(workload),
+        mesh.name,
+        seed=seed,
+        config=mesh.resolved(),
+        source=Path(__file__).parent,
+        now=datetime.now(UTC),
+        durability=mesh.log.durability,
+        imported=_imported(workload),
     )
     record.write(folder, begun)
     if workload.write_refused is not None:
@@ -137,7 +141,13 @@ def finish(begun: record.Run, mesh: Mesh, measured: Measured, audited: Audit, fo
             reader.close()
     requests = measured.callers.num_rows
     figures = [
-        record.Figure(name="seconds from the first request to the last outcome", unit="s", value=measured.seconds, low=None, high=None),
+        record.Figure(
+            name="seconds from the first request to the last outcome",
+            unit="s",
+            value=measured.seconds,
+            low=None,
+            high=None,
+        ),
         record.Figure(name="requests per second", unit="1/s", value=requests / measured.seconds, low=None, high=None),
         *(
             record.Figure(name=f"CPU of {role}", unit="s", value=value, low=None, high=None)
@@ -190,4 +200,5 @@ def prepare(
     options = WorkloadOptions(
         seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction
     )
-    return Prepared(mesh, mesh.application.workload(options))
+    application: Any = mesh.application
+    return Prepared(mesh, application.workload(options))

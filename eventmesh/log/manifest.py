@@ -36,8 +36,13 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """JSON; schemas as IPC schema messages in base64."""
         topics = [_topic_to_json(topic) for _, topic in sorted(self.topics.items())]
-        fields = {"format_version": FORMAT_VERSION, "cluster_id": self.cluster_id, "boot_id": self.boot_id,
-                  "durability": self.durability.value, "topics": topics}
+        fields = {
+            "format_version": FORMAT_VERSION,
+            "cluster_id": self.cluster_id,
+            "boot_id": self.boot_id,
+            "durability": self.durability.value,
+            "topics": topics,
+        }
         return json.dumps(fields, indent=1).encode()
 
 
@@ -54,16 +59,27 @@ def read_manifest(storage: Storage) -> Manifest | None:
                 f"{FORMAT_VERSION}. Open it with the program that wrote it"
             )
         topics = [_topic_from_json(entry) for entry in fields["topics"]]
-        return Manifest(fields["cluster_id"], fields["boot_id"], Durability(fields["durability"]),
-                        {topic.name: topic for topic in topics})
+        return Manifest(
+            fields["cluster_id"],
+            fields["boot_id"],
+            Durability(fields["durability"]),
+            {topic.name: topic for topic in topics},
+        )
     except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
         raise DataDirectoryError(f"{MANIFEST} is damaged: {error!r}. Restore it from a copy") from error
 
 
 def _topic_to_json(topic: Topic) -> dict[str, Any]:
     schema = base64.b64encode(schema_message(topic.schema)).decode()
-    return {"name": topic.name, "owner": topic.owner, "key": topic.key, "partitions": topic.partitions,
-            "schema": schema, "settings": asdict(topic.settings), "compatibility": topic.compatibility}
+    return {
+        "name": topic.name,
+        "owner": topic.owner,
+        "key": topic.key,
+        "partitions": topic.partitions,
+        "schema": schema,
+        "settings": asdict(topic.settings),
+        "compatibility": topic.compatibility,
+    }
 
 
 def _topic_from_json(fields: dict[str, Any]) -> Topic:

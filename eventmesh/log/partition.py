@@ -161,7 +161,13 @@ def control_batch(topic: Topic, partition: int, header: Header, **columns: Any) 
 
 
 def _control_header(
-    kind: BatchKind, topic: Topic, base: int, epoch: int, append: int, incarnation: str, time: int,
+    kind: BatchKind,
+    topic: Topic,
+    base: int,
+    epoch: int,
+    append: int,
+    incarnation: str,
+    time: int,
     progress: Mapping[str, Any] | None = None,
 ) -> Header:
     return Header(kind, base, 1, epoch, append, topic.owner, incarnation, time, progress or {})
@@ -175,7 +181,14 @@ def granted(topic: Topic, partition: int, *, base: int, epoch: int, incarnation:
 
 
 def progressed(
-    topic: Topic, partition: int, *, base: int, epoch: int, append: int, incarnation: str, time: int,
+    topic: Topic,
+    partition: int,
+    *,
+    base: int,
+    epoch: int,
+    append: int,
+    incarnation: str,
+    time: int,
     progress: Mapping[str, Any],
 ) -> LogBatch:
     """A writer's record that it has read up to ``progress`` (:meth:`Progress.to_json`) without a fact to write."""
@@ -185,9 +198,7 @@ def progressed(
 
 def truncated(rules: Partition, *, lost_to: int, time: int) -> LogBatch:
     """The record that offsets ``[rules.end, lost_to)`` may have been given out and are gone; it lies at ``lost_to``."""
-    header = _control_header(
-        "truncated", rules.topic, lost_to, rules.epoch, rules.append, rules.incarnation, time
-    )
+    header = _control_header("truncated", rules.topic, lost_to, rules.epoch, rules.append, rules.incarnation, time)
     return control_batch(rules.topic, rules.number, header, position=f"{rules.end}:{lost_to}")
 
 

@@ -93,9 +93,7 @@ class PartitionFiles:
         self.active.cut(0)
         self.active.sync()
 
-    def recover(
-        self, *, same_boot: bool, level: Durability, sync_failed: bool, clock: Callable[[], int]
-    ) -> None:
+    def recover(self, *, same_boot: bool, level: Durability, sync_failed: bool, clock: Callable[[], int]) -> None:
         """Bring the partition to what ``level``, at which it was last written, still owes its readers.
 
         ``CorruptSegment`` for damage below the watermark that only rot can explain.
@@ -334,15 +332,24 @@ class PartitionFiles:
 
 def as_table(entries: Iterator[LogBatch], partition: int, schema: pa.Schema) -> pa.Table:
     """Rows of all batches, with ``offset, partition, epoch, base, kind`` behind the topic's own columns."""
-    extra = [("offset", pa.int64()), ("partition", pa.int32()), ("epoch", pa.int64()), ("base", pa.int64()),
-             ("kind", pa.string())]
+    extra = [
+        ("offset", pa.int64()),
+        ("partition", pa.int32()),
+        ("epoch", pa.int64()),
+        ("base", pa.int64()),
+        ("kind", pa.string()),
+    ]
     whole = pa.schema([*schema, *(pa.field(name, kind, nullable=False) for name, kind in extra)])
     return pa.Table.from_batches([_with_header(entry, partition, whole) for entry in entries], whole)
 
 
 def _with_header(entry: LogBatch, partition: int, schema: pa.Schema) -> pa.RecordBatch:
     header, batch = entry.header, entry.batch
-    constants = [(partition, pa.int32()), (header.epoch, pa.int64()), (header.base, pa.int64()),
-                 (header.kind, pa.string())]
+    constants = [
+        (partition, pa.int32()),
+        (header.epoch, pa.int64()),
+        (header.base, pa.int64()),
+        (header.kind, pa.string()),
+    ]
     columns = [pa.repeat(pa.scalar(value, kind), header.rows) for value, kind in constants]
     return pa.RecordBatch.from_arrays([*batch.columns, batch.column("sequence"), *columns], schema=schema)

@@ -23,7 +23,15 @@ from eventmesh.log.storage import FileStorage, Storage
 from eventmesh.log.topic import Topic
 
 __all__ = [
-    "Durability", "Finding", "Grant", "Log", "LogReader", "open_read_only", "read_table", "read_topics", "verify",
+    "Durability",
+    "Finding",
+    "Grant",
+    "Log",
+    "LogReader",
+    "open_read_only",
+    "read_table",
+    "read_topics",
+    "verify",
 ]
 
 RECENT_BYTES_MAX = 32 << 20
@@ -134,7 +142,11 @@ class Log(LogReader):
     """The writer of a data directory: grants epochs, appends, syncs."""
 
     def __init__(
-        self, storage: Storage, topics: Mapping[str, Topic], durability: Durability, clock: Callable[[], int],
+        self,
+        storage: Storage,
+        topics: Mapping[str, Topic],
+        durability: Durability,
+        clock: Callable[[], int],
         recent_bytes_max: int,
     ) -> None:
         super().__init__(storage, topics, recent_bytes_max)
@@ -145,8 +157,14 @@ class Log(LogReader):
 
     @classmethod
     def open(
-        cls, storage: Storage, topics: Mapping[str, Topic], *, durability: Durability, cluster_id: str,
-        clock: Callable[[], int], recent_bytes_max: int = RECENT_BYTES_MAX,
+        cls,
+        storage: Storage,
+        topics: Mapping[str, Topic],
+        *,
+        durability: Durability,
+        cluster_id: str,
+        clock: Callable[[], int],
+        recent_bytes_max: int = RECENT_BYTES_MAX,
     ) -> Log:
         """Recover every partition that the manifest names, create the new ones, and go on.
 
@@ -189,8 +207,9 @@ class Log(LogReader):
         files = self._writable(topic, partition)
         rules = files.rules
         rules.check_owner(service)
-        entry = granted(rules.topic, partition, base=rules.end, epoch=rules.epoch + 1, incarnation=incarnation,
-                        time=self._clock())
+        entry = granted(
+            rules.topic, partition, base=rules.end, epoch=rules.epoch + 1, incarnation=incarnation, time=self._clock()
+        )
         with self._stopping():
             self._append(files, entry, crc32c(entry.message))
             files.sync()

@@ -101,7 +101,7 @@ def partitions_for(keys: pa.Array, partitions: int) -> np.ndarray:
         h ^= h >> np.uint32(13)
         h *= m
         h ^= h >> np.uint32(15)
-    return ((h & np.uint32(0x7FFFFFFF)) % np.uint32(partitions)).astype(np.int32)
+    return np.asarray((h & np.uint32(0x7FFFFFFF)) % np.uint32(partitions), dtype=np.int32)
 
 
 def _little_endian(data: np.ndarray, at: np.ndarray, count: int) -> np.ndarray:

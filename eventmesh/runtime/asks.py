@@ -60,7 +60,9 @@ class Asks:
     counters: Counters
     incarnation: str = ""
     batching: bool = False
-    _waiting: dict[tuple[Address, str, int], tuple[list[Row], list[tuple[Gathering, int]]]] = field(default_factory=dict)
+    _waiting: dict[tuple[Address, str, int], tuple[list[Row], list[tuple[Gathering, int]]]] = field(
+        default_factory=dict
+    )
     _open: dict[str, OpenAsk] = field(default_factory=dict)
     _due: list[tuple[int, str]] = field(default_factory=list)
     _count: int = 0
@@ -97,13 +99,19 @@ class Asks:
         return gathering.pending
 
     def flush(self) -> None:
-        """Send the queries that wait: where queries are batched, all of one step travel as one message per partition."""
+        """Send the queries that wait; where queries are batched, those of a step are one message per partition."""
         waiting, self._waiting = self._waiting, {}
         for (to, name, attempts), (rows, places) in waiting.items():
             self._send(to, name, [], rows, attempts, places)
 
     def _send(
-        self, to: Address, name: str, ids: list[str], rows: list[Row], attempts: int, places: list[tuple[Gathering, int]]
+        self,
+        to: Address,
+        name: str,
+        ids: list[str],
+        rows: list[Row],
+        attempts: int,
+        places: list[tuple[Gathering, int]],
     ) -> None:
         self._count += 1
         ask_id = f"{self.sender}:{self.incarnation}:{self._count}"

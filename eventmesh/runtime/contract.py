@@ -64,7 +64,9 @@ class RequestGrant:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append to the owned topic. Result: ``appended(partition, end)`` or ``append_failed(partition, error)``, in order."""
+    """Append to the owned topic. Result, in order: ``appended(partition, epoch, end)`` or
+    ``append_failed(partition, epoch, error)``.
+    """
 
     partition: int
     entry: LogBatch
@@ -72,7 +74,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Deliver a partition from ``offset`` on (replaces an earlier one). Result: ``deliver(topic, partition, entry)``."""
+    """Deliver a partition from ``offset`` on; replaces an earlier one. Result: ``deliver(topic, partition, entry)``."""
 
     topic: str
     partition: int

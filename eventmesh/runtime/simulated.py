@@ -311,8 +311,12 @@ class Simulation:
             if not broker.alive:
                 instance = host.instance
                 assert instance is not None
-                self.after(1_000, lambda: self._alive(host, instance, lambda: instance.grant_failed(
-                    effect.partition, PeerLost("the broker is away"))))
+                self.after(
+                    1_000,
+                    lambda: self._alive(
+                        host, instance, lambda: instance.grant_failed(effect.partition, PeerLost("the broker is away"))
+                    ),
+                )
                 return
             self.send(host, broker, lambda: self._grant(host, life, effect.partition))
         elif isinstance(effect, Append):
@@ -362,8 +366,12 @@ class Simulation:
             self.send(host, self.broker, lambda: self._append(host, life, effect), rows=effect.entry.header.rows)
             return
         error = PeerLost("the broker is away")
-        self.after(1_000, lambda: self._alive(host, instance, lambda: instance.append_failed(
-            effect.partition, effect.entry.header.epoch, error)))
+        self.after(
+            1_000,
+            lambda: self._alive(
+                host, instance, lambda: instance.append_failed(effect.partition, effect.entry.header.epoch, error)
+            ),
+        )
 
     def _append(self, host: Host, life: int, effect: Append) -> None:
         log, header = self.broker.log, effect.entry.header
@@ -376,8 +384,13 @@ class Simulation:
             self.crash_broker()
             return
         except AppendRefused as error:
-            self._answer(host, life, lambda instance, error=error: instance.append_failed(  # type: ignore[misc]
-                effect.partition, header.epoch, error))
+            self._answer(
+                host,
+                life,
+                lambda instance, error=error: instance.append_failed(  # type: ignore[misc]
+                    effect.partition, header.epoch, error
+                ),
+            )
             return
 
         def acknowledge() -> None:
@@ -432,8 +445,12 @@ class Simulation:
             host = self.hosts[(service, int(instance_number))]
             for entry in log.read(topic, partition, cursor, 1 << 30):
                 self.broker.cursors[(name, topic, partition)] = entry.header.end
-                self._answer(host, host.life, lambda instance, entry=entry: instance.deliver(topic, partition, entry),  # type: ignore[misc]
-                             rows=entry.header.rows)
+                self._answer(
+                    host,
+                    host.life,
+                    lambda instance, entry=entry: instance.deliver(topic, partition, entry),  # type: ignore[misc]
+                    rows=entry.header.rows,
+                )
 
     # --- asks and replies -------------------------------------------------------------------------
 
@@ -459,7 +476,7 @@ class Simulation:
             return
 
         def arrive() -> None:
-            machine = process.instance if isinstance(process, Host) else process.caller
+            machine: Any = process.instance if isinstance(process, Host) else process.caller
             machine.replied(reply)
             self._carry_out(process)
 
@@ -471,8 +488,13 @@ class Simulation:
         """Start a caller; it is done when ``client.caller.done``."""
         client = Client(name, life=1, alive=True)
         client.caller = Caller(
-            name, requests, messages=self.mesh.application.MESSAGES, owned=self.owned,
-            clock=self.clock, emit=client.effects.append, window=window,
+            name,
+            requests,
+            messages=self.mesh.application.MESSAGES,
+            owned=self.owned,
+            clock=self.clock,
+            emit=client.effects.append,
+            window=window,
         )
         self.clients[name] = client
         self._inside(client, client.caller.start)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from eventmesh.errors import DidNotHappen, EventmeshError, Fenced, NotOwner, RecordTooLarge, Throttled
 from eventmesh.log.batch import Header, LogBatch
@@ -36,7 +36,7 @@ from eventmesh.runtime.contract import (
 )
 from eventmesh.runtime.conversation import Conversation, Key, Pending
 from eventmesh.runtime.facts import FactBatch
-from eventmesh.service import ReadOnly, Service
+from eventmesh.service import Service, read_only
 from eventmesh.views import View
 
 Phase = Literal["stopped", "granting", "folding", "catching-up", "live", "dead"]
@@ -118,7 +118,16 @@ class Task:
         self.views: list[View] = list({id(view): view for view in service.views.values()}.values())
         self.phase: Phase = "stopped"
         self.asks = Asks(
-            self.name, messages, owned, limits, clock, emit, self._resolve, Pending, counters, incarnation,
+            self.name,
+            messages,
+            owned,
+            limits,
+            clock,
+            emit,
+            self._resolve,
+            Pending,
+            counters,
+            incarnation,
             service.batches_queries,
         )
         self.refused_inputs: dict[tuple[str, int], str] = {}
@@ -131,7 +140,7 @@ class Task:
     def _clear(self) -> None:
         """Forget everything that the log can tell again."""
         self.state = self.service.initial()
-        self.read_only_state = ReadOnly(self.state)
+        self.read_only_state = read_only(self.state)
         self.progress = Progress()
         self.epoch = -1
         self.end = 0
@@ -275,10 +284,8 @@ class Task:
             error = Throttled(f"{self.name} is {self.phase}; ask again")
             self.emit(SendReply(origin, ReplyMessage(message.id, range(len(message.rows)), (), True, error)))
             return
-        answer = self.service.queries[message.name]
-        rows = [answer(self.read_only_state, row) for row in message.rows]
         self.counters.queries_answered += 1
-        reply = SendReply(origin, ReplyMessage(message.id, range(len(rows)), rows))
+        reply = SendReply(origin, self._query_answer(message))
         if self.facts:
             self._release.answers.append(reply)
         elif self.in_flight:
@@ -286,9 +293,19 @@ class Task:
         else:
             self.emit(reply)
 
+    def _query_answer(self, message: AskMessage) -> ReplyMessage:
+        """A handler that breaks, by trying to change the state for instance, is the asker's definite no."""
+        try:
+            answer = self.service.queries[message.name]
+            rows = [answer(self.read_only_state, row) for row in message.rows]
+        except Exception as defect:
+            error = DidNotHappen(f"{self.name} cannot answer {message.name}: {type(defect).__name__}: {defect}")
+            return ReplyMessage(message.id, range(len(message.rows)), (), True, error)
+        return ReplyMessage(message.id, range(len(rows)), rows)
+
     def replied(self, reply: ReplyMessage) -> None:
         """An answer to something we asked."""
-        self.asks.replied(reply)
+        self._or_fold_again(lambda: self.asks.replied(reply))
         self.asks.flush()
         self.step()
 
@@ -301,7 +318,7 @@ class Task:
         """Time has passed."""
         if self._wake_at is not None and now >= self._wake_at:
             self.start()
-        self.asks.tick(now)
+        self._or_fold_again(lambda: self.asks.tick(now))
         self.step()
 
     def next_deadline(self) -> int | None:
@@ -314,7 +331,7 @@ class Task:
             return
         done = self.in_flight.popleft()
         assert done.end == end, f"{self.name}: acknowledged up to {end}, expected {done.end}"
-        self._tell(done.release)
+        self._or_fold_again(lambda: self._tell(done.release))
         self.step()
 
     def append_failed(self, epoch: int, error: EventmeshError) -> None:
@@ -351,6 +368,12 @@ class Task:
                 del self._unanswered[(origin, reply.ask)]
 
     # --- deciding -----------------------------------------------------------------------------
+
+    def _or_fold_again(self, go_on: Callable[[], None]) -> None:
+        try:
+            go_on()
+        except _FoldAgain:
+            self.refold()
 
     def step(self) -> None:
         """Decide on what is there and append it, as long as appends may fly."""
@@ -457,20 +480,29 @@ class Task:
 
     def _poison(self, defect: Exception, facts_before: int) -> None:
         """An input that makes a rule raise becomes a fact, and the partition goes on (rule 16)."""
-        reason = f"{type(defect).__name__}: {defect}"
-        if len(self.facts) == facts_before:
-            self._refuse(reason)
-            return
-        if self._position is None:
-            raise defect  # a command that decided half: the caller is told nothing, the process ends
-        self.refused_inputs[self._position] = reason
+        if len(self.facts) > facts_before:
+            self._discard(self._position, defect)
+        self._refuse(f"{type(defect).__name__}: {defect}")
+
+    def _discard(self, position: tuple[str, int] | None, defect: Exception) -> NoReturn:
+        """An input decided half: none of it may stay, and when it comes again it is refused."""
+        if position is None:
+            raise defect  # a command: the caller is told nothing, the process ends
+        self.refused_inputs[position] = f"{type(defect).__name__}: {defect}"
         raise _FoldAgain
 
     def _refuse(self, reason: str) -> None:
         self.counters.inputs_refused += 1
         position = "" if self._position is None else f"{self._position[0]}/{self._position[1]}"
-        self.facts.add(self._identity(), REFUSED, self._correlation, self._causation,
-                       {"position": position, "reason": reason}, self.end, self.clock())
+        self.facts.add(
+            self._identity(),
+            REFUSED,
+            self._correlation,
+            self._causation,
+            {"position": position, "reason": reason},
+            self.end,
+            self.clock(),
+        )
         self._reply_error(DidNotHappen(f"refused: {reason}"))
 
     def _identity(self) -> str:
@@ -551,6 +583,7 @@ class Task:
 
     def _advance(self, conversation: Conversation) -> None:
         assert conversation.coroutine is not None
+        before = len(self.facts)
         try:
             pending = conversation.coroutine.send(None)
         except StopIteration as end:
@@ -558,6 +591,8 @@ class Task:
         except EventmeshError as error:
             self._fail(conversation, error)
         except Exception as defect:
+            if len(self.facts) > before:
+                self._discard(conversation.position, defect)
             self._refuse_conversation(conversation, f"{type(defect).__name__}: {defect}")
         else:
             pending.waiter = conversation
@@ -640,7 +675,14 @@ class Task:
         batch = self.facts.to_batch(self.end) if self.facts else self.facts.progressed(self.name, self.end, now)
         header = Header(
             "facts" if self.facts else "progressed",
-            self.end, batch.num_rows, self.epoch, self.append_number, self.service.name, self.incarnation, now, progress,
+            self.end,
+            batch.num_rows,
+            self.epoch,
+            self.append_number,
+            self.service.name,
+            self.incarnation,
+            now,
+            progress,
         )
         entry = LogBatch.encode(header, batch)
         self.end = header.end
@@ -685,11 +727,9 @@ def columns_of(entry: LogBatch) -> Columns:
     columns = entry.__dict__.get("columns")
     if columns is None:
         columns = entry.__dict__["columns"] = Columns(entry.batch)
-    return columns  # type: ignore[no-any-return]
+    return columns
 
 
 def _rows(columns: Columns, names: tuple[str, ...]) -> Iterable[Row]:
     for values in columns.rows(*names):
         yield dict(zip(names, values, strict=True))
-
-

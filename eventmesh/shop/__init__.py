@@ -23,9 +23,7 @@ from eventmesh.shop.tables import Catalog, Customers
 from eventmesh.shop.wirings import WIRINGS
 from eventmesh.shop.workload import workload
 
-SERVICES = {
-    service.name: service for service in (Gateway, Orders, Inventory, Payments, Shipping, Customers, Catalog)
-}
+SERVICES = {service.name: service for service in (Gateway, Orders, Inventory, Payments, Shipping, Customers, Catalog)}
 OPTIONS = {
     "gateway": GatewayOptions,
     "orders": OrdersOptions,
@@ -37,4 +35,4 @@ OPTIONS = {
     "pricing": Options,  # the plug-in: it owns a topic from the start and runs when it is plugged in
 }
 
-__all__ = ["CHECKS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS"]
+__all__ = ["CHECKS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS", "workload"]

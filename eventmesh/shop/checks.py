@@ -194,8 +194,10 @@ def _nothing_stays(story: Stories, quantity: Integers, findings: Findings) -> No
         stays = (held > 0) & story.ended[of_order]
         findings.flag_where(
             stays,
-            lambda i: f"order {story.name(of_order[i])}: {STATES[story.state[of_order[i]]]}, "
-            f"{held[i]} stay reserved since {stock.say(example[i])}",
+            lambda i: (
+                f"order {story.name(of_order[i])}: {STATES[story.state[of_order[i]]]}, "
+                f"{held[i]} stay reserved since {stock.say(example[i])}"
+            ),
         )
 
 

@@ -95,5 +95,3 @@ def _story(file: Path, wiring: str, seed: int) -> Story:
         len(moments),
         sorted(answered),
     )
-
-

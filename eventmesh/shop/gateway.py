@@ -43,8 +43,14 @@ class Gateway(Service):
             return {"order_id": order_id, "outcome": outcome_of(kind), "reason": reason}
         if order_id not in state.taken:
             self._refuse_when_full(out)
-            out.fact("OrderRequested", order_id=order_id, customer_id=row["customer_id"], lines=row["lines"],
-                     ordered_at=row["ordered_at"], amount=sum(q * price for _, q, price in row["lines"]))
+            out.fact(
+                "OrderRequested",
+                order_id=order_id,
+                customer_id=row["customer_id"],
+                lines=row["lines"],
+                ordered_at=row["ordered_at"],
+                amount=sum(q * price for _, q, price in row["lines"]),
+            )
         out.watch(order_id)
         return {"order_id": order_id, "outcome": "accepted", "reason": None, "more": True}
 
@@ -63,8 +69,14 @@ class Gateway(Service):
     def _record(self, state: Requests, kind: str, row: Row, out: Outcome) -> Row:
         if f"{kind}:{row['order_id']}" not in state.recorded:
             lines = row.get("lines") or None
-            out.fact(kind, order_id=row["order_id"], customer_id=row.get("customer_id"), lines=lines,
-                     ordered_at=row.get("ordered_at"), amount=lines and sum(q * price for _, q, price in lines))
+            out.fact(
+                kind,
+                order_id=row["order_id"],
+                customer_id=row.get("customer_id"),
+                lines=lines,
+                ordered_at=row.get("ordered_at"),
+                amount=lines and sum(q * price for _, q, price in lines),
+            )
         return {"order_id": row["order_id"], "outcome": "recorded", "reason": None}
 
     def ended(self, state: Requests, row: Row, out: Outcome) -> None:

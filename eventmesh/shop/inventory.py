@@ -65,8 +65,16 @@ class Inventory(Service):
             for number, sku, quantity in self._own_lines(row["lines"]):
                 level = state.levels.get(sku, NOTHING)
                 covered = level.on_hand - level.reserved >= quantity
-                self._move(state, out, "StockReserved" if covered else "StockShort", order_id, number, sku, quantity,
-                           reserved=quantity if covered else 0)
+                self._move(
+                    state,
+                    out,
+                    "StockReserved" if covered else "StockShort",
+                    order_id,
+                    number,
+                    sku,
+                    quantity,
+                    reserved=quantity if covered else 0,
+                )
         return self._answer(state, order_id)
 
     def reserve_and_restock(self, state: Stock, row: Row, out: Outcome) -> Row:
@@ -77,7 +85,7 @@ class Inventory(Service):
         return answer
 
     def release(self, state: Stock, row: Row, out: Outcome) -> Row:
-        """Give back what an order holds. An order never seen is remembered: its late reservation is refused (rule 4)."""
+        """Give back what an order holds. One never seen is remembered: its late reservation is refused (rule 4)."""
         order_id = row["order_id"]
         held = state.orders.get(order_id)
         if held is not None:
@@ -93,16 +101,31 @@ class Inventory(Service):
         """What was reserved for the order leaves the house."""
         order_id = row["order_id"]
         for line in state.orders.get(order_id, ()):
-            self._move(state, out, "StockShipped", order_id, line.number, line.sku, line.quantity,
-                       on_hand=-line.quantity, reserved=-line.quantity)
+            self._move(
+                state,
+                out,
+                "StockShipped",
+                order_id,
+                line.number,
+                line.sku,
+                line.quantity,
+                on_hand=-line.quantity,
+                reserved=-line.quantity,
+            )
         return self._answer(state, order_id)
 
     def restock(self, state: Stock, row: Row, out: Outcome) -> Row:
         """Take in a delivery, once per command id."""
         if row["id"] not in state.deliveries:
             level = state.levels.get(row["sku"], NOTHING)
-            out.fact("StockRestocked", sku=row["sku"], quantity=row["quantity"], reason=row["id"],
-                     on_hand=level.on_hand + row["quantity"], reserved=level.reserved)
+            out.fact(
+                "StockRestocked",
+                sku=row["sku"],
+                quantity=row["quantity"],
+                reason=row["id"],
+                on_hand=level.on_hand + row["quantity"],
+                reserved=level.reserved,
+            )
         return {"order_id": None, "outcome": "restocked", "reason": None}
 
     def check_restock(self, state: Stock, row: Row, out: Outcome) -> Row:
@@ -117,8 +140,14 @@ class Inventory(Service):
         rule = self.place.options.restock
         level = state.levels.get(sku, NOTHING)
         if rule is not None and level.on_hand - level.reserved < rule.below:
-            out.fact("StockRestocked", sku=sku, quantity=rule.quantity, reason=reason,
-                     on_hand=level.on_hand + rule.quantity, reserved=level.reserved)
+            out.fact(
+                "StockRestocked",
+                sku=sku,
+                quantity=rule.quantity,
+                reason=reason,
+                on_hand=level.on_hand + rule.quantity,
+                reserved=level.reserved,
+            )
 
     def _own_lines(self, lines: list[tuple[str, int, int]]) -> Iterator[tuple[int, str, int]]:
         place = self.place
@@ -127,19 +156,39 @@ class Inventory(Service):
                 yield number, sku, quantity
 
     def _move(
-        self, state: Stock, out: Outcome, kind: str, order_id: str, number: int, sku: str, quantity: int,
-        *, on_hand: int = 0, reserved: int = 0,
+        self,
+        state: Stock,
+        out: Outcome,
+        kind: str,
+        order_id: str,
+        number: int,
+        sku: str,
+        quantity: int,
+        *,
+        on_hand: int = 0,
+        reserved: int = 0,
     ) -> None:
         level = state.levels.get(sku, NOTHING)
-        out.fact(kind, sku=sku, order_id=order_id, line_number=number, quantity=quantity,
-                 on_hand=level.on_hand + on_hand, reserved=level.reserved + reserved)
+        out.fact(
+            kind,
+            sku=sku,
+            order_id=order_id,
+            line_number=number,
+            quantity=quantity,
+            on_hand=level.on_hand + on_hand,
+            reserved=level.reserved + reserved,
+        )
 
     def _answer(self, state: Stock, order_id: str) -> Row:
         """What the fold says of an order: the same whether it was just decided or is asked for again."""
         lines = state.orders.get(order_id)
         if lines is None:
-            return {"order_id": order_id, "outcome": state.finished.status(order_id) or "unknown",
-                    "line_numbers": [], "short": []}
+            return {
+                "order_id": order_id,
+                "outcome": state.finished.status(order_id) or "unknown",
+                "line_numbers": [],
+                "short": [],
+            }
         return {
             "order_id": order_id,
             "outcome": "short" if any(line.short for line in lines) else "reserved",
@@ -151,7 +200,7 @@ class Inventory(Service):
 
     def evolve(self, state: Stock, fact: Row) -> None:
         """Levels come from the fact itself; stock is never negative, nor more reserved than there is."""
-        sku, order_id, kind = fact["sku"], fact["order_id"] if "order_id" in fact else None, fact["type"]
+        sku, order_id, kind = fact["sku"], fact.get("order_id"), fact["type"]
         level = Level(fact["on_hand"], fact["reserved"], fact["sequence"])
         assert 0 <= level.reserved <= level.on_hand, f"{kind} leaves {sku} at {level}"
         state.levels[sku] = level

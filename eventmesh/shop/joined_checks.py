@@ -141,7 +141,8 @@ def _views_before(evidence: Evidence, join: Join) -> pa.Table:
 def _older_than_asked(evidence: Evidence, join: Join, findings: Findings) -> None:
     """The owner knows what it had appended before the order was even asked for."""
     story = stories(evidence)
-    asked = "SELECT order_id, min(epoch_us(time)) AS moment FROM order_requests WHERE type = 'OrderRequested' GROUP BY 1"
+    asked = """SELECT order_id, min(epoch_us(time)) AS moment FROM order_requests
+        WHERE type = 'OrderRequested' GROUP BY 1"""
     if story.by_command:
         asked = "SELECT key AS order_id, min(sent_at) AS moment FROM callers WHERE command = 'PlaceOrder' GROUP BY 1"
     query = f"""

@@ -402,7 +402,7 @@ def _time_reader(mapping: OrderMapping, *, native: bool) -> Callable[[str], int 
     def read(text: str) -> int | str:
         try:
             # A time without a zone is given the mapping's in the next line.
-            moment = datetime.strptime(text, pattern) if pattern else datetime.fromisoformat(text)  # noqa: DTZ007
+            moment = datetime.strptime(text, pattern) if pattern else datetime.fromisoformat(text)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=local)
             return (moment - _EPOCH) // timedelta(microseconds=1)
         except (ValueError, OverflowError):

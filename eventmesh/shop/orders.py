@@ -183,7 +183,9 @@ def _short(lines: Sequence[Line], stock: Sequence[Joined]) -> list[str]:
     wanted: Counter[str] = Counter()
     for sku, quantity, _ in lines:
         wanted[sku] += quantity
-    available = {sku: (on_hand or 0) - (reserved or 0) for (sku, _, _), (_, on_hand, reserved) in zip(lines, stock, strict=True)}
+    available = {
+        sku: (on_hand or 0) - (reserved or 0) for (sku, _, _), (_, on_hand, reserved) in zip(lines, stock, strict=True)
+    }
     return sorted(sku for sku, quantity in wanted.items() if available[sku] < quantity)
 
 

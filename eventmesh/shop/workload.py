@@ -31,9 +31,7 @@ def workload(options: WorkloadOptions) -> Workload:
 
 def of_history(history: OrderHistory, *, rate: float | None = None, stock_fraction: float = 1.0) -> Workload:
     """The workload of an order history. Scarce: each SKU starts with ``stock_fraction`` of its demand, rounded up."""
-    demand = [
-        {**row, "quantity": math.ceil(row["quantity"] * stock_fraction)} for row in rows_of(history.demand())
-    ]
+    demand = [{**row, "quantity": math.ceil(row["quantity"] * stock_fraction)} for row in rows_of(history.demand())]
     seeding = [
         _at_once("RegisterCustomer", rows_of(history.customers())),
         _at_once("ListPrice", rows_of(history.prices())),

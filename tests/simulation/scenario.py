@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ class Scenario:
         return self.run(seed).audit()
 
     def judge(self, seed: int) -> set[str]:
-        """What speaks against the run: its checks that are not valid, or the error it ended with; nothing if it is right."""
+        """What speaks against the run: checks that are not valid, or the error it ended with."""
         return judged(lambda: self.run(seed))
 
 
@@ -191,7 +191,9 @@ def judged(run: Callable[[], SimulatedRun]) -> set[str]:
     audit = done.audit()
     found = {name for name, check in audit.checks.items() if check.verdict != "valid"}
     found |= set() if deliveries(done) else {"deliveries"}
-    return found | (set() if restocks(done) else {"restocks"})
+    found |= set() if restocks(done) else {"restocks"}
+    refused = any(facts(done, topic, "InputRefused") for topic in done.simulation.topics)
+    return found | ({"InputRefused"} if refused else set())
 
 
 def deliveries(run: SimulatedRun) -> bool:
@@ -226,7 +228,7 @@ def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def drawn(wiring: str, durability: str, seed: int) -> Scenario:
-    """A scenario drawn from the seed: how many die, how scarce the stock is, how slow the network, how patient the askers."""
+    """A scenario drawn from the seed: deaths, scarcity, network, patience."""
     dice = random.Random(f"scenario {seed}")
     machines = 0.5 if durability == "fsync" else 0.0
     return Scenario(
@@ -253,6 +255,3 @@ def assert_valid(scenario: Scenario, seed: int) -> None:
         pytest.fail(f"seed {seed} of {scenario}: {type(error).__name__}: {error}")
     if audit.verdict != "valid":
         pytest.fail(f"seed {seed} of {scenario}:\n{audit.describe()}")
-
-
-__all__ = ["IMPATIENT", "SLOW_NETWORK", "WIRINGS", "DiskFaults", "Scenario", "Shop", "assert_valid", "drawn", "replace"]

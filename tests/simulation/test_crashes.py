@@ -34,5 +34,7 @@ def test_the_deaths_really_happen() -> None:
     runs = [drawn("views", "fsync", seed).run(seed) for seed in range(6)]
     assert all(run.simulation.crashes >= 4 for run in runs)
     assert max(run.simulation.broker.life for run in runs) >= 3, "the log was opened again, more than once"
-    refolds = [host.instance.counters.refolds for run in runs for host in run.simulation.hosts.values() if host.instance]
+    refolds = [
+        host.instance.counters.refolds for run in runs for host in run.simulation.hosts.values() if host.instance
+    ]
     assert sum(refolds) > 0, "somebody folded again under a new epoch"

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -30,10 +33,17 @@ NOON = 43_200_000_000
 Lines = list[tuple[str, int, int]]
 
 
+@cache
+def described(wiring: str) -> dict[str, Any]:
+    """What the file of one of the shop's meshes says."""
+    text = (Path(__file__).parents[2] / "configs" / "meshes" / f"{wiring}.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(text)
+    return document
+
+
 def a_mesh(wiring: str, partitions: int, topics: Mapping[str, Mapping[str, Any]]) -> Mesh:
     """One of the shop's meshes with this many partitions in every topic, and these settings besides."""
-    with open(f"configs/meshes/{wiring}.yaml", encoding="utf-8") as file:
-        document = yaml.safe_load(file)
+    document = deepcopy(described(wiring))
     for topic in document["topics"].values():
         topic["partitions"] = partitions
     for name, settings in topics.items():
@@ -75,8 +85,9 @@ class Story:
         self.topics = self.mesh.topics()
         self.storage = MemoryStorage()
         self.now = NOON
-        self.log = Log.open(self.storage, self.topics, durability=Durability.memory, cluster_id="test",
-                            clock=lambda: self.now)
+        self.log = Log.open(
+            self.storage, self.topics, durability=Durability.memory, cluster_id="test", clock=lambda: self.now
+        )
         self.writers: dict[tuple[str, int], Writer] = {}
         self.progress: dict[tuple[str, int], Progress] = {}
         self.ordinals: dict[tuple[str, str], int] = {}
@@ -118,9 +129,17 @@ class Story:
         count = self.ordinals.get((topic, cause.cause), 0)
         self.ordinals[topic, cause.cause] = count + 1
         row = {
-            "id": f"{cause.cause}#{count}", "source": described.owner, "type": kind, "subject": key, "time": self.now,
-            "dataschema": f"{topic}/1", "correlationid": payload.get("order_id", cause.correlation),
-            "causationid": cause.id, "partitionkey": key, "sequence": writer.end + len(self.rows), **payload,
+            "id": f"{cause.cause}#{count}",
+            "source": described.owner,
+            "type": kind,
+            "subject": key,
+            "time": self.now,
+            "dataschema": f"{topic}/1",
+            "correlationid": payload.get("order_id", cause.correlation),
+            "causationid": cause.id,
+            "partitionkey": key,
+            "sequence": writer.end + len(self.rows),
+            **payload,
             **{name: value for name, value in spoiled.items() if name not in header_changes},
         }
         name = position_name(topic, number)
@@ -135,8 +154,17 @@ class Story:
         rows, self.rows = self.rows, []
         described, writer = self.topics[topic], self.writer(topic, number)
         progress = changes.get("progress", self._progress(topic, number, cause))
-        header = Header("facts", writer.end, len(rows), writer.epoch, writer.append, described.owner,
-                        writer.incarnation, self.now, progress)
+        header = Header(
+            "facts",
+            writer.end,
+            len(rows),
+            writer.epoch,
+            writer.append,
+            described.owner,
+            writer.incarnation,
+            self.now,
+            progress,
+        )
         self._append(topic, number, LogBatch.encode(header, encode_rows(described.schema, rows)))
 
     @contextmanager
@@ -161,7 +189,8 @@ class Story:
         service = self.mesh.services.get(self.topics[topic].owner)
         views = {
             position_name(read, number): self.log.end(read, number)
-            for topics in (service.views.values() if service else ()) for read in topics
+            for topics in (service.views.values() if service else ())
+            for read in topics
             for number in range(self.topics[read].partitions)
         }
         return {**progress.to_json(), **({"views": views} if views else {})}
@@ -169,8 +198,17 @@ class Story:
     def progressed(self, topic: str, progress: Mapping[str, Any]) -> None:
         """A record of a vector without a fact."""
         writer = self.writer(topic)
-        header = Header("progressed", writer.end, 1, writer.epoch, writer.append, self.topics[topic].owner,
-                        writer.incarnation, self.now, progress)
+        header = Header(
+            "progressed",
+            writer.end,
+            1,
+            writer.epoch,
+            writer.append,
+            self.topics[topic].owner,
+            writer.incarnation,
+            self.now,
+            progress,
+        )
         self._append(topic, 0, control_batch(self.topics[topic], 0, header))
 
     # --- the shop ---------------------------------------------------------------------------------
@@ -189,13 +227,15 @@ class Story:
     def restock(self, sku: str, quantity: int, name: str) -> None:
         self.move("StockRestocked", command(name), sku, quantity, on_hand=quantity, reason=name)
 
-    def move(self, kind: str, cause: Said, sku: str, quantity: int, *, on_hand: int = 0, reserved: int = 0,
-             **payload: Any) -> Said | None:
+    def move(
+        self, kind: str, cause: Said, sku: str, quantity: int, *, on_hand: int = 0, reserved: int = 0, **payload: Any
+    ) -> Said | None:
         """One fact about a SKU, with the level that follows."""
         level = self.levels.get(sku, (0, 0))
         after = (level[0] + on_hand, level[1] + reserved)
-        said = self.say("stock", kind, cause, sku=sku, quantity=quantity, on_hand=after[0], reserved=after[1],
-                        **payload)
+        said = self.say(
+            "stock", kind, cause, sku=sku, quantity=quantity, on_hand=after[0], reserved=after[1], **payload
+        )
         if said is not None and said.position is not None:
             self.levels[sku], self.versions["stock", sku] = after, said.position[1]
         return said
@@ -203,18 +243,49 @@ class Story:
     def request(self, order_id: str, lines: Lines, outcome: str | None = "confirmed") -> Said | None:
         """A caller places an order, and is told ``outcome``."""
         self.now += 1
-        self.calls.append({"request": len(self.calls), "command": "PlaceOrder", "key": order_id, "sent_at": self.now,
-                           "accepted_at": self.now + 5, "outcome": outcome})
+        self.calls.append(
+            {
+                "request": len(self.calls),
+                "command": "PlaceOrder",
+                "key": order_id,
+                "sent_at": self.now,
+                "accepted_at": self.now + 5,
+                "outcome": outcome,
+            }
+        )
         cause = command(f"load:PlaceOrder:{order_id}", order_id)
-        return self.say("order-requests", "OrderRequested", cause, order_id=order_id, customer_id="c1", lines=lines,
-                        amount=sum(quantity * price for _, quantity, price in lines))
+        return self.say(
+            "order-requests",
+            "OrderRequested",
+            cause,
+            order_id=order_id,
+            customer_id="c1",
+            lines=lines,
+            amount=sum(quantity * price for _, quantity, price in lines),
+        )
 
     def validate(self, order_id: str, lines: Lines, cause: Said) -> Said | None:
-        joined = [(self.prices[sku], self.versions["prices", sku],
-                   self.levels[sku][0] - self.levels[sku][1], self.versions["stock", sku]) for sku, _, _ in lines]
-        return self.say("orders", "OrderValidated", cause, order_id=order_id, customer_id="c1", lines=lines,
-                        amount=sum(quantity * price for _, quantity, price in lines), customer_country="Wales",
-                        customer_version=self.versions["customers", "c1"], joined_lines=joined)
+        joined = [
+            (
+                self.prices[sku],
+                self.versions["prices", sku],
+                self.levels[sku][0] - self.levels[sku][1],
+                self.versions["stock", sku],
+            )
+            for sku, _, _ in lines
+        ]
+        return self.say(
+            "orders",
+            "OrderValidated",
+            cause,
+            order_id=order_id,
+            customer_id="c1",
+            lines=lines,
+            amount=sum(quantity * price for _, quantity, price in lines),
+            customer_country="Wales",
+            customer_version=self.versions["customers", "c1"],
+            joined_lines=joined,
+        )
 
     def reserve(self, order_id: str, lines: Lines, cause: Said, short: Iterable[int] = ()) -> Said | None:
         said = None
@@ -229,8 +300,9 @@ class Story:
         with self.one_append(cause):
             for number, (sku, quantity, _) in enumerate(lines):
                 out = -quantity if kind == "StockShipped" else 0
-                self.move(kind, cause, sku, quantity, on_hand=out, reserved=-quantity, order_id=order_id,
-                          line_number=number)
+                self.move(
+                    kind, cause, sku, quantity, on_hand=out, reserved=-quantity, order_id=order_id, line_number=number
+                )
 
     def until_reserved(self, order_id: str, lines: Lines, outcome: str | None = "confirmed") -> Said:
         requested = self.request(order_id, lines, outcome) or command("lost")
@@ -270,8 +342,12 @@ class Story:
     def cancelled(self, order_id: str, lines: Lines) -> None:
         """A confirmed order that is cancelled before it is shipped."""
         self.until_confirmed(order_id, lines)
-        asked = self.say("order-requests", "CancellationRequested", command(f"load:CancelOrder:{order_id}", order_id),
-                         order_id=order_id) or command("lost")
+        asked = self.say(
+            "order-requests",
+            "CancellationRequested",
+            command(f"load:CancelOrder:{order_id}", order_id),
+            order_id=order_id,
+        ) or command("lost")
         cancelling = self.say("orders", "OrderCancelling", asked, order_id=order_id) or asked
         refused = self.say("shipments", "ShipmentRefused", cancelling, order_id=order_id) or cancelling
         cancelled = self.say("orders", "OrderCancelled", refused, order_id=order_id) or refused
@@ -319,9 +395,12 @@ class Story:
 class Forged(LogReader):
     """A log that says what no log would: the batches of one partition, replaced."""
 
-    def __init__(self, story: Story, topic: str, entries: list[LogBatch], *, start: int = 0) -> None:
+    def __init__(
+        self, story: Story, topic: str, entries: list[LogBatch], *, start: int = 0, end: int | None = None
+    ) -> None:
         super().__init__(story.storage, story.topics)
         self._forged, self._entries, self._start = (topic, 0), entries, start
+        self._end = entries[-1].header.end if end is None else end
 
     def batches(self, topic: str, partition: int) -> Any:
         return iter(self._entries) if (topic, partition) == self._forged else super().batches(topic, partition)
@@ -331,7 +410,7 @@ class Forged(LogReader):
 
     def watermark(self, topic: str, partition: int) -> int:
         if (topic, partition) == self._forged:
-            return self._entries[-1].header.end
+            return self._end
         return super().watermark(topic, partition)
 
 

@@ -20,17 +20,33 @@ NOON = 43_200_000_000
 
 
 def open_log(
-    storage: Storage, topic: Topic = ORDERS, *, level: str = "os", cluster: str = "test",
+    storage: Storage,
+    topic: Topic = ORDERS,
+    *,
+    level: str = "os",
+    cluster: str = "test",
     more: Mapping[str, Topic] | None = None,
 ) -> Log:
-    return Log.open(storage, {topic.name: topic, **(more or {})}, durability=Durability(level), cluster_id=cluster,
-                    clock=lambda: NOON)
+    return Log.open(
+        storage,
+        {topic.name: topic, **(more or {})},
+        durability=Durability(level),
+        cluster_id=cluster,
+        clock=lambda: NOON,
+    )
 
 
 def rows_at(base: int, names: list[str]) -> list[dict[str, object]]:
     return [
-        {"id": name, "source": "orders", "type": "OrderRequested", "time": NOON, "dataschema": "orders/1",
-         "sequence": base + number, "order_id": name}
+        {
+            "id": name,
+            "source": "orders",
+            "type": "OrderRequested",
+            "time": NOON,
+            "dataschema": "orders/1",
+            "sequence": base + number,
+            "order_id": name,
+        }
         for number, name in enumerate(names)
     ]
 
@@ -53,8 +69,9 @@ class Writer:
         self.end, self.append_number = self.grant.end, 0
 
     def batch(self, *names: str) -> LogBatch:
-        return facts(self.end, list(names), epoch=self.grant.epoch, append=self.append_number,
-                     incarnation=self.incarnation)
+        return facts(
+            self.end, list(names), epoch=self.grant.epoch, append=self.append_number, incarnation=self.incarnation
+        )
 
     def append(self, *names: str) -> LogBatch:
         entry = self.batch(*names)

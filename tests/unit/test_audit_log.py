@@ -64,6 +64,10 @@ def an_overlap(entries: list[LogBatch]) -> list[LogBatch]:
     return [*entries[:4], entries[3], *entries[4:]]
 
 
+def a_grant_below_the_end(entries: list[LogBatch]) -> list[LogBatch]:
+    return [*entries, with_header(entries[0], base=entries[-1].header.base, epoch=9)]
+
+
 def rows_elsewhere(entries: list[LogBatch]) -> list[LogBatch]:
     return [*entries[:-1], with_header(entries[-1], base=entries[-1].header.base + 1)]
 
@@ -108,6 +112,7 @@ def two_incarnations(entries: list[LogBatch]) -> list[LogBatch]:
     ("check", "forge"),
     [
         ("A1", an_overlap),
+        ("A1", a_grant_below_the_end),
         ("A1", rows_elsewhere),
         ("A2", a_hole),
         ("A4", a_fall_of_epochs),
@@ -126,6 +131,12 @@ def test_given_a_forged_log_then_its_check_says_so(day: Story, check: str, forge
     assert found.verdict == "invalid"
     assert found.violations >= 1
     assert "orders/0" in found.examples[0]
+
+
+def test_given_a_log_whose_last_batches_are_gone_then_it_is_not_dense(day: Story) -> None:
+    entries = entries_of(day, "orders")
+    shown = Forged(day, "orders", entries[:-2], end=entries[-1].header.end)
+    assert "to the end" in day.check("A2", shown).examples[0]
 
 
 def test_given_a_gap_with_its_record_then_the_log_is_dense_and_without_it_is_not() -> None:
@@ -277,8 +288,12 @@ def test_given_a_view_with_another_value_a_missing_or_an_extra_row_then_e8_says_
     dumps = day.views()
     (stock,) = [dump for dump in dumps if dump.view == "stock"]
     first, second = stock.rows
-    for rows in ([{**first, "on_hand": 1}, second], [first], [first, second, {**first, "key": "s9"}],
-                 [first, {**second, "version": 0}]):
+    for rows in (
+        [{**first, "on_hand": 1}, second],
+        [first],
+        [first, second, {**first, "key": "s9"}],
+        [first, {**second, "version": 0}],
+    ):
         day.spoiled = [*(dump for dump in dumps if dump is not stock), replace(stock, rows=rows)]
         found = day.check("E8")
         day.spoiled = None

@@ -116,6 +116,12 @@ def a_delivery_twice() -> Story:
     return story
 
 
+def never_sent() -> Story:
+    story = opened()
+    story.until_confirmed("o1", ONE)
+    return story
+
+
 def requested_twice() -> Story:
     story = opened()
     story.shipped("o1", ONE)
@@ -149,7 +155,8 @@ CANARIES: list[tuple[str, Callable[[], Story], int, str]] = [
     ("E3", without("StockShipped"), 1, "stay reserved"),
     ("E3", gave_back_too_much, 1, "2 more than was reserved"),
     ("E3", spoiled("StockReserved", quantity=-1), 6, "quantity -1"),
-    ("E4", without("ShipmentDispatched"), 1, "never dispatched"),
+    ("E4", without("ShipmentDispatched"), 1, "shipped, but never dispatched"),
+    ("E4", never_sent, 1, "confirmed, but never dispatched"),
     ("E4", with_more(("shipments", "ShipmentDispatched", {})), 1, "dispatched 2 times"),
     ("E4", with_more(("shipments", "ShipmentDispatched", {}), after="declined"), 1, "though rejected"),
     ("E5", spoiled("PaymentCaptured", source="orders"), 1, "the source is not payments"),
@@ -231,8 +238,17 @@ def test_given_a_line_of_the_same_sku_twice_and_two_restocks_of_one_cause_then_n
 def test_given_all_that_happened_in_the_same_microsecond_then_causes_still_precede() -> None:
     story = opened()
     at = story.now + 1_000_000
-    kinds = ("OrderRequested", "OrderValidated", "StockReserved", "OrderReserved", "PaymentCaptured", "OrderConfirmed",
-             "ShipmentDispatched", "StockShipped", "OrderShipped")
+    kinds = (
+        "OrderRequested",
+        "OrderValidated",
+        "StockReserved",
+        "OrderReserved",
+        "PaymentCaptured",
+        "OrderConfirmed",
+        "ShipmentDispatched",
+        "StockShipped",
+        "OrderShipped",
+    )
     story.tweak = {kind: {"time": at} for kind in kinds}
     story.shipped("o1", ONE)
     assert_valid(story)

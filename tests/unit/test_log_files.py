@@ -81,9 +81,7 @@ def test_given_a_closed_log_then_it_opens_with_everything_in_place(tmp_path: Pat
     log.close()
 
 
-def test_given_a_directory_in_use_then_the_process_that_holds_it_is_named(
-    storage: FileStorage, tmp_path: Path
-) -> None:
+def test_given_a_directory_in_use_then_the_process_that_holds_it_is_named(storage: FileStorage, tmp_path: Path) -> None:
     with pytest.raises(DataDirectoryError, match=f"in use by process {os.getpid()}"):
         FileStorage(tmp_path)
     storage.close()
@@ -195,9 +193,7 @@ def test_given_healthy_files_then_verify_counts_them(storage: FileStorage, tmp_p
     assert finding.bytes > sizes[0]
 
 
-def test_given_a_reader_beside_the_writer_then_it_follows_across_segments(
-    storage: FileStorage, tmp_path: Path
-) -> None:
+def test_given_a_reader_beside_the_writer_then_it_follows_across_segments(storage: FileStorage, tmp_path: Path) -> None:
     log = open_log(storage, SMALL)
     reader = open_read_only(tmp_path)
     assert reader.read("orders", 0, 0) == []
@@ -211,9 +207,7 @@ def test_given_a_reader_beside_the_writer_then_it_follows_across_segments(
     reader.close()
 
 
-def test_given_the_files_then_all_rows_come_as_one_table_with_their_place(
-    storage: FileStorage, tmp_path: Path
-) -> None:
+def test_given_the_files_then_all_rows_come_as_one_table_with_their_place(storage: FileStorage, tmp_path: Path) -> None:
     writer = Writer(open_log(storage))
     writer.append("a", "b")
     assert read_topics(tmp_path) == {"orders": ORDERS}

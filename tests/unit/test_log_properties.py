@@ -253,9 +253,7 @@ def _mutant(monkeypatch: pytest.MonkeyPatch, name: str) -> type[LogUnderFailures
     return LogUnderFailuresSynced
 
 
-@pytest.mark.parametrize(
-    "name", ["no fencing", "failed syncs are believed", "syncs lie"]
-)
+@pytest.mark.parametrize("name", ["no fencing", "failed syncs are believed", "syncs lie"])
 def test_given_a_mutant_then_the_search_finds_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     machine = _mutant(monkeypatch, name)
     found = settings(QUICK, max_examples=1_000, phases=[Phase.generate], report_multiple_bugs=False)

@@ -20,8 +20,8 @@ MAPPING_FILE = ROOT / "configs" / "mappings" / "online-retail.yaml"
 REAL_FILE = ROOT.parent / "shared" / "data" / "online_retail.parquet"
 NAMES = ["InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"]
 TYPES = [pa.string(), pa.string(), pa.int64(), pa.timestamp("ns"), pa.float64(), pa.float64(), pa.string()]
-NOON = datetime(2011, 7, 1, 12)  # noqa: DTZ001 (naive, as such files are)
-LATER = datetime(2011, 7, 1, 13)  # noqa: DTZ001
+NOON = datetime(2011, 7, 1, 12)
+LATER = datetime(2011, 7, 1, 13)
 
 Row = tuple[Any, ...]
 

@@ -25,7 +25,16 @@ def test_given_an_open_input_then_what_is_done_beyond_it_does_not_pass_it() -> N
     assert progress.next == {"orders/0": 3}
     assert progress.ahead == {"orders/0": [(4, 6), (8, 9)]}
     assert [progress.is_done("orders/0", offset) for offset in range(10)] == [
-        True, True, True, False, True, True, False, False, True, False,
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
     ]
     progress.done("orders/0", 3, 4)
     assert progress.next == {"orders/0": 6}

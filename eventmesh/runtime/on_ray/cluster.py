@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
@@ -26,10 +27,10 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray  # noqa: E402
+import ray
 
-from eventmesh.runtime.on_ray.broker import Broker  # noqa: E402
-from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember  # noqa: E402
+from eventmesh.runtime.on_ray.broker import Broker
+from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember
 
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
@@ -49,7 +50,7 @@ def embedded_ray() -> Iterator[None]:
             num_cpus=PROCESSES,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             configure_logging=False,
             object_store_memory=OBJECT_STORE_BYTES,
             namespace="eventmesh",
@@ -146,7 +147,9 @@ class MeshOnRay:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _start(self) -> None:
@@ -160,7 +163,12 @@ class MeshOnRay:
     # --- running --------------------------------------------------------------------------------
 
     def call(
-        self, name: str, requests: Requests, *, window: int = 1_000_000, progress: Callable[[Mapping[str, Any]], None] | None = None,
+        self,
+        name: str,
+        requests: Requests,
+        *,
+        window: int = 1_000_000,
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
         timeout_s: float = 600.0,
     ) -> Any:
         """Run one source of load to its end; returns its history table."""
@@ -177,8 +185,13 @@ class MeshOnRay:
         return _get(caller.table.remote())
 
     def measure(
-        self, name: str, requests: Requests, *, window: int = 1_000_000,
-        progress: Callable[[Mapping[str, Any]], None] | None = None, timeout_s: float = 600.0,
+        self,
+        name: str,
+        requests: Requests,
+        *,
+        window: int = 1_000_000,
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
+        timeout_s: float = 600.0,
     ) -> Measured:
         """Run a load to its end and drain; what it did, and what every role used for it."""
         self.mark()
@@ -215,7 +228,9 @@ class MeshOnRay:
         statuses: list[dict[str, Any]] = _get([service.status.remote() for service in self.services.values()])
         for status in statuses:
             if status["failure"] or status["exited"]:
-                raise EventmeshError(f"{status['service']}/{status['instance']}: {status['failure'] or status['exited']}")
+                raise EventmeshError(
+                    f"{status['service']}/{status['instance']}: {status['failure'] or status['exited']}"
+                )
         return statuses
 
     def history(self, callers: Any) -> History:
@@ -279,7 +294,7 @@ def _get(what: Any) -> Any:
     try:
         return ray.get(what, timeout=CALL_TIMEOUT_S)
     except ray.exceptions.RayTaskError as error:
-        cause = error.as_instanceof_cause()
+        cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]
         if isinstance(error.cause, EventmeshError):
             raise error.cause from None
         raise cause from None

@@ -40,7 +40,9 @@ def unpack(frame: pa.Buffer) -> tuple[dict[str, Any], list[pa.Buffer]]:
     """The header and the bodies, which share the frame's memory."""
     length = int.from_bytes(memoryview(frame)[:_PREFIX], "little")
     if length > frame.size:
-        raise errors.InputError(f"a frame of {frame.size} bytes names a header of {length}: not a frame of this protocol")
+        raise errors.InputError(
+            f"a frame of {frame.size} bytes names a header of {length}: not a frame of this protocol"
+        )
     header: dict[str, Any] = json.loads(bytes(memoryview(frame)[_PREFIX : _PREFIX + length]))
     at = _PREFIX + length + _pad(_PREFIX + length)
     bodies = []

@@ -118,12 +118,27 @@ class ServiceMember(Member):
     """A service instance with its listener and its two streams to the broker."""
 
     def __init__(
-        self, mesh: Mesh, service: str, number: int, incarnation: str, *, rtt_ms: float, seed: int, limits: Limits | None
+        self,
+        mesh: Mesh,
+        service: str,
+        number: int,
+        incarnation: str,
+        *,
+        rtt_ms: float,
+        seed: int,
+        limits: Limits | None,
     ) -> None:
         super().__init__(mesh, f"{service}/{number}", rtt_ms)
         self.incarnation = incarnation
         self.instance = Instance(
-            mesh, service, number, incarnation=incarnation, clock=now, emit=self.reactor.effects.append, limits=limits, seed=seed
+            mesh,
+            service,
+            number,
+            incarnation=incarnation,
+            clock=now,
+            emit=self.reactor.effects.append,
+            limits=limits,
+            seed=seed,
         )
         self.schemas = {name: topic.schema for name, topic in self.instance.topics.items()}
         self.exited: str | None = None
@@ -244,8 +259,16 @@ class ServiceMember(Member):
         elif isinstance(effect, Append):
             self._append(effect)
         elif isinstance(effect, RequestGrant):
-            self._write({"kind": "grant", "topic": self.instance.topic.name, "partition": effect.partition,
-                         "service": self.instance.service_name, "incarnation": self.incarnation, "sent_at": now()})
+            self._write(
+                {
+                    "kind": "grant",
+                    "topic": self.instance.topic.name,
+                    "partition": effect.partition,
+                    "service": self.instance.service_name,
+                    "incarnation": self.incarnation,
+                    "sent_at": now(),
+                }
+            )
         elif isinstance(effect, (Subscribe, Unsubscribe)):
             self._subscribe(effect)
         elif isinstance(effect, Exit):
@@ -261,8 +284,16 @@ class ServiceMember(Member):
     def _append(self, effect: Append) -> None:
         header = effect.entry.header
         fields = {name: getattr(header, name) for name in header.__slots__}
-        self._write({"kind": "append", "topic": self.instance.topic.name, "partition": effect.partition,
-                     "header": fields, "sent_at": now()}, effect.entry.message)
+        self._write(
+            {
+                "kind": "append",
+                "topic": self.instance.topic.name,
+                "partition": effect.partition,
+                "header": fields,
+                "sent_at": now(),
+            },
+            effect.entry.message,
+        )
 
     def _write(self, header: Mapping[str, Any], *bodies: pa.Buffer) -> None:
         assert self._writing is not None
@@ -282,7 +313,11 @@ class ServiceMember(Member):
     def status(self) -> dict[str, Any]:
         """See :meth:`Instance.status`."""
         status: dict[str, Any] = dict(self.reactor.call(self.instance.status))
-        return {**status, "exited": self.exited, "failure": repr(self.reactor.failure) if self.reactor.failure else None}
+        return {
+            **status,
+            "exited": self.exited,
+            "failure": repr(self.reactor.failure) if self.reactor.failure else None,
+        }
 
     def views(self) -> list[ViewDump]:
         """Every view as it stands."""
@@ -336,8 +371,13 @@ class CallerMember(Member):
             self.reactor.stop()
             self.reactor = Reactor(self.name, int(self.rtt_ms * 500), self.carry_out, self.after_step)
         self.caller = Caller(
-            name, requests, messages=self.messages, owned=self.owned, clock=now,
-            emit=self.reactor.effects.append, window=window,
+            name,
+            requests,
+            messages=self.messages,
+            owned=self.owned,
+            clock=now,
+            emit=self.reactor.effects.append,
+            window=window,
         )
         self.reactor.start(self.caller)
         self.reactor.post(self.caller.start)

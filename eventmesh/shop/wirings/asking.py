@@ -17,7 +17,9 @@ async def validate_by_asking(orders: Orders, row: Row, talk: Talk, *, attempts: 
         "stock": [sku for sku, _, _ in row["lines"]],
     }
     joins = orders.place.options.joins
-    asked = {name: talk.ask(REMOTE[name].query, REMOTE[name].questions(keys[name]), attempts=attempts) for name in joins}
+    asked = {
+        name: talk.ask(REMOTE[name].query, REMOTE[name].questions(keys[name]), attempts=attempts) for name in joins
+    }
     known: dict[str, Any] = {name: REMOTE[name].read(await answer) for name, answer in asked.items()}
     customer = known["customers"][0] if known.get("customers") else ((-1, None) if "customers" in joins else None)
     return validation(row, customer, known.get("prices"), known.get("stock"))

@@ -109,7 +109,9 @@ async def capture(orders: Orders, order_id: str, order: Order, talk: Talk) -> No
         return
     if answer["outcome"] != "captured":
         await command_inventory(orders, "ReleaseStock", order_id, order, talk)
-    kind, payload = payment_answered(order_id, "PaymentCaptured" if answer["outcome"] == "captured" else "PaymentDeclined")
+    kind, payload = payment_answered(
+        order_id, "PaymentCaptured" if answer["outcome"] == "captured" else "PaymentDeclined"
+    )
     await follow(talk, kind, payload)
     if order.status == "confirmed":
         talk.reply(**outcome(talk, order_id))
