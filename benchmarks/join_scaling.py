@@ -141,7 +141,7 @@ class JoinScaling:
                 if self._cut(measured[-1][1]).saturated:
                     break
             history = running.history(pa.concat_tables([each.callers for _, each in measured]))
-        audited = audit_folder(mesh, scratch, history if history.drained else _undrained(history))
+        audited, _ = audit_folder(mesh, scratch, history if history.drained else _undrained(history))
         shutil.rmtree(scratch)
         for offered, each in measured:
             record.write_table(folder / "records" / f"{_slug(setting, offered, number)}.arrow", each.callers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +18,8 @@ import yaml
 from eventmesh import mesh as meshes
 from eventmesh.errors import InputError
 from eventmesh.history import History
-from eventmesh.lab import record
-from eventmesh.lab.audit import audit
+from eventmesh.lab import measure, record
+from eventmesh.lab.audit import Evidence, audit
 from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.verdict import Audit
 from eventmesh.log.store import open_read_only
@@ -108,8 +109,8 @@ def run(
             history = running.history(measured.callers)
     history.write(folder)
     report("audit", 0, 0)
-    audited = audit_folder(mesh, folder, history)
-    finished = finish(begun, mesh, measured, audited, folder)
+    audited, totals = audit_folder(mesh, folder, history)
+    finished = finish(begun, measured, audited, totals)
     record.write(folder, finished, callers={"load": measured.callers})
     return finished
 
@@ -118,42 +119,28 @@ def _imported(workload: Workload) -> record.Imported | None:
     return None if workload.summary is None else record.Imported(**workload.summary)
 
 
-def audit_folder(mesh: Mesh, folder: Path, history: History) -> Audit:
-    """Audit the log under ``folder``."""
+def audit_folder(mesh: Mesh, folder: Path, history: History) -> tuple[Audit, dict[str, int]]:
+    """Audit the log under ``folder``; the application's own totals come with the verdict."""
     reader = open_read_only(folder / "log")
     try:
         audited = audit(mesh, reader, history)
+        totals = getattr(mesh.application, "totals", None)
+        counted = totals(Evidence(mesh, reader, history)) if totals is not None else {}
     finally:
         reader.close()
     (folder / "audit.json").write_text(json.dumps(audited.to_json(), indent=2))
-    return audited
+    return audited, counted
 
 
-def finish(begun: record.Run, mesh: Mesh, measured: Measured, audited: Audit, folder: Path) -> record.Run:
+def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mapping[str, int]) -> record.Run:
     """The record of a complete run."""
-    outcomes = count_outcomes(measured.callers)
-    extra = getattr(mesh.application, "outcomes", None)
-    if extra is not None:
-        reader = open_read_only(folder / "log")
-        try:
-            outcomes |= extra(mesh, reader)
-        finally:
-            reader.close()
     requests = measured.callers.num_rows
     figures = [
-        record.Figure(
-            name="seconds from the first request to the last outcome",
-            unit="s",
-            value=measured.seconds,
-            low=None,
-            high=None,
-        ),
-        record.Figure(name="requests per second", unit="1/s", value=requests / measured.seconds, low=None, high=None),
-        *(
-            record.Figure(name=f"CPU of {role}", unit="s", value=value, low=None, high=None)
-            for role, value in sorted(measured.cpu_s.items())
-        ),
+        measure.figure("time from the first request to the last outcome", [measured.seconds], "s"),
+        measure.figure("requests with their outcome", [requests / measured.seconds], "1/s"),
+        *(measure.figure(f"CPU of {role}", [value], "s") for role, value in sorted(measured.cpu_s.items())),
     ]
+    outcomes = {**count_outcomes(measured.callers), **totals}
     return begun.model_copy(
         update={"status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "figures": figures}
     )

@@ -101,11 +101,12 @@ def partitions_for(keys: pa.Array, partitions: int) -> np.ndarray:
         h ^= h >> np.uint32(13)
         h *= m
         h ^= h >> np.uint32(15)
-    return np.asarray((h & np.uint32(0x7FFFFFFF)) % np.uint32(partitions), dtype=np.int32)
+    positive = h & np.uint32(0x7FFFFFFF)
+    return np.asarray(np.remainder(positive, partitions), dtype=np.int32)
 
 
 def _little_endian(data: np.ndarray, at: np.ndarray, count: int) -> np.ndarray:
-    value = data[at].astype(np.uint32)
+    value: np.ndarray = data[at].astype(np.uint32)
     for i in range(1, count):
         value |= data[at + i].astype(np.uint32) << np.uint32(8 * i)
     return value

@@ -3,7 +3,7 @@
 The framework takes an application's parts from its package by these names.
 """
 
-from eventmesh.shop.checks import CHECKS
+from eventmesh.shop.checks import CHECKS, totals
 from eventmesh.shop.facts import MESSAGES, SCHEMAS
 from eventmesh.shop.gateway import Gateway
 from eventmesh.shop.inventory import Inventory
@@ -35,4 +35,4 @@ OPTIONS = {
     "pricing": Options,  # the plug-in: it owns a topic from the start and runs when it is plugged in
 }
 
-__all__ = ["CHECKS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS", "workload"]
+__all__ = ["CHECKS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS", "totals", "workload"]

@@ -318,6 +318,14 @@ def outcomes(evidence: Evidence) -> pa.Table:
     return pa.table({"order_id": story.ids.take(pa.array(known)), "state": state, "amount": amount}).sort_by("order_id")
 
 
+def totals(evidence: Evidence) -> dict[str, int]:
+    """For ``run.json``: how many orders ended in each state, and the value of the confirmed ones in minor units."""
+    table = outcomes(evidence)
+    counted = table.group_by("state").aggregate([("order_id", "count")])
+    by_state = dict(zip(counted["state"].to_pylist(), counted["order_id_count"].to_pylist(), strict=True))
+    return {**by_state, "confirmed_value_minor_units": pc.sum(table["amount"]).as_py() or 0}
+
+
 def same_outcomes(first: pa.Table, second: pa.Table) -> CheckResult:
     """E9: two runs of the same orders, uncontended and without faults, end alike; tables as :func:`outcomes` gives."""
     findings = Findings("E9", "the wirings give the same terminal state and amount per order")

@@ -279,6 +279,11 @@ class MeshOnRay:
         roles.bytes_appended = sum(status["counters"]["bytes_appended"] for status in self.statuses())
         return roles
 
+    def pids(self) -> list[int]:
+        """The processes of this mesh."""
+        found: list[int] = _get([actor.pid.remote() for actor in [self.broker, *self.services.values()]])
+        return found
+
     # --- the end --------------------------------------------------------------------------------
 
     def stop(self) -> None:
