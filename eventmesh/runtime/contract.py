@@ -126,7 +126,7 @@ class Limits:
     asks_queued_rows_max: int = 20_000
     inputs_queued_rows_max: int = 50_000
     inputs_without_fact_max: int = 10_000
-    attempt_timeout: int = 2_000_000
+    attempt_timeout: int = 5_000_000
     backoff: int = 50_000
     backoff_max: int = 2_000_000
     refold_delay: int = 100_000

@@ -17,7 +17,7 @@ from eventmesh.shop.order_mapping import OrderMapping
 
 COMMANDS = {"order": "PlaceOrder", "cancel": "CancelOrder", "return": "RequestReturn"}
 #: Open orders at a time when an input is replayed as fast as possible.
-WINDOW = 4_000
+WINDOW = 400
 
 
 def workload(options: WorkloadOptions) -> Workload:

@@ -191,8 +191,13 @@ def fresh_ids_by_services(patch: Patch) -> None:
     patch.setattr(Asks, "_emit", renamed)
 
 
-@mutant("3", "what was read before an await is trusted after it", replace(DEATHS, wiring="hybrid", cancel_permille=600).judge,
-        seed=0, caught_by="InputRefused")  # fmt: skip
+@mutant(
+    "3",
+    "what was read before an await is trusted after it",
+    replace(DEATHS, wiring="hybrid", cancel_permille=600).judge,
+    seed=0,
+    caught_by="InputRefused",
+)
 def trusts_what_was_read_before(patch: Patch) -> None:
     async def validate(orders: Orders, row: Any, talk: Any) -> None:
         if talk.state.status(row["order_id"]) is None:
@@ -215,8 +220,13 @@ def timeout_means_refused(patch: Patch) -> None:
     patch.setattr(request, "follow", hasty)
 
 
-@mutant("4", "a void of what was never seen is forgotten", replace(REQUEST, limits=IMPATIENT, build=Upheaval).judge,
-        seed=27, caught_by="E2")  # fmt: skip
+@mutant(
+    "4",
+    "a void of what was never seen is forgotten",
+    replace(REQUEST, limits=IMPATIENT, build=Upheaval).judge,
+    seed=27,
+    caught_by="E2",
+)
 def unseen_void_forgotten(patch: Patch) -> None:
     def void(payments: Payments, state: Any, row: Any, out: Any) -> Any:
         if row["order_id"] in state.known:
@@ -267,8 +277,13 @@ def grants_without_epoch(patch: Patch) -> None:
 # --- 7 to 9. the data directory, offsets, the watermark ---------------------------------------------
 
 
-@mutant("7", "a topic that the manifest names is created anew when its files are gone", log_scenarios.files_lost,
-        seed=0, caught_by="OffsetOutOfRange")  # fmt: skip
+@mutant(
+    "7",
+    "a topic that the manifest names is created anew when its files are gone",
+    log_scenarios.files_lost,
+    seed=0,
+    caught_by="OffsetOutOfRange",
+)
 def lost_topic_created_anew(patch: Patch) -> None:
     recover = PartitionFiles.recover
 
@@ -281,8 +296,13 @@ def lost_topic_created_anew(patch: Patch) -> None:
     patch.setattr(PartitionFiles, "recover", careless)
 
 
-@mutant("8", "after the machine died offsets go on at the end that was found", log_scenarios.one_record_per_offset,
-        seed=8, caught_by="inconsistent-offsets")  # fmt: skip
+@mutant(
+    "8",
+    "after the machine died offsets go on at the end that was found",
+    log_scenarios.one_record_per_offset,
+    seed=8,
+    caught_by="inconsistent-offsets",
+)
 def offsets_used_twice(patch: Patch) -> None:
     patch.setattr(PartitionFiles, "_record_gap", lambda files, clock: None)
 
@@ -312,8 +332,13 @@ def shown_before_sync(patch: Patch) -> None:
     patch.setattr(Simulation, "_acknowledge_after_sync", acknowledge)
 
 
-@mutant("9", "a failed sync is tried again", replace(MACHINE_DEATHS, disk=DiskFaults(failed_syncs=6)).judge,
-        seed=5, caught_by="CorruptSegment")  # fmt: skip
+@mutant(
+    "9",
+    "a failed sync is tried again",
+    replace(MACHINE_DEATHS, disk=DiskFaults(failed_syncs=6)).judge,
+    seed=5,
+    caught_by="CorruptSegment",
+)
 def failed_sync_retried(patch: Patch) -> None:
     sync = SimulatedStorage.sync
 
@@ -327,7 +352,7 @@ def failed_sync_retried(patch: Patch) -> None:
     patch.setattr(SimulatedStorage, "sync", stubborn)
 
 
-# --- 12 to 16: order ids, views, partitions, columns, poison ---------------------------------------------------------------------------------------
+# --- 12 to 16: order ids, views, partitions, columns, poison ---------------------------------------
 
 
 @mutant(

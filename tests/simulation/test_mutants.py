@@ -1,4 +1,4 @@
-"""Given the code with one rule switched off, when its seed is run, then it is caught; with the rule, the seed is right."""
+"""Given the code with one rule switched off, when its seed is run, then it is caught; with the rule it is right."""
 
 from __future__ import annotations
 

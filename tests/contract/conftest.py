@@ -1,0 +1,90 @@
+"""The runtimes that the contract is held against; each story runs on every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pytest
+
+from eventmesh import mesh as meshes
+from eventmesh.history import History
+from eventmesh.lab.audit import Audit, audit
+from eventmesh.lab.simulated_run import run_simulated
+from eventmesh.log.store import LogReader
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.caller import Workload
+from eventmesh.runtime.contract import Limits
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that was drained: what its callers saw, and what it wrote."""
+
+    mesh: Mesh
+    history: History
+    reader: LogReader
+
+    def audit(self) -> Audit:
+        """The audit of all checks."""
+        return audit(self.mesh, self.reader, self.history)
+
+    def facts(self, topic: str, *kinds: str) -> list[dict[str, Any]]:
+        """The facts of these kinds (all, if none is named), partition by partition."""
+        tables = [self.reader.table(topic, number) for number in range(self.mesh.topics()[topic].partitions)]
+        rows = pa.concat_tables(tables).to_pylist()
+        return [row for row in rows if row["kind"] == "facts" and (not kinds or row["type"] in kinds)]
+
+    def callers(self, command: str) -> list[dict[str, Any]]:
+        """What became of the requests of one kind, in the order they were meant to be sent."""
+        return [row for row in self.history.callers.to_pylist() if row["command"] == command]
+
+
+class Runtime(Protocol):
+    """Brings a mesh to life: seeds it, lets callers ask, drains it."""
+
+    def __call__(self, mesh: Mesh, workload: Workload, *, limits: Limits | None = None) -> Finished:
+        """The finished run."""
+        ...
+
+
+def simulated(mesh: Mesh, workload: Workload, *, limits: Limits | None = None) -> Finished:
+    """On the virtual clock."""
+    done = run_simulated(mesh, workload, seed=1, limits=limits)
+    return Finished(mesh, done.history, done.reader)
+
+
+RUNTIMES: dict[str, Runtime] = {"simulated": simulated}
+DescribeMesh = Callable[..., Mesh]
+
+
+@pytest.fixture(params=sorted(RUNTIMES))
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """Every runtime in turn."""
+    return RUNTIMES[request.param]
+
+
+def described(path: Path, wiring: str | None, options: dict[str, dict[str, Any]]) -> Mesh:
+    """The mesh in a file, wired differently or with other options of some services."""
+    document = meshes.load(path).resolved()
+    document["wiring"] = wiring or document["wiring"]
+    for service, own in options.items():
+        document["services"][service] |= own
+    return meshes.parse(document)
+
+
+@pytest.fixture
+def shop() -> DescribeMesh:
+    """``shop(wiring, service={option: value})``: a mesh of the shop."""
+    return lambda wiring, **options: described(ROOT / "configs" / "meshes" / f"{wiring}.yaml", None, options)
+
+
+@pytest.fixture
+def library() -> DescribeMesh:
+    """``library(wiring)``: the tiny second application."""
+    return lambda wiring="events", **options: described(ROOT / "tests" / "tiny" / "mesh.yaml", wiring, options)

@@ -1,0 +1,116 @@
+"""Given a mesh without faults, then its outcomes are those of the business, whatever the wiring."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from eventmesh.lab.audit import Evidence
+from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
+from eventmesh.shop.checks import outcomes, same_outcomes
+from eventmesh.shop.generated_orders import generate
+from eventmesh.shop.workload import of_history
+from tests.contract.conftest import DescribeMesh, Finished, Runtime
+from tests.tiny import workload as library_workload
+
+WIRINGS = ("views", "hybrid", "request")
+
+
+def orders(count: int = 40, rate: float = 300.0, **traits: int) -> Workload:
+    return of_history(generate(count, seed=3, products=20, customers=10, guest_permille=200, **traits), rate=rate)
+
+
+def of(finished: Finished) -> object:
+    return outcomes(Evidence(finished.mesh, finished.reader, finished.history))
+
+
+def test_every_wiring_gives_the_same_outcomes(runtime: Runtime, shop: DescribeMesh) -> None:
+    runs = [runtime(shop(wiring, payments={"decline_permille": 200}), orders()) for wiring in WIRINGS]
+    assert [run.audit().describe() for run in runs] == ["audit: valid"] * 3
+    for one, other in itertools.pairwise(runs):
+        compared = same_outcomes(of(one), of(other))
+        assert compared.verdict == "valid", compared.examples
+        assert compared.examined == 40
+    assert {row["outcome"] for row in runs[0].callers("PlaceOrder")} == {"confirmed", "rejected"}
+
+
+def test_another_outcome_would_be_seen(runtime: Runtime, shop: DescribeMesh) -> None:
+    plain, declined = (runtime(shop("views", payments={"decline_permille": d}), orders(10)) for d in (0, 1000))
+    assert same_outcomes(of(plain), of(declined)).violations == 10
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_accepted_means_written_down_before(runtime: Runtime, shop: DescribeMesh, wiring: str) -> None:
+    run = runtime(shop(wiring), orders())
+    topic, kind = ("orders", "OrderConfirmed") if wiring == "request" else ("order-requests", "OrderRequested")
+    written = {fact["order_id"]: int(fact["time"].timestamp() * 1e6) for fact in run.facts(topic, kind)}
+    told = {row["key"]: row["accepted_at"] for row in run.callers("PlaceOrder")}
+    assert told
+    assert all(written[order] < at for order, at in told.items())
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_the_same_order_twice_is_one_order_with_one_answer(runtime: Runtime, shop: DescribeMesh, wiring: str) -> None:
+    once = orders(12)
+    load = once.load
+    again = Requests(  # the same again at the same moment, and once more when all has long been settled
+        [*load.commands] * 3, [*load.keys] * 3, [*load.rows] * 3,
+        np.concatenate([load.at, load.at, load.at + 1_000_000]),
+    )  # fmt: skip
+    by_time = np.argsort(again.at, kind="stable")
+    tripled = Requests(
+        *([column[i] for i in by_time] for column in (again.commands, again.keys, again.rows)), again.at[by_time]
+    )
+    run = runtime(shop(wiring), Workload(once.seeding, tripled))
+    answers: dict[str, set[str]] = {}
+    for row in run.callers("PlaceOrder"):
+        answers.setdefault(row["key"], set()).add(row["outcome"])
+    assert answers == {key: {"confirmed"} for key in load.keys}
+    assert len(run.facts("orders", "OrderValidated")) == len(run.facts("payments", "PaymentCaptured")) == 12
+    assert run.audit().verdict == "valid"
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_an_order_can_be_cancelled_in_every_state(runtime: Runtime, shop: DescribeMesh, wiring: str) -> None:
+    placed = orders(60, rate=100.0)
+    count = len(placed.load)
+    # Cancelled from 2 ms before it is placed to 28 ms after, when it has long been shipped.
+    cancelled = placed.load.at + np.arange(count) * 500 - 2_000
+    at = np.concatenate([placed.load.at, np.maximum(0, cancelled)])
+    by_time = np.argsort(at, kind="stable")
+    commands = [*placed.load.commands, *["CancelOrder"] * count]
+    keys = [*placed.load.keys] * 2
+    rows = [*placed.load.rows, *({"order_id": key} for key in placed.load.keys)]
+    load = Requests(*([column[i] for i in by_time] for column in (commands, keys, rows)), at[by_time])
+    run = runtime(shop(wiring), Workload(placed.seeding, load))
+    assert run.audit().describe() == "audit: valid"
+    before = states_when_cancelled(run)
+    assert {None, "OrderValidated", "OrderConfirmed", "OrderShipped"} <= before, before
+    assert {row["outcome"] for row in run.callers("PlaceOrder")} == {"confirmed", "cancelled"}
+
+
+def states_when_cancelled(run: Finished) -> set[str | None]:
+    """The last fact of each order before it was (or was being) cancelled; its last at all where it never was."""
+    last: dict[str, str | None] = {}
+    found: set[str | None] = set()
+    for fact in run.facts("orders"):
+        if fact["type"] in ("OrderCancelled", "OrderCancelling"):
+            found.add(last.get(fact["order_id"]))
+        last[fact["order_id"]] = fact["type"]
+    return found | {kind for kind in last.values() if kind == "OrderShipped"}
+
+
+@pytest.mark.parametrize("wiring", ["events", "asking"])
+def test_another_trade_runs_by_the_same_rules(runtime: Runtime, library: DescribeMesh, wiring: str) -> None:
+    run = runtime(library(wiring), library_workload(WorkloadOptions(seed=1, orders=60, rate=2_000.0)))
+    assert run.audit().describe() == "audit: valid"
+    assert {name[0] for name in run.audit().checks} == {"A", "D", "E"}, (
+        "the framework's checks alone, without the shop's"
+    )
+    lent, refused = (len(run.facts("copies", kind)) for kind in ("CopyLent", "CopyRefused"))
+    told = [row["outcome"] for row in run.callers("Borrow")]
+    assert lent + refused == 60
+    assert (told.count("granted"), told.count("declined")) == (lent, refused)
+    assert lent == sum(fact["copies"] for fact in run.facts("copies", "CopiesBought"))

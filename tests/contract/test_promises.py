@@ -1,0 +1,151 @@
+"""Given a mesh that runs, then what docs/promises.md says of single messages holds: P3, P6, P7, P8, and rule 16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eventmesh.errors import DidNotHappen, Fenced, MayHaveHappened, NotOwner, OffsetMismatch
+from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.storage import MemoryStorage
+from eventmesh.log.store import Durability, Log
+from eventmesh.messages import encode_rows
+from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
+from eventmesh.runtime.contract import Limits
+from eventmesh.shop.generated_orders import generate
+from eventmesh.shop.workload import of_history
+from tests.contract.conftest import DescribeMesh, Runtime
+from tests.tiny import workload as library_workload
+from tests.tiny.lending import SCHEMAS
+from tests.tiny.workload import asking
+
+
+def after(seeding: list[Requests], *stages: tuple[str, str, list[dict[str, Any]]]) -> Workload:
+    """The stages one after the other, half a second apart."""
+    commands, keys, rows, at = [], [], [], []
+    for number, (command, key, questions) in enumerate(stages):
+        commands += [command] * len(questions)
+        keys += [question[key] for question in questions]
+        rows += questions
+        at += [number * 500_000] * len(questions)
+    return Workload(seeding, Requests(commands, keys, rows, np.array(at, np.int64)))
+
+
+def test_a_query_cannot_change_anything(runtime: Runtime, library: DescribeMesh) -> None:
+    bought = [asking("Buy", "book", [{"book": "Faust", "copies": 3}])]
+    faust = [{"book": "Faust"}]
+    run = runtime(library(), after(bought, ("HelpYourself", "book", faust), ("CopiesOf", "book", faust)))
+    (refused,) = run.callers("HelpYourself")
+    assert refused["outcome"] == "refused"
+    assert "TypeError" in refused["reason"]
+    assert [row["outcome"] for row in run.callers("CopiesOf")] == ["3"], "the state is as it was"
+    assert [fact["type"] for fact in run.facts("copies")] == ["CopiesBought"]
+
+
+LOANS = [{"loan_id": f"loan-{n}", "book": f"book-{n % 4}", "days": 7} for n in range(24)]
+BOOKS = [{"book": f"book-{n}", "copies": 9} for n in range(4)]
+
+
+def test_a_poisoned_fact_is_refused_on_record_and_the_partition_goes_on(
+    runtime: Runtime, library: DescribeMesh
+) -> None:
+    # Three of these books were never lent; the shelf's rule breaks on each, in the middle of a batch.
+    returned = [{"loan_id": f"loan-{n}", "book": f"book-{n % 4}"} for n in (1, 2, 30, 3, 31, 4, 32)]
+    stages = (("Borrow", "loan_id", LOANS), ("GiveBack", "loan_id", returned), ("Borrow", "loan_id", [LATER]))
+    run = runtime(library("events"), after([asking("Buy", "book", BOOKS)], *stages))
+    refused = run.facts("copies", "InputRefused")
+    assert {fact["reason"] for fact in refused} == {
+        f"ValueError: book-{n} came back and was never lent" for n in (30 % 4, 31 % 4, 32 % 4)
+    }
+    strange = [f for f in run.facts("loans", "LoanReturned") if f["loan_id"] in ("loan-30", "loan-31", "loan-32")]
+    assert {fact["position"] for fact in refused} == {f"loans/{f['partition']}/{f['offset']}" for f in strange}
+    assert {fact["loan_id"] for fact in run.facts("copies", "CopyReturned")} == {f"loan-{n}" for n in (1, 2, 3, 4)}
+    assert {row["outcome"] for row in run.callers("Borrow")} == {"granted"}, "before and after"
+    assert run.audit().describe() == "audit: valid"
+
+
+LATER = {"loan_id": "later", "book": "book-1", "days": 1}
+
+
+def test_a_poisoned_command_is_its_callers_definite_no(runtime: Runtime, library: DescribeMesh) -> None:
+    lend = [{**loan, "days": 0 if n in (5, 11) else 7} for n, loan in enumerate(LOANS)]
+    run = runtime(library("asking"), after([asking("Buy", "book", BOOKS)], ("Lend", "book", lend)))
+    told = [row["outcome"] for row in run.callers("Lend")]
+    assert [n for n, outcome in enumerate(told) if outcome == "refused"] == [5, 11]
+    assert told.count("granted") == 22
+    assert len(run.facts("copies", "InputRefused")) == 2
+
+
+def test_a_full_queue_says_so_and_nothing_is_lost(runtime: Runtime, library: DescribeMesh) -> None:
+    loans = library_workload(WorkloadOptions(orders=3_300))
+    run = runtime(library("events"), loans, limits=Limits(asks_queued_rows_max=600, appends_in_flight_max=1))
+    throttled = [row["throttled"] for row in run.callers("Borrow")]
+    assert sum(throttled) > 0, "the queue was never full: nothing was tested"
+    assert len(run.facts("loans", "LoanRequested")) == len(run.facts("copies", "CopyLent", "CopyRefused")) == 3_300
+    assert all(row["outcome"] in ("granted", "declined") for row in run.callers("Borrow"))
+    assert run.audit().verdict == "valid"
+
+
+def test_a_gateway_with_too_many_open_orders_says_so(runtime: Runtime, shop: DescribeMesh) -> None:
+    orders = of_history(generate(60, seed=5, products=10, customers=5))
+    run = runtime(shop("views", gateway={"open_orders_max": 3}), orders)
+    assert sum(row["throttled"] for row in run.callers("PlaceOrder")) > 0
+    assert {row["outcome"] for row in run.callers("PlaceOrder")} == {"confirmed"}
+    assert run.audit().verdict == "valid"
+
+
+# --- the log that every runtime writes to -------------------------------------------------------------
+
+
+@pytest.fixture
+def log(library: DescribeMesh) -> Log:
+    """The library's log, opened for writing."""
+    topics = library().topics()
+    return Log.open(MemoryStorage(), topics, durability=Durability.memory, cluster_id="one", clock=lambda: 1)
+
+
+def loan(base: int, *, epoch: int, append: int = 0, writer: str = "desk", incarnation: str = "desk.1") -> LogBatch:
+    row = {
+        "id": f"{incarnation}#{append}", "source": writer, "type": "LoanRequested", "time": 1, "sequence": base,
+        "dataschema": "loans/1", "loan_id": "loan-1", "book": "Faust", "days": 7,
+    }  # fmt: skip
+    header = Header("facts", base, 1, epoch, append, writer, incarnation, 1)
+    return LogBatch.encode(header, encode_rows(SCHEMAS["loans"], [row]))
+
+
+def test_only_the_owner_writes_a_topic(log: Log) -> None:
+    with pytest.raises(NotOwner):
+        log.grant("loans", 0, "shelf", "shelf.1")
+    grant = log.grant("loans", 0, "desk", "desk.1")
+    with pytest.raises(NotOwner):
+        log.append("loans", 0, loan(grant.end, epoch=grant.epoch, writer="shelf"))
+    assert log.end("loans", 0) == grant.end
+
+
+def test_an_older_incarnation_of_the_owner_is_fenced(log: Log) -> None:
+    first = log.grant("loans", 0, "desk", "desk.1")
+    second = log.grant("loans", 0, "desk", "desk.2")
+    with pytest.raises(Fenced):
+        log.append("loans", 0, loan(second.end, epoch=first.epoch))
+    log.append("loans", 0, loan(second.end, epoch=second.epoch, incarnation="desk.2"))
+    assert log.end("loans", 0) == second.end + 1
+
+
+def test_an_append_names_the_end_it_expects_and_its_repeat_is_acknowledged_again(log: Log) -> None:
+    grant = log.grant("loans", 0, "desk", "desk.1")
+    once = loan(grant.end, epoch=grant.epoch)
+    assert log.append("loans", 0, once) == log.append("loans", 0, once) == grant.end + 1
+    with pytest.raises(OffsetMismatch) as refused:
+        log.append("loans", 0, loan(grant.end, epoch=grant.epoch, append=1))
+    assert (refused.value.expected, refused.value.end) == (grant.end, grant.end + 1)
+
+
+def test_every_refusal_is_definite_and_nothing_unknown_is() -> None:
+    assert all(error.definite for error in subclasses(DidNotHappen))
+    assert not any(error.definite for error in subclasses(MayHaveHappened))
+
+
+def subclasses(base: Any) -> set[Any]:
+    return {base}.union(*(subclasses(below) for below in base.__subclasses__()))

@@ -1,0 +1,40 @@
+"""How the library's two services hear of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eventmesh.service import Row, Talk, Trigger
+from tests.tiny.lending import Desk, Shelf
+
+
+async def borrow(desk: Desk, row: Row, talk: Talk) -> Row:
+    """Write the loan down, ask the shelf until it answers, write its answer down."""
+    loan_id = row["loan_id"]
+    if loan_id not in talk.state.loans:
+        await talk.record("LoanRequested", loan_id=loan_id, book=row["book"], days=row["days"])
+    if talk.state.loans[loan_id] == "requested":
+        question = {"loan_id": loan_id, "book": row["book"], "days": row["days"]}
+        answer: dict[str, Any] = await talk.command("Lend", question, attempts=1_000)
+        await talk.record("LoanGranted" if answer["outcome"] == "granted" else "LoanDeclined", loan_id=loan_id)
+    return {"loan_id": loan_id, "outcome": talk.state.loans[loan_id], "reason": None}
+
+
+WIRINGS: dict[str, Mapping[str, Trigger]] = {
+    "events": {
+        "desk": Trigger(
+            {
+                "Borrow": Desk.borrow,
+                "GiveBack": Desk.give_back,
+                "CopyLent": Desk.settled,
+                "CopyRefused": Desk.settled,
+            }
+        ),
+        "shelf": Trigger({"Buy": Shelf.buy, "LoanRequested": Shelf.lend, "LoanReturned": Shelf.take_back}),
+    },
+    "asking": {
+        "desk": Trigger({"Borrow": borrow}),
+        "shelf": Trigger({"Buy": Shelf.buy, "Lend": Shelf.lend}),
+    },
+}

@@ -1,0 +1,26 @@
+"""What readers ask of the library: books are bought, then borrowed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
+from eventmesh.service import Row
+
+BOOKS = [f"book-{number}" for number in range(7)]
+
+
+def asking(command: str, key: str, rows: list[Row], gap: int = 0) -> Requests:
+    """The same command for every row, ``gap`` microseconds apart."""
+    return Requests([command] * len(rows), [row[key] for row in rows], rows, np.arange(len(rows), dtype=np.int64) * gap)
+
+
+def workload(options: WorkloadOptions) -> Workload:
+    """``orders`` loans over seven books, of each of which there are too few by half."""
+    loans = [
+        {"loan_id": f"loan-{options.seed}-{number}", "book": BOOKS[(number * number) % 7], "days": 14}
+        for number in range(options.orders)
+    ]
+    stock = [{"book": book, "copies": sum(loan["book"] == book for loan in loans) // 2} for book in BOOKS]
+    gap = 0 if options.rate is None else int(1e6 / options.rate)
+    return Workload([asking("Buy", "book", stock)], asking("Borrow", "loan_id", loans, gap))
