@@ -65,7 +65,7 @@ def test_given_a_mesh_has_ended_then_none_of_its_processes_is_left(tmp_path: Pat
     with MeshOnRay(meshes.load(MESHES / "request.yaml"), tmp_path / "log") as running:
         pids = running.pids()
         assert all(psutil.pid_exists(pid) for pid in pids)
-    gone, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 

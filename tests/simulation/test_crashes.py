@@ -6,9 +6,9 @@ import pytest
 
 from tests.simulation.scenario import WIRINGS, assert_valid, drawn
 
-#: 3 wirings × 2 levels × 5 chunks × 11 seeds: 330 histories, each with its own orders, deaths, network and disk.
+#: 3 wirings × 2 levels × 5 chunks × 10 seeds: 300 histories, each with its own orders, deaths, network and disk.
 CHUNKS = 5
-SEEDS_PER_CHUNK = 11
+SEEDS_PER_CHUNK = 10
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -105,7 +105,8 @@ class Shelf(Service):
     """Lends what is there, a copy per loan id."""
 
     name = "shelf"
-    reads = fold = ("loan_id", "book", "copies", "days", "reason")
+    reads = ("loan_id", "book", "days")
+    fold = ("loan_id", "book", "copies", "reason")
 
     def initial(self) -> Copies:
         """Empty."""
