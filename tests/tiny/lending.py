@@ -43,10 +43,24 @@ OPTIONS: dict[str, type[BaseModel]] = {"desk": Options, "shelf": Options}
 
 
 @dataclass
-class Book:
-    """What the desk has written down: each loan, and what became of it."""
+class Loan:
+    """Who waits for which book, and what became of it."""
 
-    loans: dict[str, str] = field(default_factory=dict)
+    book: str
+    days: int
+    status: str = "requested"
+
+
+@dataclass
+class Book:
+    """What the desk has written down."""
+
+    loans: dict[str, Loan] = field(default_factory=dict)
+
+    def status(self, loan_id: str) -> str | None:
+        """What became of a loan, None if it was never asked for."""
+        loan = self.loans.get(loan_id)
+        return None if loan is None else loan.status
 
 
 class Desk(Service):
@@ -61,16 +75,18 @@ class Desk(Service):
 
     def evolve(self, state: Book, fact: Row) -> None:
         """The last fact of a loan is its status."""
-        state.loans[fact["loan_id"]] = fact["type"].removeprefix("Loan").lower()
+        if fact["type"] in ("LoanRequested", "LoanReturned"):
+            state.loans[fact["loan_id"]] = Loan(fact["book"], fact.get("days") or 0)
+        state.loans[fact["loan_id"]].status = fact["type"].removeprefix("Loan").lower()
 
     def unfinished(self, state: Book) -> list[str]:
         """Loans not granted or declined yet."""
-        return [loan for loan, status in state.loans.items() if status == "requested"]
+        return [loan_id for loan_id, loan in state.loans.items() if loan.status == "requested"]
 
     def borrow(self, state: Book, row: Row, out: Outcome) -> Row:
         """Write a loan down; whether there is a copy, the shelf will say."""
         loan_id = row["loan_id"]
-        status = state.loans.get(loan_id)
+        status = state.status(loan_id)
         if status in ("granted", "declined"):
             return {"loan_id": loan_id, "outcome": status, "reason": None}
         if status is None:
@@ -81,13 +97,13 @@ class Desk(Service):
     def settled(self, state: Book, row: Row, out: Outcome) -> None:
         """The shelf has lent a copy, or has none."""
         loan_id, granted = row["loan_id"], row["type"] == "CopyLent"
-        if state.loans.get(loan_id) == "requested":
+        if state.status(loan_id) == "requested":
             out.fact("LoanGranted" if granted else "LoanDeclined", loan_id=loan_id, book=row["book"])
-        out.tell(loan_id, loan_id=loan_id, outcome=state.loans.get(loan_id), reason=None)
+        out.tell(loan_id, loan_id=loan_id, outcome=state.status(loan_id), reason=None)
 
     def give_back(self, state: Book, row: Row, out: Outcome) -> Row:
         """Write down that a book came back; whose it is, the shelf knows."""
-        if state.loans.get(row["loan_id"]) != "returned":
+        if state.status(row["loan_id"]) != "returned":
             out.fact("LoanReturned", loan_id=row["loan_id"], book=row["book"])
         return {"loan_id": row["loan_id"], "outcome": "recorded", "reason": None}
 
