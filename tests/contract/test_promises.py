@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.messages import encode_rows
 from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
 from eventmesh.runtime.contract import Limits
+from eventmesh.service import read_only
 from eventmesh.shop.generated_orders import generate
+from eventmesh.shop.memory import Finished
 from eventmesh.shop.workload import of_history
 from tests.contract.conftest import DescribeMesh, Runtime
 from tests.tiny import workload as library_workload
@@ -149,3 +152,31 @@ def test_every_refusal_is_definite_and_nothing_unknown_is() -> None:
 
 def subclasses(base: Any) -> set[Any]:
     return {base}.union(*(subclasses(below) for below in base.__subclasses__()))
+
+
+@dataclass
+class Account:
+    """A state with methods of its own, which is how a handler might change it without noticing."""
+
+    balance: list[int]
+    names: Finished
+
+    def spend(self) -> None:
+        self.balance.append(-1)
+
+    def reset(self) -> None:
+        self.balance = []
+
+    def total(self) -> int:
+        return sum(self.balance)
+
+
+def test_methods_of_a_read_only_state_cannot_change_it_either() -> None:
+    account = Account([1, 2], Finished(10))
+    account.names.remember("anna", "known", 1)
+    seen = read_only(account)
+    assert (seen.total(), seen.names.status("anna")) == (3, "known")
+    for change in (seen.spend, seen.reset, lambda: seen.names.remember("bert", "known", 2), lambda: seen.names.clear()):
+        with pytest.raises((AttributeError, TypeError)):
+            change()
+    assert (account.balance, list(account.names)) == ([1, 2], ["anna"])
