@@ -187,7 +187,8 @@ class JoinScaling:
                 "points": points,
                 "status": "complete" if complete * self.settings.repetitions == expected else "aborted",
                 "verdict": record.worst(point.audit.verdict for point in points),
-                "figures": [_little(each) for each in repetitions],
+                # The law is of a steady state: a saturated mesh has none.
+                "figures": [_little(each) for each in repetitions if not each.saturated],
             }
         )
         record.write(folder, run)
