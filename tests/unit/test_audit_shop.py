@@ -271,7 +271,7 @@ def test_given_orders_that_came_as_commands_then_callers_are_who_asked() -> None
     story.skip = {"OrderRequested"}
     story.shipped("o1", ONE)
     found = story.audit()
-    # The helper's facts name the lost request as their cause, as a command of that id.
+    # The story's facts name the lost request as their cause, as a command of that id.
     assert found.checks["E1"].verdict == "valid", found.describe()
     story.calls.clear()
     assert "nobody asked" in story.check("E1").examples[0]
