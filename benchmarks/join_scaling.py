@@ -18,7 +18,6 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from eventmesh import mesh as meshes
-from eventmesh.history import History
 from eventmesh.lab import measure, record, report
 from eventmesh.lab.progress_bar import Report
 from eventmesh.lab.run import audit_folder
@@ -132,16 +131,14 @@ class JoinScaling:
         scratch = folder / "work"
         measured: list[tuple[float, Measured]] = []
         with MeshOnRay(mesh, scratch / "log", rtt_ms=setting.rtt_ms, seed=seed) as running:
-            for index, stage in enumerate(_seeding(steps)):
-                running.call(f"seeding-{index}", stage)
-            running.drain()
+            running.seed_with(_seeding(steps))
             for step, (offered, orders) in enumerate(zip(self.settings.offered_per_s, steps, strict=True)):
                 requests = of_history(orders, rate=offered).load
                 measured.append((offered, running.measure(f"load-{step}", requests)))
                 if self._cut(measured[-1][1]).saturated:
                     break
             history = running.history(pa.concat_tables([each.callers for _, each in measured]))
-        audited, _ = audit_folder(mesh, scratch, history if history.drained else _undrained(history))
+        audited, _ = audit_folder(mesh, scratch, history)
         shutil.rmtree(scratch)
         for offered, each in measured:
             record.write_table(folder / "records" / f"{_slug(setting, offered, number)}.arrow", each.callers)
@@ -211,10 +208,6 @@ def _seeding(steps: list[OrderHistory]) -> list[Requests]:
     together = OrderHistory(pa.concat_tables([step.requests for step in steps]), steps[0].refused)
     workload: Workload = of_history(together)
     return list(workload.seeding)
-
-
-def _undrained(history: History) -> History:
-    return History(history.callers, history.views, False)
 
 
 def _slug(setting: Setting, offered: float, number: int) -> str:

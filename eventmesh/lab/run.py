@@ -64,10 +64,7 @@ def empty_folder(folder: Path) -> Path:
 
 def load_mesh(running: MeshOnRay, workload: Workload, report: Report, *, timeout_s: float = 3_600.0) -> Measured:
     """Seed, load, drain."""
-    for number, stage in enumerate(workload.seeding):
-        name = f"seeding {stage.commands[0]}"
-        running.call(f"seeding-{number}", stage, progress=_reporter(report, name))
-    running.drain()
+    running.seed_with(workload.seeding, lambda command, state: _reporter(report, f"seeding {command}")(state))
     return running.measure(
         "load", workload.load, window=workload.window, progress=_reporter(report, "orders"), timeout_s=timeout_s
     )

@@ -27,9 +27,7 @@ def test_given_the_same_orders_then_ray_and_the_simulation_end_alike(wiring: str
     mesh = meshes.load(MESHES / f"{wiring}.yaml")
     workload = of_history(generate(120, seed=5, products=40, customers=20, guest_permille=100))
     with MeshOnRay(mesh, tmp_path / "log", seed=5) as running:
-        for number, stage in enumerate(workload.seeding):
-            running.call(f"seeding-{number}", stage)
-        running.drain()
+        running.seed_with(workload.seeding)
         measured = running.measure("load", workload.load)
         history: History = running.history(measured.callers)
         fetched = _fetch(running.directory["broker", 0], "orders/0/0")
@@ -49,9 +47,7 @@ def test_given_an_emulated_round_trip_then_no_order_is_faster_than_its_hops(tmp_
     mesh = meshes.load(MESHES / "views.yaml")
     workload = of_history(generate(5, seed=1, lines_per_order=1), rate=5.0)
     with MeshOnRay(mesh, tmp_path / "log", rtt_ms=20.0) as running:
-        for number, stage in enumerate(workload.seeding):
-            running.call(f"seeding-{number}", stage)
-        running.drain()
+        running.seed_with(workload.seeding)
         callers = running.measure("load", workload.load).callers
     accepted = callers["accepted_at"].to_numpy() - callers["sent_at"].to_numpy()
     completed = callers["completed_at"].to_numpy() - callers["sent_at"].to_numpy()

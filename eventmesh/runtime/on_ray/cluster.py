@@ -6,9 +6,10 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -183,6 +184,15 @@ class MeshOnRay:
 
         self._wait(done, f"{name} to have every outcome", timeout_s)
         return _get(caller.table.remote())
+
+    def seed_with(
+        self, stages: Sequence[Requests], progress: Callable[[str, Mapping[str, Any]], None] | None = None
+    ) -> None:
+        """Run the seeding, stage by stage and each to its end, and drain; ``progress`` is told the stage's command."""
+        for number, stage in enumerate(stages):
+            told = partial(progress, stage.commands[0]) if progress is not None else None
+            self.call(f"seeding-{number}", stage, progress=told)
+        self.drain()
 
     def measure(
         self,
