@@ -130,19 +130,30 @@ def bench_run(
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all orders.")] = 0,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="How the input's columns become orders (configs/mappings/...).")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="List the points, measure nothing.")] = False,
     json_output: Json = False,
 ) -> None:
     """Run a benchmark and write report.html, summary.md and run.json.
 
-    Example:  eventmesh bench run join-scaling --quick
+    Examples:
+
+      eventmesh bench run join-scaling --quick
+
+      eventmesh bench run replay --input orders.parquet --mapping configs/mappings/online-retail.yaml
     """
     from benchmarks import catalog
     from eventmesh.lab import run as runs
     from eventmesh.lab.progress_bar import progress_bar
 
     with _progress_console() as console, progress_bar(console) as report:
-        benchmark = catalog.load(ROOT / "configs" / "benchmarks", name, quick=quick)
+        given = {"input": input_file, "mapping": mapping}
+        benchmark = catalog.load(ROOT / "configs" / "benchmarks", name, quick=quick, given=given)
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)

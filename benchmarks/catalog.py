@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.join_scaling import JoinScaling, Settings
+from benchmarks.benchmark import Benchmark
+from benchmarks.join_scaling import JoinScaling
+from benchmarks.order_flow import OrderFlow
+from benchmarks.replay import Replay
+from benchmarks.simulation import SimulatedSeeds
 from eventmesh import configuration
 from eventmesh.configuration import suggestion
-from eventmesh.errors import NotFound
+from eventmesh.errors import ConfigurationError, InputError, NotFound
+
+#: By the ``name`` in the benchmark's file.
+KINDS: dict[str, type[Benchmark]] = {
+    "join-scaling": JoinScaling,
+    "order-flow": OrderFlow,
+    "replay": Replay,
+    "simulation": SimulatedSeeds,
+}
 
 
 def questions(folder: Path) -> dict[str, str]:
@@ -16,14 +29,45 @@ def questions(folder: Path) -> dict[str, str]:
     return {path.stem: str(configuration.read(path).get("question", "")) for path in sorted(folder.glob("*.yaml"))}
 
 
-def load(folder: Path, name: str, *, quick: bool) -> JoinScaling:
-    """The benchmark called ``name``, or of the file of that path. ``quick`` takes the file's quick grid."""
+def load(folder: Path, name: str, *, quick: bool, given: Mapping[str, Any] | None = None) -> Benchmark:
+    """The benchmark called ``name``, or of the file of that path. ``quick`` takes the file's quick grid.
+
+    ``given`` are settings that the user gave beside the file, and that win over it; None is not given.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
         raise NotFound(f"no benchmark {name!r}. {suggestion(name, questions(folder))}")
     document: dict[str, Any] = configuration.read(path)
+    kind = _kind(document, path)
     overrides = document.pop("quick", {})
     if quick:
-        document |= overrides
-    settings = configuration.validate(Settings, document, file=str(path))
-    return JoinScaling(settings, quick=quick, meshes=folder.parent / "meshes")
+        document = _over(document, overrides)
+    document |= _known({key: value for key, value in (given or {}).items() if value is not None}, kind)
+    settings = configuration.validate(kind.settings_type, document, file=str(path))
+    return kind(settings, quick=quick, meshes=folder.parent / "meshes")
+
+
+def _over(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``document`` with ``overrides``, mapping by mapping."""
+    merged = {
+        key: _over(document[key], value) if isinstance(value, dict) and isinstance(document.get(key), dict) else value
+        for key, value in overrides.items()
+    }
+    return {**document, **merged}
+
+
+def _kind(document: Mapping[str, Any], path: Path) -> type[Benchmark]:
+    name = document.get("name")
+    if name not in KINDS:
+        raise ConfigurationError(
+            f"no benchmark is called {configuration.describe(name)}", file=str(path), path="name",
+            hint=suggestion(name, KINDS),
+        )  # fmt: skip
+    return KINDS[name]
+
+
+def _known(given: Mapping[str, Any], kind: type[Benchmark]) -> Mapping[str, Any]:
+    for key in given.keys() - kind.settings_type.model_fields.keys():
+        takers = sorted(name for name, each in KINDS.items() if key in each.settings_type.model_fields)
+        raise InputError(f"--{key} is for {', '.join(takers)} only")
+    return given

@@ -94,18 +94,23 @@ class Window:
 
 
 def window(
-    callers: pa.Table, *, primary: str, warmup_s: float = 0.0, window_s: float | None = None, closed: bool = False
+    callers: pa.Table,
+    *,
+    primary: str | None,
+    warmup_s: float = 0.0,
+    window_s: float | None = None,
+    closed: bool = False,
 ) -> Window:
     """Cut the measured stretch out of a callers' table (:data:`eventmesh.history.CALLERS`).
 
-    ``primary`` is the command whose requests are counted as orders. The stretch begins ``warmup_s`` after the first
-    of them was due; it lasts ``window_s``, or up to the last one that was due. ``closed`` says that the input was
-    replayed as fast as possible: there is no schedule, so an order is due when it is sent, and the stretch ends
-    with the last outcome. Raises ``ValueError`` where nothing is left to measure.
+    ``primary`` is the command whose requests are counted as orders, None for all. The stretch begins ``warmup_s``
+    after the first of them was due; it lasts ``window_s``, or up to the last one that was due. ``closed`` says that
+    the input was replayed as fast as possible: there is no schedule, so an order is due when it is sent, and the
+    stretch ends with the last outcome. Raises ``ValueError`` where nothing is left to measure.
     """
-    rows = callers.filter(pc.field("command") == primary)
+    rows = callers if primary is None else callers.filter(pc.field("command") == primary)
     if not rows.num_rows:
-        raise ValueError(f"the callers' records hold no {primary}")
+        raise ValueError(f"the callers' records hold no {primary or 'request'}")
     sent, accepted, completed = (_times(rows, name) for name in ("sent_at", "accepted_at", "completed_at"))
     due = sent if closed else _times(rows, "intended_at")
     refused = np.asarray(pc.fill_null(pc.equal(rows["outcome"], REFUSED), False))
@@ -115,7 +120,7 @@ def window(
     # The last order's own place on the schedule belongs to the stretch.
     end = start + window_s * SECOND if window_s is not None else record_end if closed else _schedule_end(due)
     if end <= start:
-        raise ValueError(f"nothing of {primary} is left to measure after a warm-up of {warmup_s} s")
+        raise ValueError(f"nothing of {primary or 'any request'} is left to measure after a warm-up of {warmup_s} s")
     throttled = np.asarray(rows["throttled"], np.int64)
     return Window(due, sent, accepted, completed, refused, throttled, start, end, record_end)
 
@@ -180,6 +185,11 @@ def grows(view: Window) -> bool:
     first, middle, last = (float(np.percentile(third, 99)) for third in thirds)
     apart = (view.end - view.start) * 2 / 3
     return first < middle < last and last >= GROWTH_MIN * first and last - first >= BACKLOG_GROWTH_MIN * apart
+
+
+def saturated(view: Window, *, closed: bool = False) -> bool:
+    """Whether the mesh was offered more than it holds; a closed loop drives it as hard as it goes: by its nature."""
+    return closed or view.per_s(view.completed) < COMPLETED_SHARE_MIN * view.per_s(view.due) or grows(view)
 
 
 def little(view: Window) -> Little:
@@ -248,16 +258,14 @@ def point(
 
 
 def _figures(view: Window, closed: bool) -> dict[str, Any]:
-    offered, completed = view.per_s(view.due), view.per_s(view.completed)
     return {
-        "offered_per_s": offered,
+        "offered_per_s": view.per_s(view.due),
         "accepted_per_s": view.per_s(view.accepted),
-        "completed_per_s": completed,
+        "completed_per_s": view.per_s(view.completed),
         "accepted_latency_ms": _latency(view, view.accepted),
         "completed_latency_ms": _latency(view, view.completed),
         "generator_lag_ms_p99": _lag_ms_p99(view),
-        # A closed loop drives the mesh as hard as it goes: saturated by its nature.
-        "saturated": closed or completed < COMPLETED_SHARE_MIN * offered or grows(view),
+        "saturated": saturated(view, closed=closed),
         "counts": counts(view),
         "little": little(view),
     }

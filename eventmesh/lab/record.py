@@ -253,6 +253,7 @@ class Run(_Part):
     verdict: Verdict
     imported: Imported | None = Field(None, alias="import")
     outcomes: dict[str, int] = {}
+    audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []
 
@@ -329,10 +330,7 @@ def write(
     (folder / "configuration.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False))
     for name, table in (callers or {}).items():
         write_table(folder / "records" / f"{name}.arrow", table)
-    for name, text in (histograms or {}).items():
-        target = folder / "latency" / f"{name}.hgrm"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+    write_histograms(folder, histograms or {})
     unfinished = folder / f"{FILE}.unfinished"
     unfinished.write_text(run.model_dump_json(indent=1) + "\n")
     unfinished.replace(folder / FILE)
@@ -343,6 +341,14 @@ def write_table(target: Path, table: pa.Table) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with pa.ipc.new_file(target, table.schema) as writer:
         writer.write_table(table)
+
+
+def write_histograms(folder: Path, histograms: Mapping[str, str]) -> None:
+    """Write each text as ``latency/NAME.hgrm`` of a run's folder."""
+    for name, text in histograms.items():
+        target = folder / "latency" / f"{name}.hgrm"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
 
 
 def read(folder: Path) -> Run:

@@ -108,7 +108,8 @@ def run(
     report("audit", 0, 0)
     audited, totals = audit_folder(mesh, folder, history)
     finished = finish(begun, measured, audited, totals)
-    record.write(folder, finished, callers={"load": measured.callers})
+    latencies = measure.window(measured.callers, primary=None, closed=not workload.load.at.any())
+    record.write(folder, finished, {"load": measured.callers}, measure.histograms("load", latencies))
     return finished
 
 

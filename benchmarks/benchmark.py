@@ -1,0 +1,101 @@
+"""What all benchmarks share: their settings, the record that they keep while they run, and room for their logs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eventmesh.lab import record, report
+from eventmesh.lab.progress_bar import Report
+
+Say = Callable[[str], None]
+Sample = TypeVar("Sample")
+
+
+class Part(BaseModel):
+    """A part of a benchmark's file: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Settings(Part):
+    """What the file of any benchmark says."""
+
+    version: Literal["eventmesh.benchmark/1"] = Field(alias="schema")
+    name: str
+    question: str
+    repetitions: int = Field(ge=1)
+
+
+class Benchmark(Protocol):
+    """One question, answered by measuring. ``name`` is that of the run; a quick one says so."""
+
+    settings_type: ClassVar[type[Settings]]
+    name: str
+
+    def __init__(self, settings: Any, *, quick: bool, meshes: Path) -> None:
+        """``settings`` are of ``settings_type``, the quick grid in them already; ``meshes`` holds the mesh files."""
+
+    def describe(self) -> list[str]:
+        """What would be measured, a line each."""
+
+    def run(self, folder: Path, *, seed: int, report: Report, say: Say) -> record.Run:
+        """Measure, and leave records and reports in ``folder``."""
+
+
+def label(settings: Settings, *, quick: bool) -> str:
+    """The name of a run: a quick one cannot be taken for a full one."""
+    return settings.name + ("-quick" if quick else "")
+
+
+def begin(name: str, settings: Settings, *, seed: int, durability: str, warmup_s: float = 0.0) -> record.Run:
+    """The record of a benchmark that starts now."""
+    return record.start(
+        name, seed=seed, config=settings.model_dump(mode="json", by_alias=True), source=Path(__file__).parent,
+        now=datetime.now(UTC), durability=durability, warmup_s=warmup_s,
+    )  # fmt: skip
+
+
+def recorded(
+    folder: Path,
+    begun: record.Run,
+    measuring: Generator[Sample, None, None],
+    *,
+    say: Say,
+    line: Callable[[Sample], str],
+    conclude: Callable[[list[Sample]], Mapping[str, Any]],
+) -> record.Run:
+    """Measure to the end and write record and reports; what was measured is kept when it ends early.
+
+    ``line`` tells a sample as it comes; ``conclude`` gives the fields of the run that follow from all samples.
+    """
+    samples: list[Sample] = []
+    status: record.Status = "aborted"
+    try:
+        with closing(measuring):
+            for sample in measuring:
+                samples.append(sample)
+                say(line(sample))
+        status = "complete"
+    finally:
+        run = begun.model_copy(update={"status": status, **conclude(samples)})
+        record.write(folder, run)
+        report.write(folder, run)
+    return run
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for the log of one mesh, gone when its audit is done: the log of a benchmark is large."""
+    room = folder / "work"
+    room.mkdir(parents=True)
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room)

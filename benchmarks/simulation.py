@@ -1,0 +1,144 @@
+"""How fast the simulated runtime is: whole histories per minute, processes dying in each, and every one audited.
+
+One process, so one core, and no Ray. A seed names one exact history, so a seed that an audit finds invalid can be
+run again; its number stands before what was found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from benchmarks.benchmark import Say, Settings, begin, label, recorded
+from eventmesh import mesh as meshes
+from eventmesh.lab import measure, record
+from eventmesh.lab.progress_bar import Report
+from eventmesh.lab.run import count_outcomes
+from eventmesh.lab.simulated_run import Crashes, run_simulated
+from eventmesh.mesh import Mesh
+from eventmesh.shop.generated_orders import generate
+from eventmesh.shop.workload import of_history
+
+MINUTE_S = 60.0
+
+
+class SimulationSettings(Settings):
+    """A benchmark file of this question. ``target`` is a threshold on the seeds per minute, audit included."""
+
+    mesh: str
+    orders: int = Field(ge=1)
+    rate: float = Field(gt=0)  # orders per second of virtual time
+    products: int = Field(ge=1)
+    crashes: int = Field(ge=0)
+    seeds: int = Field(ge=1)
+    target: str
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One history: seconds that running and auditing it took, and what became of its orders."""
+
+    number: int
+    repetition: int
+    run_s: float
+    audit_s: float
+    crashes: int
+    outcomes: dict[str, int]
+    audit: record.AuditRecord
+
+
+class SimulatedSeeds:
+    """Seeds one after the other, in repetitions of as many as the settings say."""
+
+    settings_type: ClassVar[type[Settings]] = SimulationSettings
+
+    def __init__(self, settings: SimulationSettings, *, quick: bool, meshes: Path) -> None:
+        self.settings, self.meshes, self.name = settings, meshes, label(settings, quick=quick)
+
+    def describe(self) -> list[str]:
+        """The one thing that is repeated."""
+        each = self.settings
+        return [
+            f"{each.mesh}: {each.seeds} seeds of {each.orders} orders, {each.crashes} deaths each x {each.repetitions}"
+        ]
+
+    def run(self, folder: Path, *, seed: int, report: Report, say: Say) -> record.Run:
+        """Simulate and audit every seed, counted from ``seed``."""
+        mesh = meshes.load(self.meshes / f"{self.settings.mesh}.yaml")
+        begun = begin(self.name, self.settings, seed=seed, durability=mesh.log.durability)
+        faults = [{"kind": "crash", "of": "a process drawn from the seed", "per seed": self.settings.crashes}]
+        begun = begun.model_copy(update={"faults": faults if self.settings.crashes else []})
+        measuring = self._measured(mesh, seed, report)
+        return recorded(folder, begun, measuring, say=say, line=_line, conclude=self._conclusion)
+
+    def _measured(self, mesh: Mesh, seed: int, report: Report) -> Generator[Seed, None, None]:
+        total = self.settings.repetitions * self.settings.seeds
+        for place in range(total):
+            report("seeds", place, total)
+            yield self._seed(mesh, seed + place, place // self.settings.seeds)
+
+    def _seed(self, mesh: Mesh, number: int, repetition: int) -> Seed:
+        settings = self.settings
+        begun = time.perf_counter()
+        workload = of_history(generate(settings.orders, seed=number, products=settings.products), rate=settings.rate)
+        done = run_simulated(mesh, workload, seed=number, crashes=Crashes(settings.crashes))
+        ran = time.perf_counter()
+        audit = record.AuditRecord.of(done.audit())
+        ended = time.perf_counter()
+        return Seed(
+            number, repetition, ran - begun, ended - ran, done.simulation.crashes,
+            count_outcomes(done.history.callers), _naming(number, audit),
+        )  # fmt: skip
+
+    def _conclusion(self, seeds: list[Seed]) -> dict[str, Any]:
+        audit = record.AuditRecord.together([each.audit for each in seeds])
+        outcomes = {name for each in seeds for name in each.outcomes}
+        return {
+            "audit": audit,
+            "verdict": audit.verdict,
+            "outcomes": {
+                "seeds": len(seeds),
+                "crashes": sum(each.crashes for each in seeds),
+                **{name: sum(each.outcomes.get(name, 0) for each in seeds) for name in sorted(outcomes)},
+            },
+            "figures": [] if audit.verdict == "invalid" else self._figures(seeds),
+        }
+
+    def _figures(self, seeds: list[Seed]) -> list[record.Figure]:
+        size = f"seeds of {self.settings.orders} orders a minute"
+        whole = self._per_minute(seeds, "run_s", "audit_s")
+        return [
+            measure.figure(f"{size}, audit included", whole, "1/min", target=self.settings.target),
+            measure.figure(f"{size}, without the audit", self._per_minute(seeds, "run_s"), "1/min"),
+        ]
+
+    def _per_minute(self, seeds: list[Seed], *parts: str) -> list[float]:
+        """One sample per repetition."""
+        repetitions = [[each for each in seeds if each.repetition == n] for n in range(self.settings.repetitions)]
+        return [
+            len(members) * MINUTE_S / sum(getattr(each, part) for each in members for part in parts)
+            for members in repetitions
+            if members
+        ]
+
+
+def _naming(seed: int, audit: record.AuditRecord) -> record.AuditRecord:
+    """The audit with the seed before each thing that was found."""
+    checks = {
+        name: check.model_copy(update={"examples": [f"seed {seed}: {example}" for example in check.examples]})
+        for name, check in audit.checks.items()
+    }
+    return audit.model_copy(update={"checks": checks})
+
+
+def _line(each: Seed) -> str:
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(each.outcomes.items()))
+    return (
+        f"seed {each.number}: run {each.run_s:.2f} s, audit {each.audit_s:.2f} s, {each.crashes} crashes, {ended}, "
+        f"audit {each.audit.verdict}"
+    )
