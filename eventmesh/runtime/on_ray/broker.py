@@ -7,7 +7,7 @@ A slow subscriber holds up its own stream only. At level ``fsync`` one thread sy
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psutil
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError, InputError, OffsetOutOfRange
-from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.batch import LogBatch
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
@@ -158,7 +158,7 @@ class Broker:
         if header["kind"] == "grant":
             self._grant(channel, header)
         else:
-            self._append(channel, header, bodies[0])
+            self._append(channel, header, bodies)
 
     def _grant(self, channel: Channel, header: Mapping[str, Any]) -> None:
         answer = {"kind": "granted", "partition": header["partition"], "sent_at": now()}
@@ -171,9 +171,9 @@ class Broker:
         channel.send(frames.pack({**answer, "epoch": grant.epoch, "end": grant.end}))
         self._grown({position_name(header["topic"], header["partition"])})
 
-    def _append(self, channel: Channel, head: Mapping[str, Any], body: pa.Buffer) -> None:
+    def _append(self, channel: Channel, head: Mapping[str, Any], bodies: Sequence[pa.Buffer]) -> None:
         topic, partition = head["topic"], head["partition"]
-        entry = LogBatch(Header(**head["header"]), body, self.topics[topic].schema)
+        entry = frames.unpack_append(bodies, self.topics[topic].schema)
         answer = {"kind": "appended", "partition": partition, "epoch": entry.header.epoch}
         try:
             with self.lock:

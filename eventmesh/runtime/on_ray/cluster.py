@@ -36,6 +36,8 @@ from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
+#: Seconds between two looks at how far a load has come.
+PROGRESS_S = 0.25
 OBJECT_STORE_BYTES = 100 << 20
 #: Ray starts this many worker processes at once, ahead of the actors that will live in them: a broker,
 #: seven services and a generator.
@@ -177,7 +179,7 @@ class MeshOnRay:
         _get(caller.start.remote(name, requests, window))
 
         def done() -> bool:
-            state = _get(caller.progress.remote())
+            state = _get(caller.progress.remote(PROGRESS_S))
             if progress is not None:
                 progress(state)
             return bool(state["done"])
