@@ -25,7 +25,7 @@ from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage
 NEVER = -1
 #: Microseconds between two looks at the schedule: what falls due in between is sent together, and the
 #: wait counts as latency like any other, since that is taken from the intended time.
-TICK = 1_000
+TICK = 2_000
 
 
 @dataclass(frozen=True)

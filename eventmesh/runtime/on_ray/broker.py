@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError, InputError, OffsetOutOfRange
@@ -22,8 +21,8 @@ from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.flight import Channel, Listener, Received
+from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.usage import usage
 
 #: Bytes of log batches that one push carries at most.
 PUSH_BYTES = 1 << 20
@@ -89,12 +88,13 @@ class Subscriber:
             return True
 
 
-class Broker:
+class Broker(Process):
     """The log with its lock, its listener and its subscribers."""
 
     def __init__(
         self, topics: Mapping[str, Topic], directory: Path | None, durability: str, cluster_id: str, delay_us: int
     ) -> None:
+        super().__init__()
         self.topics, self.delay_us = topics, delay_us
         self.durability = Durability(durability)
         storage: Storage = FileStorage(directory) if directory is not None else MemoryStorage()
@@ -228,9 +228,9 @@ class Broker:
                 for partition in range(topic.partitions)
             }
 
-    def usage(self) -> dict[str, float]:
-        """CPU seconds and resident memory of this process."""
-        return usage(psutil.Process())
+    def address(self) -> str:
+        """Where it is served."""
+        return self.listener.address
 
     def close(self) -> None:
         """Stop serving, and close the log."""

@@ -71,22 +71,6 @@ def _actor(kind: type) -> Any:
     return ray.remote(num_cpus=0, max_restarts=0)(kind)
 
 
-class _BrokerActor(Broker):
-    def pid(self) -> int:
-        return os.getpid()
-
-    def address(self) -> str:
-        return self.listener.address
-
-
-class _ServiceActor(ServiceMember):
-    def pid(self) -> int:
-        return os.getpid()
-
-    def address(self) -> str:
-        return self.listener.address
-
-
 @dataclass
 class Roles:
     """What each role of the mesh has used: CPU seconds, private megabytes, and bytes appended by all."""
@@ -129,11 +113,11 @@ class MeshOnRay:
         self.mesh, self.rtt_ms, self.seed = mesh, rtt_ms, seed
         in_memory = mesh.log.durability == "memory"
         log_directory = None if in_memory or directory is None else directory
-        self.broker = _actor(_BrokerActor).remote(
+        self.broker = _actor(Broker).remote(
             mesh.topics(), log_directory, mesh.log.durability, uuid.uuid4().hex, int(rtt_ms * 500)
         )
         self.services: dict[tuple[str, int], Any] = {
-            (service, number): _actor(_ServiceActor).remote(
+            (service, number): _actor(ServiceMember).remote(
                 mesh, service, number, f"{service}/{number}.1", rtt_ms=rtt_ms, seed=seed, limits=limits
             )
             for service, section in mesh.services.items()

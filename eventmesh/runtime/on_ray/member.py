@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError, InputError, PeerLost
@@ -34,8 +33,8 @@ from eventmesh.runtime.contract import (
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.flight import Channel, Connection, Listener, Received
+from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import Reactor, now
-from eventmesh.runtime.on_ray.usage import usage
 
 #: (service, instance) -> Flight address; the broker's is under ("broker", 0).
 Peer = tuple[str, int]
@@ -43,10 +42,11 @@ Directory = Mapping[Peer, str]
 BROKER: Peer = ("broker", 0)
 
 
-class Member:
+class Member(Process):
     """What services and callers share: a reactor, and asks to other services."""
 
     def __init__(self, mesh: Mesh, name: str, rtt_ms: float) -> None:
+        super().__init__()
         self.mesh, self.name = mesh, name
         self.messages = mesh.application.MESSAGES
         self.reactor = Reactor(name, int(rtt_ms * 500), self.carry_out, self.after_step)
@@ -120,10 +120,6 @@ class Member:
         """A connection broke, or could not be made."""
         raise TypeError(f"{self.name} asks nothing")
 
-    def usage(self) -> dict[str, float]:
-        """CPU seconds and resident memory of this process."""
-        return usage(psutil.Process())
-
     def close(self) -> None:
         """Stop the thread and end all streams."""
         self.reactor.stop()
@@ -165,6 +161,10 @@ class ServiceMember(Member):
         self._subscribing: Connection | None = None
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self.listener = Listener(self)
+
+    def address(self) -> str:
+        """Where it is asked."""
+        return self.listener.address
 
     def start(self, directory: Directory) -> None:
         """Connect, take epochs, fold, go live."""
