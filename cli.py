@@ -211,7 +211,7 @@ def log_read(
 
     \b
     Example:
-      eventmesh log read stock --partition 1 --offset 100 --limit 5
+      eventmesh log read stock --partition 1 --offset 10 --limit 5
     """
     from eventmesh.lab import inspect
 
