@@ -174,7 +174,7 @@ def bench_run(
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
             finished = benchmark.run(
-                folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False)
+                folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False, markup=False)
             )
     if dry_run:
         _print(points, json_output, lambda: typer.echo("\n".join(points)))
@@ -302,6 +302,7 @@ def _show_stories(stories: Any) -> None:
     from rich.columns import Columns
     from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
     titles = {"request": "asked (wiring: request)", "views": "told (wiring: views)"}
     colours = {"command": "yellow", "query": "cyan", "reply": "dim", "fact": "green"}
@@ -312,7 +313,7 @@ def _show_stories(stories: Any) -> None:
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         for moment in story.moments:
             colour = colours[moment.kind]
-            table.add_row(f"{moment.at_ms:.1f}", moment.who, f"[{colour}]{moment.what}[/]")
+            table.add_row(f"{moment.at_ms:.1f}", moment.who, Text(moment.what, colour))
         tables.append(table)
     console = _console()
     # A blank line below each, since on a narrow terminal they stand one above the other.
@@ -332,19 +333,17 @@ def _show_stories(stories: Any) -> None:
 
 
 def _show_run(finished: Any, folder: Path | None) -> None:
-    console = _console()
-    console.print(f"[bold]{finished.name}[/]: audit {finished.verdict}", highlight=False)
+    # Not by way of a console, which would take brackets in a folder's name for markup.
+    typer.echo(f"{finished.name}: audit {finished.verdict}")
     for title, values in (
         ("import", finished.imported and finished.imported.model_dump()),
         ("outcomes", finished.outcomes),
     ):
         if values:
-            console.print(
-                f"  {title}: " + ", ".join(f"{key} {_number(value)}" for key, value in values.items()), highlight=False
-            )
+            typer.echo(f"  {title}: {_in_words(values)}")
     for figure in finished.figures:
-        console.print(f"  {figure.name}: {figure.value:,.2f} {figure.unit}", highlight=False)
-    console.print(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics", highlight=False)
+        typer.echo(f"  {figure.name}: {figure.value:,.2f} {figure.unit}")
+    typer.echo(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics")
 
 
 def _show_benchmark(folder: Path) -> None:

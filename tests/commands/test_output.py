@@ -10,6 +10,7 @@ import pytest
 
 from tests.commands.conftest import Run
 from tests.commands.small_run import CONFIGS, ORDERS
+from tests.unit.run_story import run
 
 MESH = CONFIGS / "meshes" / "views.yaml"
 
@@ -86,21 +87,58 @@ def test_the_latest_run_is_looked_at_without_being_named(eventmesh: Run, tmp_pat
     assert document(eventmesh, "trace", "G00000003")
 
 
-@pytest.mark.parametrize("columns", [80, 110])
+@pytest.mark.parametrize("columns", [72, 80, 110])
 @pytest.mark.parametrize(
-    "words", [["log", "topics"], ["log", "verify"], ["trace", "G00000002"]], ids=lambda words: " ".join(words)
+    ("words", "whole"),
+    [
+        (["log", "topics"], ["order-requests  ", "customer_id"]),
+        (["log", "verify"], ["order-requests  ", "watermark"]),
+        (["trace", "G00000002"], ["order-requests/0 @ 1  ", "ShipmentDispatched"]),
+        (["run", str(MESH), "-n"], ["value_minor_units"]),
+        (["bench", "list"], ["join-scaling  "]),
+    ],
+    ids=lambda words: words[0],
 )
-def test_tables_fit_the_terminal_and_lose_no_name(
-    eventmesh: Run, small_run: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], columns: int
+def test_what_is_shown_fits_the_terminal_and_breaks_no_name(
+    eventmesh: Run, own_run: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], whole: list[str], columns: int
 ) -> None:
+    (own_run.parent / "runs").mkdir()
+    (own_run.parent / "runs" / "latest").symlink_to(own_run)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("cli.piped", lambda stream: False)
-    shown = eventmesh(*words, "--run", small_run).out
+    shown = eventmesh(*words).out
     assert max(map(len, shown.splitlines())) <= columns
-    assert "order-requests" in shown
+    assert [name for name in whole if name not in shown] == []
     assert "…" not in shown
 
 
-def test_numbers_in_names_stay_as_they_are(eventmesh: Run, small_run: Path) -> None:
-    # Square brackets would be markup to the library that draws the tables.
-    assert "sku sku-000" in eventmesh("trace", "G00000002", "--run", small_run).out
+def test_brackets_are_no_markup(eventmesh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.catalog.questions", lambda folder: {"mine": "how [bold]much[/]?"})
+    assert eventmesh("bench", "list").out.split() == ["mine", "how", "[bold]much[/]?"]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("valid", 0), ("invalid", 3), ("unknown", 5)])
+def test_the_exit_code_of_a_run_is_its_verdict(
+    eventmesh: Run, monkeypatch: pytest.MonkeyPatch, verdict: str, code: int
+) -> None:
+    outcomes = {"confirmed": 12_345}
+    monkeypatch.setattr("eventmesh.lab.run.run", lambda *_, **__: run([], verdict=verdict, outcomes=outcomes))
+    ended = eventmesh("run", MESH, "-o", "[red] out")
+    assert (ended.code, ended.err) == (code, "")
+    assert ended.out.startswith(f"join-scaling: audit {verdict}\n  outcomes: confirmed 12,345\n")
+    assert "everything is in [red] out;" in ended.out
+    assert json.loads(eventmesh("run", MESH, "--json").out)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("valid", 0), ("invalid", 3), ("unknown", 5)])
+def test_the_exit_code_of_a_benchmark_is_its_verdict(
+    eventmesh: Run, monkeypatch: pytest.MonkeyPatch, verdict: str, code: int
+) -> None:
+    def measured(_: object, folder: Path, **__: object) -> Any:
+        (folder / "summary.md").write_text("all of it\n")
+        return run([], verdict=verdict)
+
+    monkeypatch.setattr("benchmarks.join_scaling.JoinScaling.run", measured)
+    ended = eventmesh("bench", "run", "join-scaling", "--output", "out")
+    assert (ended.code, ended.err) == (code, "")
+    assert ended.out == f"all of it\n\nReport: {Path('out') / 'report.html'}\n"
