@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from eventmesh.errors import EXIT_CODES, EventmeshError
+
 ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
+STOPPED = 130
 
+# Plain help and plain errors: examples stay as they are to be typed, and a message is one line to search for.
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Should services [bold]ask[/] each other, or [bold]listen[/]? "
-    "Run the same business both ways and see what each costs.\n\nExamples:\n\n  eventmesh demo\n\n"
-    "  eventmesh run configs/meshes/views.yaml --orders 2000\n\n  eventmesh bench run join-scaling --quick",
+    help="Should services ask each other, or listen? Run the same business both ways and see what each costs.\n\n"
+    "\b\nExamples:\n  eventmesh demo\n  eventmesh run configs/meshes/views.yaml --orders 2000\n"
+    "  eventmesh bench run join-scaling --quick",
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
 bench_app = typer.Typer(
-    no_args_is_help=True, help="Benchmarks: one question each.\n\nExample:  eventmesh bench run join-scaling --quick"
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Benchmarks: one question each.\n\n\b\nExample:\n  eventmesh bench run join-scaling --quick",
 )
 log_app = typer.Typer(
-    no_args_is_help=True, help="Look into a run's log.\n\nExample:  eventmesh log read orders --limit 5"
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log read orders --limit 5",
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(log_app, name="log")
 
+MeshFile = Annotated[Path, typer.Argument(metavar="MESH", help="A mesh file, such as configs/meshes/views.yaml.")]
+Input = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="How the input's columns become orders, such as a file of configs/mappings."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
@@ -41,10 +55,12 @@ RunFolder = Annotated[
 
 
 @app.command()
-def demo(json_output: Json = False, seed: Annotated[int, typer.Option(help="Which order.")] = 1) -> None:
-    """One order, asked and told: two stories side by side, simulated in seconds.
+def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N", help="Which order.")] = 1) -> None:
+    """One order, asked and told, side by side; simulated in seconds.
 
-    Example:  eventmesh demo
+    \b
+    Example:
+      eventmesh demo
     """
     from eventmesh.shop.demo import tell
 
@@ -54,39 +70,44 @@ def demo(json_output: Json = False, seed: Annotated[int, typer.Option(help="Whic
 
 @app.command()
 def run(
-    mesh: Annotated[Path, typer.Argument(help="A mesh file, such as configs/meshes/views.yaml.")],
-    input_file: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")
-    ] = None,
-    mapping: Annotated[
-        Path | None, typer.Option(help="How the input's columns become orders (configs/mappings/...).")
-    ] = None,
-    orders: Annotated[int, typer.Option(min=1, help="Orders to generate where there is no input.")] = 1_000,
+    mesh: MeshFile,
+    input_file: Input = None,
+    mapping: MappingFile = None,
+    orders: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Orders to generate where there is no input.")
+    ] = 1_000,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests per second; as fast as possible if not given.")
+        float | None,
+        typer.Option(metavar="X", min=0.001, help="Requests per second; as fast as possible if not given."),
     ] = None,
     stock_fraction: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Initial stock as a share of the demand.")
+        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Initial stock as a share of the demand.")
     ] = 1.0,
-    rtt_ms: Annotated[float, typer.Option(min=0.0, help="Emulated round trip between processes, milliseconds.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the generated orders and of every chance.")] = 0,
+    rtt_ms: Annotated[
+        float, typer.Option(metavar="X", min=0.0, help="Emulated round trip between processes, milliseconds.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generated orders and of every chance.")] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, start nothing.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Run a mesh on a local Ray: replay an order history or generated orders, then audit everything.
+    """Run a mesh on a local Ray, then audit everything.
 
+    It replays an order history with the mapping of its columns, or orders that it generates.
+
+    \b
     Examples:
-
       eventmesh run configs/meshes/views.yaml --orders 2000 --rate 500
-
-      eventmesh run configs/meshes/request.yaml --input orders.parquet --mapping configs/mappings/online-retail.yaml
+      eventmesh run configs/meshes/request.yaml --input orders.parquet \\
+        --mapping configs/mappings/online-retail.yaml
     """
     from eventmesh.lab import run as runs
     from eventmesh.lab.progress_bar import progress_bar
 
+    if output is not None:
+        runs.must_be_empty(output)
     with _progress_console() as console, progress_bar(console) as report:
         prepared = runs.prepare(
             mesh,
@@ -114,7 +135,9 @@ def run(
 def bench_list(json_output: Json = False) -> None:
     """The benchmarks, and the question each answers.
 
-    Example:  eventmesh bench list
+    \b
+    Example:
+      eventmesh bench list
     """
     from benchmarks import catalog
 
@@ -124,33 +147,31 @@ def bench_list(json_output: Json = False) -> None:
 
 @bench_app.command("run")
 def bench_run(
-    name: Annotated[str, typer.Argument(help="A benchmark of `eventmesh bench list`, or a file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A benchmark of `eventmesh bench list`, or a file.")],
     quick: Annotated[bool, typer.Option("--quick", help="The quick grid: minutes, and labelled as quick.")] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all orders.")] = 0,
-    input_file: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")
-    ] = None,
-    mapping: Annotated[
-        Path | None, typer.Option(help="How the input's columns become orders (configs/mappings/...).")
-    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of all orders.")] = 0,
+    input_file: Input = None,
+    mapping: MappingFile = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="List the points, measure nothing.")] = False,
     json_output: Json = False,
 ) -> None:
     """Run a benchmark and write report.html, summary.md and run.json.
 
+    \b
     Examples:
-
       eventmesh bench run join-scaling --quick
-
-      eventmesh bench run replay --input orders.parquet --mapping configs/mappings/online-retail.yaml
+      eventmesh bench run replay --input orders.parquet \\
+        --mapping configs/mappings/online-retail.yaml
     """
     from benchmarks import catalog
     from eventmesh.lab import run as runs
     from eventmesh.lab.progress_bar import progress_bar
 
+    if output is not None:
+        runs.must_be_empty(output)
     with _progress_console() as console, progress_bar(console) as report:
         given = {"input": input_file, "mapping": mapping}
         benchmark = catalog.load(ROOT / "configs" / "benchmarks", name, quick=quick, given=given)
@@ -158,7 +179,7 @@ def bench_run(
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
             finished = benchmark.run(
-                folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False)
+                folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False, markup=False)
             )
     if dry_run:
         _print(points, json_output, lambda: typer.echo("\n".join(points)))
@@ -172,7 +193,9 @@ def bench_run(
 def log_topics(run_folder: RunFolder = None, json_output: Json = False) -> None:
     """Topics, owners and offsets of a run.
 
-    Example:  eventmesh log topics
+    \b
+    Example:
+      eventmesh log topics
     """
     from eventmesh.lab import inspect
 
@@ -182,43 +205,51 @@ def log_topics(run_folder: RunFolder = None, json_output: Json = False) -> None:
 
 @log_app.command("read")
 def log_read(
-    topic: Annotated[str, typer.Argument(help="A topic of `eventmesh log topics`.")],
-    partition: Annotated[int, typer.Option(min=0)] = 0,
-    offset: Annotated[int, typer.Option(min=0, help="The first offset.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many records.")] = 20,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic of `eventmesh log topics`.")],
+    partition: Annotated[int, typer.Option(metavar="N", min=0, help="The partition of the topic.")] = 0,
+    offset: Annotated[int, typer.Option(metavar="N", min=0, help="The first offset.")] = 0,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many records.")] = 20,
     run_folder: RunFolder = None,
     json_output: Json = False,
 ) -> None:
     """Records of one partition, control records included.
 
-    Example:  eventmesh log read stock --partition 1 --offset 100 --limit 5
+    \b
+    Example:
+      eventmesh log read stock --partition 1 --offset 10 --limit 5
     """
     from eventmesh.lab import inspect
 
     rows = inspect.read(inspect.find_run(RUNS, run_folder), topic, partition, offset, limit)
-    _print(rows, json_output, lambda: typer.echo("\n".join(map(_one_line, rows))))
+    _print(rows, json_output, lambda: _show_records(rows, f"{topic}/{partition}", offset))
 
 
 @log_app.command("verify")
 def log_verify(run_folder: RunFolder = None, json_output: Json = False) -> None:
     """Check every checksum of a run's log. Exit code 3 where something is damaged.
 
-    Example:  eventmesh log verify
+    \b
+    Example:
+      eventmesh log verify
     """
     from eventmesh.lab import inspect
 
     findings = inspect.verify(inspect.find_run(RUNS, run_folder))
-    _print(findings, json_output, lambda: _show_table([asdict(finding) for finding in findings]))
+    _print(findings, json_output, lambda: _show_findings(findings))
     raise typer.Exit(3 if any(finding.damage for finding in findings) else 0)
 
 
 @app.command()
 def trace(
-    order: Annotated[str, typer.Argument(help="An order id.")], run_folder: RunFolder = None, json_output: Json = False
+    order: Annotated[str, typer.Argument(metavar="ORDER", help="An order id.")],
+    run_folder: RunFolder = None,
+    json_output: Json = False,
 ) -> None:
     """The whole story of one order, from the log alone.
 
-    Example:  eventmesh trace G000001
+    \b
+    Example:
+      eventmesh trace G00000001
     """
     from eventmesh.lab import inspect
 
@@ -227,15 +258,17 @@ def trace(
 
 
 @app.command()
-def describe(mesh: Annotated[Path, typer.Argument(help="A mesh file.")], json_output: Json = False) -> None:
+def describe(mesh: MeshFile, json_output: Json = False) -> None:
     """Check a mesh file and draw it as a Mermaid diagram.
 
-    Example:  eventmesh describe configs/meshes/views.yaml
+    \b
+    Example:
+      eventmesh describe configs/meshes/views.yaml
     """
     from eventmesh import mesh as meshes
 
     loaded = meshes.load(mesh)
-    _print(loaded.resolved(), json_output, lambda: typer.echo(loaded.diagram()))
+    _print(loaded.resolved(), json_output, lambda: typer.echo(loaded.diagram(), nl=False))
 
 
 # --- printing ------------------------------------------------------------------------------------
@@ -257,8 +290,12 @@ def _plain(value: Any) -> Any:
 def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    piped = not (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=110 if piped else None)
+    return Console(stderr=stderr, width=110 if piped(sys.stderr if stderr else sys.stdout) else None)
+
+
+def piped(stream: TextIO) -> bool:
+    """Nobody looks at ``stream`` in a terminal, so it has no width of its own."""
+    return not stream.isatty()
 
 
 @contextmanager
@@ -268,7 +305,9 @@ def _progress_console() -> Iterator[Any]:
 
 def _show_stories(stories: Any) -> None:
     from rich.columns import Columns
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
     titles = {"request": "asked (wiring: request)", "views": "told (wiring: views)"}
     colours = {"command": "yellow", "query": "cyan", "reply": "dim", "fact": "green"}
@@ -279,11 +318,11 @@ def _show_stories(stories: Any) -> None:
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         for moment in story.moments:
             colour = colours[moment.kind]
-            table.add_row(f"{moment.at_ms:.1f}", moment.who, f"[{colour}]{moment.what}[/]")
+            table.add_row(f"{moment.at_ms:.1f}", moment.who, Text(moment.what, colour))
         tables.append(table)
     console = _console()
-    console.print(Columns(tables, padding=(0, 4)))
-    console.print()
+    # A blank line below each, since on a narrow terminal they stand one above the other.
+    console.print(Columns([Padding(table, (0, 0, 1, 0)) for table in tables], padding=(0, 4)))
     for story in stories:
         up = ", ".join(story.asked)
         console.print(
@@ -299,19 +338,17 @@ def _show_stories(stories: Any) -> None:
 
 
 def _show_run(finished: Any, folder: Path | None) -> None:
-    console = _console()
-    console.print(f"[bold]{finished.name}[/]: audit {finished.verdict}", highlight=False)
+    # Not by way of a console, which would take brackets in a folder's name for markup.
+    typer.echo(f"{finished.name}: audit {finished.verdict}")
     for title, values in (
         ("import", finished.imported and finished.imported.model_dump()),
         ("outcomes", finished.outcomes),
     ):
         if values:
-            console.print(
-                f"  {title}: " + ", ".join(f"{key} {_number(value)}" for key, value in values.items()), highlight=False
-            )
+            typer.echo(f"  {title}: {_in_words(values)}")
     for figure in finished.figures:
-        console.print(f"  {figure.name}: {figure.value:,.2f} {figure.unit}", highlight=False)
-    console.print(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics", highlight=False)
+        typer.echo(f"  {figure.name}: {figure.value:,.2f} {figure.unit}")
+    typer.echo(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics")
 
 
 def _show_benchmark(folder: Path) -> None:
@@ -320,34 +357,65 @@ def _show_benchmark(folder: Path) -> None:
 
 
 def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _show_pairs(pairs: Any) -> None:
-    width = max((len(str(key)) for key in pairs), default=0)
-    for key, value in pairs.items():
-        typer.echo(f"{key:{width}}  {value}")
-
-
-def _show_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2))
-    for name in rows[0] if rows else ():
-        table.add_column(name, justify="right" if isinstance(rows[0][name], int) else "left")
-    for row in rows:
-        table.add_row(*(_number(value) if value is not None else "" for value in row.values()))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    for key, value in pairs.items():
+        words = _in_words(value) if isinstance(value, dict) else _number(value)
+        table.add_row(Text(str(key)), Text(words))
     _console().print(table)
 
 
+def _in_words(values: dict[str, Any]) -> str:
+    shown = {key: _in_words(value) or "none" if isinstance(value, dict) else value for key, value in values.items()}
+    return ", ".join(f"{key} {_number(value)}" for key, value in shown.items())
+
+
+def _show_table(rows: list[dict[str, Any]], last_folds: bool = False) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    names = list(rows[0]) if rows else []
+    for name in names:
+        right = isinstance(rows[0][name], int)
+        folds = last_folds and name == names[-1]
+        table.add_column(name, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_number(value)) for value in row.values()))
+    _console().print(table)
+
+
+def _show_findings(findings: Any) -> None:
+    rows = [asdict(each) | {"checksums": "wrong" if each.damage else "right"} for each in findings]
+    _show_table([{name: value for name, value in row.items() if name != "damage"} for row in rows])
+    for each in findings:
+        if each.damage:
+            typer.echo(each.damage)
+
+
+def _show_records(rows: list[dict[str, Any]], partition: str, offset: int) -> None:
+    for row in rows:
+        typer.echo(_one_line(row))
+    if not rows:
+        typer.echo(f"{partition} ends at offset {offset}: nothing to show", err=True)
+
+
 def _show_trace(order: str, steps: Any) -> None:
+    width = len(f"{steps[-1].at_ms:.1f}")
     rows = [
-        {"ms": f"{step.at_ms:.1f}", "fact": step.type, "by": step.source, "where": f"{step.partition} @ {step.offset}",
-         "details": _details(step.details)}
+        {"ms": f"{step.at_ms:{width}.1f}", "fact": step.type, "by": step.source,
+         "where": f"{step.partition} @ {step.offset}", "details": _details(step.details)}
         for step in steps
     ]  # fmt: skip
-    _console().print(f"[bold]{order}[/], first fact at {steps[0].time}", highlight=False)
-    _show_table(rows)
+    typer.echo(f"{order}, first fact at {steps[0].time}")
+    _show_table(rows, last_folds=True)
 
 
 def _details(details: dict[str, Any]) -> str:
@@ -362,18 +430,15 @@ def _one_line(row: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the command line; a user's mistake is one message on stderr and an exit code, never a traceback."""
-    from eventmesh.errors import EventmeshError
-
     try:
-        app(standalone_mode=True)
+        app(prog_name="eventmesh")
     except EventmeshError as error:
         typer.echo(f"eventmesh: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("eventmesh: stopped", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as ended:
+        if ended.code == STOPPED:  # what typer makes of Ctrl-C, without a word
+            typer.echo("eventmesh: stopped", err=True)
+        raise
 
 
 if __name__ == "__main__":

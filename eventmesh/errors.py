@@ -29,7 +29,19 @@ name; what may have happened is only ever retried under the same id.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+#: What a command's exit code says.
+EXIT_CODES: Mapping[int, str] = {
+    0: "fine",
+    1: "internal error",
+    2: "usage, configuration or input is wrong",
+    3: "the audit found the run invalid, or a log is damaged",
+    5: "no verdict: the audit could not decide, or a request may have taken effect",
+    6: "the environment or a data directory is not available",
+    130: "stopped by Ctrl-C",
+}
 
 
 class EventmeshError(Exception):
@@ -37,6 +49,16 @@ class EventmeshError(Exception):
 
     definite: ClassVar[bool] = True
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by its facts: the arguments that it was made from are not kept."""
+        return self._remade, (self.args, self.__dict__)
+
+    @classmethod
+    def _remade(cls, words: tuple[object, ...], facts: Mapping[str, Any]) -> Self:
+        error = cls.__new__(cls, *words)
+        error.__dict__.update(facts)
+        return error
 
 
 class DidNotHappen(EventmeshError):
@@ -111,6 +133,8 @@ class Throttled(DidNotHappen):
 class OffsetOutOfRange(DidNotHappen):
     """The offset is not (or no longer) in the partition."""
 
+    exit_code = 2
+
     def __init__(self, partition: str, offset: int, start: int, end: int) -> None:
         self.partition, self.offset, self.start, self.end = partition, offset, start, end
         super().__init__(
@@ -120,6 +144,8 @@ class OffsetOutOfRange(DidNotHappen):
 
 class LogTruncated(DidNotHappen):
     """The position lies in a gap that the death of the machine left (rule 8)."""
+
+    exit_code = 2
 
     def __init__(self, partition: str, offset: int, lost_from: int, lost_to: int) -> None:
         self.partition, self.offset, self.lost_from, self.lost_to = partition, offset, lost_from, lost_to
@@ -131,6 +157,8 @@ class LogTruncated(DidNotHappen):
 
 class CorruptSegment(DidNotHappen):
     """Stored bytes do not match their checksum below the watermark: rot, not a torn tail."""
+
+    exit_code = 3
 
     def __init__(self, file: str, offset: int, position: int, detail: str) -> None:
         self.file, self.offset, self.position, self.detail = file, offset, position, detail

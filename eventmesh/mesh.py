@@ -64,7 +64,12 @@ class _Section(BaseModel):
 class LogSection(_Section):
     """How the log is kept: broker actors, and what an acknowledged fact survives (promise P1)."""
 
-    brokers: int = Field(1, ge=1, description="Broker actors; the partitions are spread over them.")
+    brokers: int = Field(
+        1,
+        ge=1,
+        json_schema_extra={"maximum": 1},
+        description="Broker actors. One is what there is: it holds all partitions.",
+    )
     durability: Literal["memory", "os", "fsync"] = Field(
         "os", description="memory: nothing survives; os: the death of any process; fsync: the death of the machine."
     )
@@ -327,6 +332,7 @@ class _Check:
     def all(self) -> None:
         """Raises :class:`ConfigurationError` for the first mistake."""
         self._known("wiring", "wiring", self.mesh.wiring, self.package.WIRINGS)
+        self._one_broker()
         for name, topic in self.mesh.topics.items():
             self._topic(name, topic)
         self._owners()
@@ -335,6 +341,12 @@ class _Check:
         self._contexts()
         for name, service in self.mesh.services.items():
             self._asks(name, service)
+
+    def _one_broker(self) -> None:
+        # Said here rather than as a bound of the model: the reason is worth more than "at most 1".
+        if self.mesh.log.brokers > 1:
+            problem = f"found {self.mesh.log.brokers}, but one broker is what there is: all partitions live in it"
+            raise self._error("log.brokers", problem, "Write brokers: 1, or leave the key out")
 
     def _topic(self, name: str, topic: TopicSection) -> None:
         self._known(f"topics.{name}", "topic", name, self.package.SCHEMAS)

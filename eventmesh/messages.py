@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 
@@ -35,6 +36,7 @@ REFUSAL: tuple[pa.Field, ...] = (
     pa.field("reason", pa.string()),  # why something was refused
 )
 Kind = Literal["command", "event", "query"]
+ABSENT = -1  # what Arrow answers for the place of a column that a schema does not have
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,29 @@ def topic_schema(payload: Iterable[pa.Field]) -> pa.Schema:
 class Columns:
     """A batch of messages as Python lists, one per column, decoded on first use.
 
-    Built from a record batch (reading) or from rows as dicts (deciding), with the same access, so
-    that ``evolve`` folds facts it has just decided and facts it reads back by the same code.
-    A ``list<struct>`` column decodes to a list of lists of tuples, in the struct's field order;
-    timestamps decode to int microseconds since the epoch.
+    Built from a record batch (reading), from rows as dicts, or from lists by column (deciding), with the
+    same access, so that ``evolve`` folds facts it has just decided and facts it reads back by the same
+    code. A column that the batch does not have reads as nulls. A ``list<struct>`` column decodes to a
+    list of lists of tuples, in the struct's field order; timestamps decode to int microseconds since the
+    epoch. Lists are shared by all readers: nobody changes them.
     """
 
     __slots__ = ("_batch", "_lists", "_rows", "count")
 
-    def __init__(self, batch: pa.RecordBatch | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
-        self._batch = batch
-        self._rows = rows
-        self._lists: dict[str, list[Any]] = {}
-        self.count: int = batch.num_rows if batch is not None else len(rows or ())
+    def __init__(
+        self,
+        batch: pa.RecordBatch | None = None,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+        lists: dict[str, list[Any]] | None = None,
+    ) -> None:
+        self._batch, self._rows = batch, rows
+        self._lists: dict[str, list[Any]] = {} if lists is None else lists
+        if batch is not None:
+            self.count: int = batch.num_rows
+        elif rows is not None:
+            self.count = len(rows)
+        else:
+            self.count = len(next(iter(self._lists.values()), ()))
 
     def __len__(self) -> int:
         return self.count
@@ -83,26 +95,44 @@ class Columns:
     def __getitem__(self, name: str) -> list[Any]:
         column = self._lists.get(name)
         if column is None:
-            if self._batch is not None:
-                column = decode_column(self._batch.column(name))
-            else:
-                column = [row.get(name) for row in self._rows or ()]
-            self._lists[name] = column
+            column = self._lists[name] = self._decode(name)
         return column
 
-    def has(self, name: str) -> bool:
-        """Whether the batch has this column."""
-        return self._batch is None or self._batch.schema.get_field_index(name) >= 0
+    def _decode(self, name: str) -> list[Any]:
+        if self._rows is not None:
+            return [row.get(name) for row in self._rows]
+        if self._batch is None or (place := self._batch.schema.get_field_index(name)) == ABSENT:
+            return [None] * self.count
+        return decode_column(self._batch.column(place))
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns that the batch has."""
+        if self._batch is not None:
+            names: list[str] = self._batch.schema.names
+            return names
+        return list(self._rows[0]) if self._rows else list(self._lists)
 
     def rows(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Rows as tuples of the named columns, in offset order."""
         return zip(*(self[name] for name in names), strict=True)
 
-    def slice(self, start: int, stop: int) -> Columns:
-        """Rows ``start`` up to ``stop``."""
-        if self._batch is not None:
-            return Columns(self._batch.slice(start, stop - start))
-        return Columns(rows=(self._rows or ())[start:stop])
+    def without(self, kind: str) -> Columns:
+        """The rows of all other types, as a batch of their own."""
+        assert self._batch is not None, "only what was read back is filtered"
+        return Columns(self._batch.filter(pc.not_equal(self._batch.column("type"), kind)))
+
+    def dicts(self, schema: pa.Schema) -> list[dict[str, Any]]:
+        """Rows as dicts with the columns of ``schema``."""
+        names = schema.names
+        return [dict(zip(names, values, strict=True)) for values in self.rows(*names)]
+
+    def encode(self, schema: pa.Schema) -> pa.RecordBatch:
+        """One record batch of ``schema``; a missing column is null."""
+        if self._batch is not None and self._batch.schema.equals(schema):
+            return self._batch
+        arrays = [encode_column(self[field.name], field.type) for field in schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def decode_column(array: pa.Array) -> list[Any]:
@@ -159,9 +189,4 @@ def _encode_structs(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 def encode_rows(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     """Rows as dicts to one record batch of ``schema``; a missing key is null."""
-    arrays = []
-    for field in schema:
-        name = field.name
-        values = [row.get(name) for row in rows]
-        arrays.append(encode_column(values, field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return Columns(rows=rows).encode(schema)

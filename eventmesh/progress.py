@@ -37,6 +37,10 @@ class Progress:
             return True
         return any(start <= offset < end for start, end in self.ahead.get(name, ()))
 
+    def any_done(self, name: str, start: int) -> bool:
+        """Whether any input at or above ``start`` was already decided; cheaper than asking of each."""
+        return start < self.next.get(name, 0) or name in self.ahead
+
     def done(self, name: str, start: int, end: int) -> None:
         """Mark the offsets ``[start, end)`` as done."""
         if start >= end:

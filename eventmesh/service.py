@@ -1,20 +1,23 @@
 """The contract of a service: what it owns, how it decides, how it folds, what it answers.
 
-A service is Chassaing's *decider*: ``decide(state, what came in) -> facts`` and ``evolve(state, fact)``.
-Its state is the fold of its own facts and nothing else. Rules say *what* a service decides; a wiring
-says what triggers each rule, so that the same rule serves an event in one wiring and a command in another.
+A service is Chassaing's *decider*: ``decide(state, what came in) -> facts`` and ``evolve(state, facts)``,
+both over batches, columns in and columns out. Its state is the fold of its own facts and nothing else.
+Rules say *what* a service decides; a wiring says what triggers each rule, so that the same rule serves
+an event in one wiring and a command in another.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Protocol
 
+from eventmesh.errors import EventmeshError
 from eventmesh.log.topic import Topic, partition_for
+from eventmesh.messages import Columns
 from eventmesh.views import View
 
 Row = dict[str, Any]
@@ -35,23 +38,108 @@ class Place:
         return partition_for(key, self.topics[topic].partitions)
 
 
+class Inputs:
+    """A run of inputs of one kind, in order: what a rule decides on. Columns come as lists, one item per input.
+
+    ``kind`` is the type of the facts, or the name of the commands. ``ids`` are the messages' own ids,
+    ``stories`` the correlation ids. Lists are shared: a rule reads them and leaves them as they are.
+    """
+
+    __slots__ = ("_columns", "_places", "ids", "kind", "stories")
+
+    def __init__(
+        self, kind: str, columns: Columns, places: range | Sequence[int], ids: Sequence[str], stories: Sequence[str]
+    ) -> None:
+        self.kind, self._columns, self._places = kind, columns, places
+        self.ids, self.stories = ids, stories
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return at_places(self._columns[name], self._places)
+
+    def rows(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Inputs as tuples: the number of the input in this run, then the named columns."""
+        return zip(range(len(self)), *(self[name] for name in names), strict=True)
+
+    def first(self, name: str) -> dict[Any, int]:
+        """Each value of a column (or ``id``), in order, with the first input that has it: repeats are left out."""
+        found: dict[Any, int] = {}
+        for number, value in enumerate(self.ids if name == "id" else self[name]):
+            found.setdefault(value, number)
+        return found
+
+    def row(self, number: int) -> InputRow:
+        """One input as a mapping of its columns, which are decoded when asked for."""
+        return InputRow(self._columns, self._places[number])
+
+    def part(self, start: int, stop: int) -> Inputs:
+        """The inputs from ``start`` up to ``stop``, as a run of their own."""
+        return Inputs(
+            self.kind, self._columns, self._places[start:stop], self.ids[start:stop], self.stories[start:stop]
+        )
+
+
+class InputRow(Mapping[str, Any]):
+    """One input, for a rule that takes one at a time."""
+
+    __slots__ = ("_columns", "_place")
+
+    def __init__(self, columns: Columns, place: int) -> None:
+        self._columns, self._place = columns, place
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name][self._place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns.names)
+
+    def __len__(self) -> int:
+        return len(self._columns.names)
+
+
+def at_places(column: list[Any], places: range | Sequence[int]) -> list[Any]:
+    """The items of a list at these places; a range costs one slice."""
+    if isinstance(places, range):
+        whole = places.start == 0 and places.stop == len(column)
+        return column if whole else column[places.start : places.stop]
+    return [column[place] for place in places]
+
+
 class Outcome(Protocol):
-    """What a synchronous rule may do with the input it was given."""
+    """What a rule may do with the run of inputs that it was given; ``row`` is the number of an input in the run."""
 
-    def fact(self, kind: str, **payload: Any) -> None:
-        """Decide a fact; it is folded at once, so that the next row of the batch sees it."""
+    @property
+    def asked(self) -> bool:
+        """Whether callers wait for answers: the inputs are commands."""
 
-    def gather(self, key: str, part: int, value: Any) -> Mapping[int, Any]:
+    def facts(self, kind: str | Sequence[str], rows: Sequence[int], **columns: list[Any]) -> None:
+        """Decide facts, in order: of one kind or one kind each, caused by ``rows``, with one list per payload column.
+
+        They are folded at once, so that the state which the rule reads next has them.
+        """
+
+    def fact(self, row: int, kind: str, **payload: Any) -> None:
+        """Decide one fact: :meth:`facts` where the next input's decision depends on this one's."""
+
+    def gather(self, row: int, key: str, part: int, value: Any) -> Mapping[int, Any]:
         """Keep this input open under ``key`` until :meth:`gathered`; returns all parts held, by part."""
 
     def gathered(self, key: str) -> None:
         """The inputs held under ``key`` have become a fact, or no longer matter."""
 
+    def answer(self, row: int, answer: Row, *, more: bool = False) -> None:
+        """Answer the command once everything decided so far is acknowledged; ``more``: a final answer follows."""
+
+    def refuse(self, row: int, error: EventmeshError) -> None:
+        """Tell the caller of this command that nothing happened, such as :class:`~eventmesh.errors.Throttled`."""
+
     @property
     def watched(self) -> int:
         """How many keys callers watch."""
 
-    def watch(self, key: str) -> None:
+    def watch(self, row: int, key: str) -> None:
         """The caller of this command also wants what :meth:`tell` will say of ``key``."""
 
     def tell(self, key: str, **answer: Any) -> None:
@@ -81,6 +169,7 @@ class Talk(Protocol):
         """Answer the callers now and go on; what the answer rests on must have been awaited."""
 
 
+#: ``rule(service, state, inputs, outcome)``, or ``async rule(service, row, talk)`` for one input at a time.
 Rule = Callable[..., Any]
 
 
@@ -88,7 +177,7 @@ Rule = Callable[..., Any]
 class Trigger:
     """The part of a wiring that concerns one service.
 
-    ``rules`` maps a fact's type or a command's name to what it triggers: ``rule(service, state, row, outcome)``,
+    ``rules`` maps a fact's type or a command's name to what it triggers: ``rule(service, state, inputs, outcome)``,
     or ``async rule(service, row, talk)`` where the service must wait for another's answer. After a restart
     ``resume`` starts, for every key of :meth:`Service.unfinished`, the rule that carries on the conversation
     which that command had begun, so that a caller who repeats the command joins it; its row is ``{"key": key}``.
@@ -101,14 +190,11 @@ class Trigger:
 class Service:
     """Base of all services.
 
-    ``reads`` names the payload columns its rules need of what comes in, ``fold`` those that ``evolve``
-    needs of its own facts. ``queries`` maps a query's name to ``answer(state, row) -> row``; the
-    state given to it cannot be changed (promise P6).
+    ``queries`` maps a query's name to ``answer(state, row) -> row``; the state given to it cannot be
+    changed (promise P6).
     """
 
     name: str = ""
-    reads: tuple[str, ...] = ()
-    fold: tuple[str, ...] = ()
     queries: Mapping[str, Callable[[Any, Row], Row]] = MappingProxyType({})
 
     def __init__(self, place: Place, trigger: Trigger, views: Mapping[str, View]) -> None:
@@ -125,9 +211,9 @@ class Service:
         """The state before any fact."""
         raise TypeError(f"{type(self).__name__} does not say what its initial state is")
 
-    def evolve(self, state: Any, fact: Row) -> None:
-        """Fold one own fact (type, sequence, time and the ``fold`` columns) into ``state``. Decides nothing."""
-        raise TypeError(f"{type(self).__name__} does not say how it folds {fact['type']}")
+    def evolve(self, state: Any, facts: Columns) -> None:
+        """Fold own facts (``type``, ``sequence``, ``time`` and the payload columns) into ``state``. Decides nothing."""
+        raise TypeError(f"{type(self).__name__} does not say how it folds facts")
 
     def unfinished(self, state: Any) -> Iterable[str]:
         """Keys whose conversation the fold shows open (rule 3)."""

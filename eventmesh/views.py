@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress, islice
 from typing import Any
 
 from eventmesh.messages import Columns
@@ -45,12 +46,17 @@ class View:
         skip = max(0, self.next.get(name, 0) - base)
         if skip >= len(facts):
             return
+        keys = facts[self.shape.key]
+        values = zip(facts["sequence"], *(facts[column] for column in self.shape.columns), strict=True)
+        rows: Iterable[tuple[str, tuple[Any, ...]]] = zip(keys, values, strict=True)
+        if skip:
+            rows = islice(rows, skip, None)
+        if self.shape.types:
+            wanted = set(self.shape.types)
+            rows = compress(rows, [kind in wanted for kind in islice(facts["type"], skip, None)])
         table = self._tables[topic]
-        types = self.shape.types
-        rows = facts.rows("type", self.shape.key, "sequence", *self.shape.columns)
-        for index, (kind, key, *value) in enumerate(rows):
-            if index >= skip and key is not None and (not types or kind in types):
-                table[key] = tuple(value)
+        table.update(rows)
+        table.pop(None, None)  # type: ignore[call-overload]  # facts that are about no key
         self.next[name] = base + len(facts)
         self.applied_time = max(self.applied_time, time)
 
@@ -61,12 +67,14 @@ class View:
 
     def lookup(self, keys: Iterable[str | None]) -> list[tuple[Any, ...]]:
         """``(version, *values)`` of each key, in order; version -1 and nulls for an unknown key."""
-        tables = [self._tables[topic] for topic in reversed(self.topics)]
+        weakest, *stronger = (self._tables[topic] for topic in self.topics)
+        asked: Sequence[Any] = keys if isinstance(keys, (list, tuple)) else list(keys)
         absent = self._absent
-        if len(tables) == 1:
-            get = tables[0].get
-            return [get(key, absent) for key in keys]  # type: ignore[arg-type]
-        return [next((table[key] for table in tables if key in table), absent) for key in keys]
+        found = [weakest.get(key, absent) for key in asked]
+        for table in stronger:
+            if table:
+                found = [table.get(key, below) for key, below in zip(asked, found, strict=True)]
+        return found
 
     def __len__(self) -> int:
         return len({key for table in self._tables.values() for key in table})

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.errors import NotFound
+from eventmesh.errors import CorruptSegment, DataDirectoryError, NotFound
 from eventmesh.lab.run import LATEST
 from eventmesh.log.batch import CONTROL_PREFIX
 from eventmesh.log.store import Finding, LogReader, open_read_only
 from eventmesh.messages import ENVELOPE, Columns
 
+#: The key of the topics that tell of orders.
+ORDER_KEY = "order_id"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ENVELOPE = {field.name for field in ENVELOPE}
 
 
@@ -27,10 +30,33 @@ def find_run(runs: Path, folder: Path | None) -> Path:
     chosen = folder if folder is not None else runs / LATEST
     if (chosen / "log").is_dir():
         return chosen
-    if folder is None:
+    known = [str(path.parent) for path in sorted(runs.glob("*/log")) if path.parent.name != LATEST]
+    if folder is None and not known:
         raise NotFound(f"no run under {runs} yet. Make one with: eventmesh run configs/meshes/views.yaml")
-    near = [str(path) for path in sorted(runs.glob("*/")) if (path / "log").is_dir()]
-    raise NotFound(f"{folder} holds no run (no log folder). Runs: {', '.join(near) or 'none'}")
+    problem = f"{chosen} " + ("holds no log (a benchmark keeps none)" if chosen.exists() else "does not exist")
+    near = difflib.get_close_matches(str(chosen), known, 1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise NotFound(f"{problem}. {hint}Runs: {', '.join(known) or 'none'}; name one with --run")
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[LogReader]:
+    """The run's log, whose errors name files by their whole path."""
+    directory = folder / "log"
+    try:
+        with closing(open_read_only(directory)) as reader:
+            yield reader
+    except CorruptSegment as error:
+        raise _in(directory, error) from error
+    except DataDirectoryError as error:
+        raise DataDirectoryError(f"{directory}: {error}") from error
+    except OSError as error:
+        problem = f"{error.filename or directory}: cannot be read ({error.strerror})"
+        raise DataDirectoryError(f"{problem}. Restore it from a copy") from error
+
+
+def _in(directory: Path, error: CorruptSegment) -> CorruptSegment:
+    return CorruptSegment(str(directory / error.file), error.offset, error.position, error.detail)
 
 
 @dataclass(frozen=True)
@@ -47,8 +73,7 @@ class TopicSummary:
 
 def topics(folder: Path) -> list[TopicSummary]:
     """Every partition of the run's log."""
-    reader = open_read_only(folder / "log")
-    try:
+    with _opened(folder) as reader:
         return [
             TopicSummary(
                 name,
@@ -61,18 +86,16 @@ def topics(folder: Path) -> list[TopicSummary]:
             for name, topic in reader.topics.items()
             for partition in range(topic.partitions)
         ]
-    finally:
-        reader.close()
 
 
 def read(folder: Path, topic: str, partition: int, offset: int, limit: int) -> list[dict[str, Any]]:
-    """Up to ``limit`` records from ``offset`` on, control records included."""
-    reader = open_read_only(folder / "log")
-    try:
+    """Up to ``limit`` records from ``offset`` on, control records included.
+
+    :class:`OffsetOutOfRange` below the start or above the end, :class:`CorruptSegment` at damage.
+    """
+    with _opened(folder) as reader:
         _check_partition(reader, topic, partition)
         return list(_rows(reader, topic, partition, offset, limit))
-    finally:
-        reader.close()
 
 
 def _check_partition(reader: LogReader, topic: str, partition: int) -> None:
@@ -86,30 +109,40 @@ def _check_partition(reader: LogReader, topic: str, partition: int) -> None:
 
 
 def _rows(reader: LogReader, topic: str, partition: int, offset: int, limit: int) -> Iterator[dict[str, Any]]:
-    end = reader.watermark(topic, partition)
-    while offset < end and limit > 0:
-        for batch in reader.read(topic, partition, offset):
-            columns, names = Columns(batch.batch), batch.batch.schema.names
-            for values in columns.rows(*names):
-                row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-                if row["sequence"] >= offset and limit > 0:
-                    limit -= 1
-                    yield {
-                        "partition": f"{topic}/{partition}",
-                        "offset": row["sequence"],
-                        "epoch": batch.header.epoch,
-                        **row,
-                    }
-            offset = batch.header.end
+    # One batch at a time: damage behind the last record asked for is no reason to show nothing.
+    while limit > 0 and (found := reader.read(topic, partition, offset, max_bytes=1)):
+        [batch] = found
+        for row in _dicts(batch.batch):
+            if row["sequence"] >= offset and limit > 0:
+                limit -= 1
+                yield {
+                    "partition": f"{topic}/{partition}",
+                    "offset": row["sequence"],
+                    "epoch": batch.header.epoch,
+                    **{name: value for name, value in row.items() if value is not None},
+                }
+        offset = batch.header.end
+
+
+def _dicts(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, with times as ISO 8601 in UTC."""
+    names = batch.schema.names
+    times = [field.name for field in batch.schema if pa.types.is_timestamp(field.type)]
+    for values in Columns(batch).rows(*names):
+        row = dict(zip(names, values, strict=True))
+        yield row | {name: _iso(row[name]) for name in times if row[name] is not None}
+
+
+def _iso(microseconds: int) -> str:
+    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")
 
 
 def verify(folder: Path) -> list[Finding]:
     """Check every checksum; damage is in the findings, with file and offset."""
-    reader = open_read_only(folder / "log")
-    try:
-        return reader.verify()
-    finally:
-        reader.close()
+    with _opened(folder) as reader:
+        findings = reader.verify()
+    log = folder / "log"
+    return [replace(each, damage=_in(log, each.damage)) if each.damage else each for each in findings]
 
 
 @dataclass(frozen=True)
@@ -129,35 +162,30 @@ class Step:
 def trace(folder: Path, story: str) -> list[Step]:
     """Everything that the log says of one correlation id, in order of time, causes before effects."""
     found: list[dict[str, Any]] = []
-    reader = open_read_only(folder / "log")
-    try:
+    with _opened(folder) as reader:
         for name, topic in reader.topics.items():
             for partition in range(topic.partitions):
                 found += _facts_of(reader.table(name, partition), name, story)
         if not found:
             raise NotFound(_unknown_story(reader, story))
-    finally:
-        reader.close()
+    # All times are in UTC and equally long, so that their texts sort as they do.
     found.sort(key=lambda row: (row["time"], row["offset"]))
     return [_step(row, found[0]["time"]) for row in found]
 
 
 def _facts_of(table: pa.Table, topic: str, story: str) -> list[dict[str, Any]]:
     chosen = table.filter(pc.equal(table["correlationid"], story))
-    rows: list[dict[str, Any]] = []
-    for batch in chosen.to_batches():
-        columns = Columns(batch)
-        rows += [dict(zip(batch.schema.names, values, strict=True)) for values in columns.rows(*batch.schema.names)]
+    rows = [row for batch in chosen.to_batches() for row in _dicts(batch)]
     return [{**row, "topic": topic} for row in rows if not row["type"].startswith(CONTROL_PREFIX)]
 
 
-def _step(row: dict[str, Any], first: int) -> Step:
+def _step(row: dict[str, Any], first: str) -> Step:
     hidden = _ENVELOPE | {"topic", "offset", "partition", "epoch", "base", "kind", "order_id", "position"}
     details = {name: value for name, value in row.items() if name not in hidden and value is not None}
-    moment = datetime.fromtimestamp(row["time"] / 1e6, UTC)
+    since = datetime.fromisoformat(row["time"]) - datetime.fromisoformat(first)
     return Step(
-        (row["time"] - first) / 1e3,
-        moment.isoformat(timespec="microseconds"),
+        since / timedelta(milliseconds=1),
+        row["time"],
         f"{row['topic']}/{row['partition']}",
         row["offset"],
         row["type"],
@@ -168,21 +196,18 @@ def _step(row: dict[str, Any], first: int) -> Step:
 
 
 def _unknown_story(reader: LogReader, story: str) -> str:
-    known: list[str] = []
-    for name, topic in reader.topics.items():
-        if topic.key == "order_id" or not known:
-            for partition in range(topic.partitions):
-                table = reader.table(name, partition)
-                sql = "SELECT DISTINCT correlationid FROM held WHERE correlationid IS NOT NULL LIMIT 50000"
-                with duckdb.connect() as connection:
-                    connection.register("held", table.select(["correlationid"]))
-                    known += [row[0] for row in connection.execute(sql).fetchall()]
-        if known and topic.key == "order_id":
-            break
+    """Only orders are suggested: customers and products have ids that look much the same."""
+    known = sorted(_order_ids(reader))
     near = difflib.get_close_matches(story, known, 3)
-    hint = (
-        f"Did you mean {', '.join(near)}?"
-        if near
-        else f"Known are, for example, {', '.join(sorted(known)[:3]) or 'none'}"
-    )
+    hint = f"Did you mean {', '.join(near)}?" if near else f"Known are, for example, {', '.join(known[:3]) or 'none'}"
     return f"no fact of this run belongs to {story!r}. {hint}"
+
+
+def _order_ids(reader: LogReader) -> set[str]:
+    return {
+        order
+        for name, topic in reader.topics.items()
+        if topic.key == ORDER_KEY
+        for partition in range(topic.partitions)
+        for order in pc.unique(reader.table(name, partition)[ORDER_KEY]).drop_null().to_pylist()
+    }

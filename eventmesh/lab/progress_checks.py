@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmesh.lab.evidence import Check, Evidence, Facts, Integers, PartitionLog
-from eventmesh.lab.verdict import CheckResult, Findings
+from eventmesh.lab.verdict import CheckResult, Findings, Mask
 from eventmesh.log.batch import Header
 from eventmesh.progress import position_name
 
@@ -125,7 +126,9 @@ def decided_once(evidence: Evidence) -> CheckResult:
         facts = evidence.facts(topic)
         findings.examined += len(facts)
         _twice(facts, findings)
-        _decided_again(evidence, topic, findings)
+        for decided in _decided(evidence, topic):
+            passed = decided.passed(_vectors_before(decided.log))
+            decided.flag(passed, findings, "the vector before it had passed")
     return findings.result()
 
 
@@ -140,27 +143,52 @@ def _twice(facts: Facts, findings: Findings) -> None:
     findings.flag_where(again, lambda i: f"{facts.say(i)}: a second fact of this id")
 
 
-def _decided_again(evidence: Evidence, topic: str, findings: Findings) -> None:
-    """Compare each append's causes with the vector of the append before it in the same partition."""
-    facts, cause = evidence.facts(topic), causes(evidence, topic)
-    for log in evidence.partitions(topic):
-        rows = np.flatnonzero((facts.partition == log.number) & (cause.topic[cause.codes] != NOWHERE))
-        if not rows.size:
-            continue
-        code, append = cause.codes[rows], facts.append[rows]
-        vectors = _vectors_before(log)
-        passed = cause.offset[code] < _next_offsets(vectors, cause)[append, cause.place[code]]
+@dataclass(frozen=True)
+class Decided:
+    """The facts of one partition that a position caused; arrays have one item per fact."""
+
+    log: PartitionLog
+    facts: Facts
+    cause: Causes
+    rows: Integers  # the place of each fact among the topic's
+    code: Integers  # of its cause
+    append: Integers  # the place of its batch among the partition's
+
+    def passed(self, vectors: list[Mapping[str, Any]]) -> Mask:
+        """Whether the vector at the place of each fact's append has passed the input that caused it."""
+        cause, code, append = self.cause, self.code, self.append
+        passed: Mask = cause.offset[code] < _next_offsets(vectors, cause)[append, cause.place[code]]
         with_ahead = np.array([bool(vector.get("ahead")) for vector in vectors])
         for i in np.flatnonzero(~passed & with_ahead[append]):
             name, offset = cause.position(code[i])
             passed[i] = any(low <= offset < high for low, high in vectors[append[i]]["ahead"].get(name, ()))
-        # One decision is one append: of its facts, only the first is told.
-        first = np.ones(rows.size, bool)
-        first[1:] = (code[1:] != code[:-1]) | (append[1:] != append[:-1])
-        findings.flag_where(
-            passed & first,
-            lambda i, r=rows, c=cause: f"{facts.say(r[i])}: the vector before it had passed {c.texts[c.codes[r[i]]]}",  # type: ignore[misc]
-        )
+        return passed
+
+    def flag(self, mask: Mask, findings: Findings, what: str) -> None:
+        """Say ``what`` of facts and their causes. One decision is one append: of its facts, only the first is told."""
+        first = np.ones(self.rows.size, bool)
+        first[1:] = (self.code[1:] != self.code[:-1]) | (self.append[1:] != self.append[:-1])
+        texts = self.cause.texts
+        findings.flag_where(mask & first, lambda i: f"{self.facts.say(self.rows[i])}: {what} {texts[self.code[i]]}")
+
+
+def _decided(evidence: Evidence, topic: str) -> Iterator[Decided]:
+    facts, cause = evidence.facts(topic), causes(evidence, topic)
+    for log in evidence.partitions(topic):
+        rows = np.flatnonzero((facts.partition == log.number) & (cause.topic[cause.codes] != NOWHERE))
+        if rows.size:
+            yield Decided(log, facts, cause, rows, cause.codes[rows], facts.append[rows])
+
+
+def progress_rides_along(evidence: Evidence) -> CheckResult:
+    """D6: the vector in an append has passed every input that its facts name as their cause (rule 1)."""
+    findings = Findings("D6", "progress rides with the commit")
+    for topic in evidence.topics:
+        for decided in _decided(evidence, topic):
+            findings.examined += decided.rows.size
+            passed = decided.passed([header.progress for header in decided.log.headers])
+            decided.flag(~passed, findings, "the vector in its append has not passed")
+    return findings.result()
 
 
 def _vectors_before(log: PartitionLog) -> list[Mapping[str, Any]]:
@@ -224,4 +252,5 @@ CHECKS: dict[str, Check] = {
     "D3": decided_once,
     "D4": one_incarnation,
     "D5": grants_are_followed,
+    "D6": progress_rides_along,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import yaml
 
 from eventmesh import mesh as meshes
-from eventmesh.errors import InputError
+from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, InputError
 from eventmesh.history import History
 from eventmesh.lab import measure, record
 from eventmesh.lab.audit import Evidence, audit
@@ -41,8 +42,9 @@ def new_folder(runs: Path, name: str) -> Path:
     while folder.exists():
         number += 1
         folder = runs / f"{name}-{stamp}-{number}"
-    folder.mkdir(parents=True)
-    point_latest(folder)
+    with _reachable(folder):
+        folder.mkdir(parents=True)
+        point_latest(folder)
     return folder
 
 
@@ -56,10 +58,26 @@ def point_latest(folder: Path) -> None:
 
 def empty_folder(folder: Path) -> Path:
     """``folder``, made if need be; :class:`InputError` where something lies in it already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty folder. Name another with --output, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
+    must_be_empty(folder)
+    with _reachable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def must_be_empty(folder: Path) -> None:
+    """Nothing lies in ``folder``, or it is not there yet; :class:`InputError` otherwise."""
+    with _reachable(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is not an empty folder. Name another with --output, or remove it")
+
+
+@contextmanager
+def _reachable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem = f"{folder}: the folder cannot be made or read ({error.strerror})"
+        raise EnvironmentUnavailable(f"{problem}. Name another with --output") from error
 
 
 def load_mesh(running: MeshOnRay, workload: Workload, report: Report, *, timeout_s: float = 3_600.0) -> Measured:
@@ -185,5 +203,14 @@ def prepare(
     options = WorkloadOptions(
         seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction
     )
-    application: Any = mesh.application
-    return Prepared(mesh, application.workload(options))
+    return Prepared(mesh, _workload_of(mesh, mesh_file)(options))
+
+
+def _workload_of(mesh: Mesh, mesh_file: Path) -> Callable[[WorkloadOptions], Workload]:
+    found: Callable[[WorkloadOptions], Workload] | None = getattr(mesh.application, "workload", None)
+    if found is None:
+        package = mesh.description.application
+        problem = f"the package {package!r} has no workload, so there is nothing to run"
+        hint = "Give it a function workload(options), or name a package that has one"
+        raise ConfigurationError(problem, file=str(mesh_file), path="application", hint=hint)
+    return found

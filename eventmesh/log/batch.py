@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from eventmesh.messages import Columns
+
 METADATA_KEY = b"eventmesh"
 CONTROL_PREFIX = "eventmesh."
 BatchKind = Literal["facts", "granted", "progressed", "truncated"]
@@ -61,20 +63,24 @@ def schema_message(schema: pa.Schema) -> bytes:
 
 
 class LogBatch:
-    """A header with its rows, decoded from the IPC message when first asked for (zero-copy)."""
+    """A header with its rows, decoded from the IPC message when first asked for (zero-copy).
 
-    def __init__(self, header: Header, message: pa.Buffer, schema: pa.Schema) -> None:
+    ``head`` is the header as it travels and as it is stored: encoded once, by the writer.
+    """
+
+    def __init__(self, header: Header, message: pa.Buffer, schema: pa.Schema, head: bytes | None = None) -> None:
         self.header, self.message, self.schema = header, message, schema
+        self.head = head or header.to_bytes()
 
     @classmethod
     def encode(cls, header: Header, batch: pa.RecordBatch) -> LogBatch:
         """Serialize ``batch`` with ``header`` in its custom metadata."""
-        sink = pa.BufferOutputStream()
+        sink, head = pa.BufferOutputStream(), header.to_bytes()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch, custom_metadata={METADATA_KEY: header.to_bytes()})
+            writer.write_batch(batch, custom_metadata={METADATA_KEY: head})
             end = sink.tell()
         start = len(schema_message(batch.schema))
-        encoded = cls(header, sink.getvalue().slice(start, end - start), batch.schema)
+        encoded = cls(header, sink.getvalue().slice(start, end - start), batch.schema, head)
         encoded.__dict__["batch"] = batch
         return encoded
 
@@ -83,11 +89,17 @@ class LogBatch:
         """The rows, in the topic's schema."""
         return pa.ipc.read_record_batch(self.message, self.schema)
 
+    @cached_property
+    def columns(self) -> Columns:
+        """The rows as Python lists, decoded once for all readers in this process."""
+        return Columns(self.batch)
+
     @classmethod
     def decode(cls, message: pa.Buffer, schema: pa.Schema) -> LogBatch:
         """Read a stored message back, header included."""
         stream = pa.ipc.open_stream(pa.py_buffer(schema_message(schema) + message.to_pybytes()))
         batch, metadata = stream.read_next_batch_with_custom_metadata()
-        decoded = cls(Header.from_bytes(metadata[METADATA_KEY]), message, schema)
+        head = metadata[METADATA_KEY]
+        decoded = cls(Header.from_bytes(head), message, schema, head)
         decoded.__dict__["batch"] = batch
         return decoded

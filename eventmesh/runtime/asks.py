@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from eventmesh.errors import AskTimeout, EventmeshError, Throttled
 from eventmesh.log.topic import Topic, partition_for
-from eventmesh.messages import MessageType
+from eventmesh.messages import Columns, MessageType
 from eventmesh.runtime.contract import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Asks:
     ) -> None:
         self._count += 1
         ask_id = f"{self.sender}:{self.incarnation}:{self._count}"
-        message = AskMessage(ask_id, name, ids, rows, self.sender)
+        message = AskMessage(ask_id, name, ids, Columns(rows=rows), self.sender)
         ask = OpenAsk(to, message, attempts - 1, places)
         self._open[ask_id] = ask
         self._emit(ask, self.limits.attempt_timeout)

@@ -8,7 +8,6 @@ is repeated under its own id until an answer is final, so a lost answer is never
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,24 +18,50 @@ import pyarrow as pa
 
 from eventmesh.errors import Throttled
 from eventmesh.history import CALLERS
-from eventmesh.log.topic import Topic, partition_for
-from eventmesh.messages import MessageType
+from eventmesh.log.topic import Topic, partitions_for
+from eventmesh.messages import Columns, MessageType, encode_rows
 from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, Row, SendAsk
 
 NEVER = -1
+#: Microseconds between two looks at the schedule: what falls due in between is sent together, and the
+#: wait counts as latency like any other, since that is taken from the intended time.
+TICK = 2_000
 
 
 @dataclass(frozen=True)
 class Requests:
-    """What a caller will ask, in order. ``at`` is the intended time of each, microseconds after the start."""
+    """What a caller will ask, in order. ``at`` is the intended time of each, microseconds after the start.
+
+    ``payload`` has a row per request and the columns of all commands' questions; what a command does not
+    ask is null.
+    """
 
     commands: Sequence[str]
     keys: Sequence[str]
-    rows: Sequence[Row]
+    payload: pa.RecordBatch
     at: np.ndarray  # int64, shape (n,), not decreasing
+
+    @classmethod
+    def of_rows(
+        cls,
+        messages: Mapping[str, MessageType],
+        commands: Sequence[str],
+        keys: Sequence[str],
+        rows: Sequence[Row],
+        at: np.ndarray,
+    ) -> Requests:
+        """Of rows as dicts with the columns of each command's question."""
+        asked = (field for command in sorted(set(commands)) for field in messages[command].question)
+        schema = pa.schema({field.name: field for field in asked}.values())
+        return cls(commands, keys, encode_rows(schema, rows), at)
 
     def __len__(self) -> int:
         return len(self.commands)
+
+    def take(self, places: np.ndarray) -> Requests:
+        """The requests at these places, in that order."""
+        commands, keys = [self.commands[i] for i in places], [self.keys[i] for i in places]
+        return Requests(commands, keys, self.payload.take(pa.array(places)), self.at[places])
 
 
 class Caller:
@@ -56,7 +81,7 @@ class Caller:
         patience: int = 5_000_000,
         backoff: int = 50_000,
     ) -> None:
-        self.name, self.requests, self.messages, self.owned = name, requests, messages, owned
+        self.name, self.requests, self.messages = name, requests, messages
         self.clock, self.emit = clock, emit
         self.window, self.batch_rows_max, self.patience, self.backoff = window, batch_rows_max, patience, backoff
         count = len(requests)
@@ -67,7 +92,12 @@ class Caller:
         self.started_at = NEVER
         self.next = 0
         self.open_requests = 0
-        self._again: deque[int] = deque()
+        self._targets, self._target = _targets(requests, messages, owned)
+        self._questions = {
+            command: _of_schema(requests.payload, messages[command].question) for command in set(requests.commands)
+        }
+        self._ticked_at = NEVER
+        self._again: list[int] = []
         self._messages: dict[str, list[int]] = {}  # ask id -> requests, by row
         self._due: list[tuple[int, str]] = []
         self._wake: list[tuple[int, int]] = []
@@ -86,17 +116,17 @@ class Caller:
 
     def tick(self, now: int) -> None:
         """Send what is due, repeat what is overdue."""
+        self._ticked_at = now
         self._repeat_overdue(now)
-        due: list[int] = []
-        while self._again:
-            due.append(self._again.popleft())
-        while self.next < len(self.requests) and self.open_requests < self.window and self.intended[self.next] <= now:
-            due.append(self.next)
-            self.sent[self.next] = now
-            self.open_requests += 1
-            self.next += 1
+        last = int(np.searchsorted(self.intended, now, side="right"))
+        last = max(self.next, min(last, self.next + self.window - self.open_requests))
+        due = [*self._again, *range(self.next, last)]
+        self._again.clear()
+        self.sent[self.next : last] = now
+        self.open_requests += last - self.next
+        self.next = last
         if due:
-            self._send(due, now)
+            self._send(np.array(due), now)
 
     def _repeat_overdue(self, now: int) -> None:
         while self._due and self._due[0][0] <= now:
@@ -107,26 +137,24 @@ class Caller:
         while self._wake and self._wake[0][0] <= now:
             self._again.append(heapq.heappop(self._wake)[1])
 
-    def _send(self, due: list[int], now: int) -> None:
-        groups: dict[tuple[str, int], list[int]] = {}
-        for request in due:
-            command = self.requests.commands[request]
-            topic = self.owned[self.messages[command].service]
-            partition = partition_for(self.requests.keys[request], topic.partitions)
-            groups.setdefault((command, partition), []).append(request)
-        for (command, partition), members in groups.items():
+    def _send(self, due: np.ndarray, now: int) -> None:
+        targets = self._target[due]
+        for target in np.unique(targets):
+            members = due[targets == target]
+            command, partition = self._targets[target]
             for start in range(0, len(members), self.batch_rows_max):
                 self._send_message(command, partition, members[start : start + self.batch_rows_max], now)
 
-    def _send_message(self, command: str, partition: int, members: list[int], now: int) -> None:
+    def _send_message(self, command: str, partition: int, members: np.ndarray, now: int) -> None:
         self._count += 1
         ask = f"{self.name}:{self._count}"
-        self._messages[ask] = members
+        requests = members.tolist()
+        self._messages[ask] = requests
         heapq.heappush(self._due, (now + self.patience, ask))
         self.attempts[members] += 1
-        ids = [f"{self.name}:{command}:{request}" for request in members]
-        rows = [self.requests.rows[request] for request in members]
-        message = AskMessage(ask, command, ids, rows, self.name)
+        ids = [f"{self.name}:{command}:{request}" for request in requests]
+        questions = self._questions[command].take(pa.array(members))
+        message = AskMessage(ask, command, ids, Columns(questions), self.name)
         self.emit(SendAsk(Address(self.messages[command].service, partition), message))
 
     def replied(self, reply: ReplyMessage) -> None:
@@ -139,11 +167,12 @@ class Caller:
         if reply.error is not None:
             self._come_back(requests, now, isinstance(reply.error, Throttled), str(reply.error), reply.error.definite)
             return
-        for request, row in zip(requests, reply.rows, strict=True):
-            if self.accepted[request] == NEVER:
-                self.accepted[request] = now
-            if reply.final and self.completed[request] == NEVER:
-                self._complete(request, now, row.get("outcome"), row.get("reason"))
+        accepted = self.accepted[requests]
+        self.accepted[requests] = np.where(accepted == NEVER, now, accepted)
+        if reply.final:
+            for request, row in zip(requests, reply.rows, strict=True):
+                if self.completed[request] == NEVER:
+                    self._complete(request, now, row.get("outcome"), row.get("reason"))
 
     def _come_back(self, requests: list[int], now: int, throttled: bool, reason: str, definite: bool) -> None:
         for request in requests:
@@ -176,7 +205,7 @@ class Caller:
             return None
         times = [heap[0][0] for heap in (self._due, self._wake) if heap]
         if self.next < len(self.requests) and self.open_requests < self.window:
-            times.append(int(self.intended[self.next]))
+            times.append(max(int(self.intended[self.next]), self._ticked_at + TICK))
         return min(times, default=None)
 
     def table(self) -> pa.Table:
@@ -197,6 +226,25 @@ class Caller:
             pa.array(self.throttled),
         ]
         return pa.Table.from_arrays(columns, schema=CALLERS)
+
+
+def _of_schema(payload: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([payload.column(name) for name in schema.names], schema=schema)
+
+
+def _targets(
+    requests: Requests, messages: Mapping[str, MessageType], owned: Mapping[str, Topic]
+) -> tuple[list[tuple[str, int]], np.ndarray]:
+    """Every (command, partition) that is asked, and the number of each request's: int64, shape (n,)."""
+    targets: list[tuple[str, int]] = []
+    target = np.zeros(len(requests), np.int64)
+    commands, keys = np.array(requests.commands, object), pa.array(requests.keys, pa.string())
+    for command in sorted(set(requests.commands)):
+        topic = owned[messages[command].service]
+        places = np.flatnonzero(commands == command)
+        target[places] = partitions_for(keys.take(pa.array(places)), topic.partitions) + len(targets)
+        targets += [(command, partition) for partition in range(topic.partitions)]
+    return targets, target
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from eventmesh.errors import EventmeshError
 from eventmesh.log.batch import LogBatch
+from eventmesh.messages import Columns
 
 Row = dict[str, Any]
 SAMPLES_MAX = 100_000
@@ -28,7 +29,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class AskMessage:
-    """A command or a query on its way. ``rows`` are its payload rows; ``ids`` names each command row.
+    """A command or a query on its way. ``rows`` are its questions as columns; ``ids`` names each command row.
 
     ``id`` is unique per sender and repeats when the same question is sent again.
     """
@@ -36,7 +37,7 @@ class AskMessage:
     id: str
     name: str
     ids: Sequence[str]
-    rows: Sequence[Row]
+    rows: Columns
     sender: str
 
 

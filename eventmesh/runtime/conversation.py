@@ -6,14 +6,17 @@ shows which are open, and they run again under the same ids (rule 3).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Coroutine, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from eventmesh.errors import EventmeshError
+from eventmesh.errors import DidNotHappen, EventmeshError
 from eventmesh.runtime.contract import Row
+from eventmesh.runtime.decider import Decider, Position, Run, describe
+from eventmesh.runtime.release import Caller
+from eventmesh.service import Rule
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.task import Task
+    from eventmesh.runtime.asks import Asks
 
 Key = tuple[str, str]
 
@@ -26,7 +29,7 @@ class Pending:
     def __init__(self) -> None:
         self.resolved = False
         self.value: Any = None
-        self.error: EventmeshError | None = None
+        self.error: Exception | None = None
         self.waiter: Conversation | None = None
 
     def __await__(self) -> Generator[Pending, None, Any]:
@@ -38,42 +41,180 @@ class Pending:
 
 
 class Conversation:
-    """One running handler: the ``talk`` that it is given, and what the task needs to drive it.
+    """One running handler: the ``talk`` that it is given, and what is needed to drive it.
 
     ``key`` is (name of the rule's trigger, key value): one conversation at a time per key, later
-    callers of the same command join it.
+    callers of the same command join it. ``resumed``: its end is found again from the fold after a restart.
     """
 
-    def __init__(self, task: Task, key: Key, cause: str, correlation: str | None, causation: str) -> None:
-        self.task, self.key = task, key
-        self.cause, self.correlation, self.causation = cause, correlation, causation
+    def __init__(
+        self, among: Conversations, key: Key, cause: str, story: str, causation: str, *, resumed: bool
+    ) -> None:
+        self.among, self.key = among, key
+        self.cause, self.story, self.causation, self.resumed = cause, story, causation, resumed
         self.ordinal = 0
-        self.position: tuple[str, int] | None = None  # the input held open until the end
-        self.callers: list[tuple[Any, str, int]] = []  # (origin, ask, row index)
+        self.position: Position | None = None  # the input held open until the end
+        self.callers: list[Caller] = []
         self.joined: list[Pending] = []
         self.coroutine: Coroutine[Pending, None, Any] | None = None
 
     @property
     def state(self) -> Any:
         """The service's state as of now."""
-        return self.task.state
+        return self.among.decider.state
 
     def record(self, kind: str, **payload: Any) -> Awaitable[None]:
         """Append a fact; returns once it is acknowledged."""
-        return self.task.record(self, kind, payload)
+        return self.among.record(self, kind, payload)
 
     def ask(self, query: str, rows: Iterable[Row], *, attempts: int | None = None) -> Awaitable[list[Row]]:
         """Ask; one answer row per question row, each asked of the partition that its key says."""
-        return self.task.asks.query(query, list(rows), attempts)
+        return self.among.asks.query(query, list(rows), attempts)
 
     def command(self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None) -> Awaitable[Row]:
         """Command; the same conversation sends the same command to the same partition under one id."""
-        return self.task.asks.command(self, name, row, attempts, partition)
+        return self.among.asks.command(self, name, row, attempts, partition)
 
     def join(self, name: str, key: str) -> Awaitable[Any]:
         """Wait for the end of another conversation of this service; returns at once where there is none."""
-        return self.task.join((name, key))
+        return self.among.join((name, key))
 
     def reply(self, **answer: Any) -> None:
         """Answer the callers now and go on; what was recorded before must have been awaited."""
-        self.task.reply_callers(self, answer)
+        self.among.reply_callers(self, answer)
+
+
+class Conversations:
+    """The running conversations of one task."""
+
+    def __init__(self, decider: Decider, asks: Asks) -> None:
+        self.decider, self.asks = decider, asks
+        self.running: dict[Key, Conversation] = {}
+
+    def __len__(self) -> int:
+        return len(self.running)
+
+    def abandon(self) -> None:
+        """Forget all of them: those that the fold shows open run again."""
+        for conversation in self.running.values():
+            if conversation.coroutine is not None:
+                conversation.coroutine.close()
+        self.running.clear()
+
+    def start_all(self, rule: Rule, run: Run) -> None:
+        """Begin a conversation for each input of a run, or join the one that it repeats."""
+        inputs = run.inputs
+        resumed = inputs.kind in self.decider.service.resume
+        for row in range(len(run)):
+            reason = self.decider.refused_inputs.get(run.cause(row))
+            if reason is not None:
+                self._refuse_input(run, row, reason)
+                continue
+            key = (inputs.kind, inputs.stories[row] or run.cause(row))
+            self._start(rule, key, inputs.row(row), run, row, resumed=resumed)
+
+    def _refuse_input(self, run: Run, row: int, reason: str) -> None:
+        story, causation = run.inputs.stories[row], run.inputs.ids[row]
+        self.decider.record_refusal(run.cause(row), run.position(row), story, causation, reason, run.caller(row))
+
+    def _start(self, rule: Rule, key: Key, row: Mapping[str, Any], run: Run, number: int, *, resumed: bool) -> None:
+        running, caller, position = self.running.get(key), run.caller(number), run.position(number)
+        if running is not None:
+            if caller is not None:
+                running.callers.append(caller)
+            return  # an input that repeats an open one yields nothing of its own
+        inputs = run.inputs
+        conversation = Conversation(
+            self, key, run.cause(number), inputs.stories[number], inputs.ids[number], resumed=resumed
+        )
+        if caller is not None:
+            conversation.callers.append(caller)
+        if position is not None:
+            conversation.position = position
+            self.decider.hold(position)
+        self._run(conversation, rule, row)
+
+    def carry_on(self, rule: Rule, kind: str, key: str, cause: str) -> None:
+        """Begin again, after a restart, the conversation that the fold shows open under ``key``."""
+        self._run(Conversation(self, (kind, key), cause, key, cause, resumed=True), rule, {"key": key})
+
+    def _run(self, conversation: Conversation, rule: Rule, row: Mapping[str, Any]) -> None:
+        self.running[conversation.key] = conversation
+        conversation.coroutine = rule(self.decider.service, row, conversation)
+        self.advance(conversation)
+
+    def advance(self, conversation: Conversation) -> None:
+        """Go on until it awaits something that has not come yet, or ends."""
+        assert conversation.coroutine is not None
+        before = len(self.decider.new_facts)
+        try:
+            pending = conversation.coroutine.send(None)
+        except StopIteration as end:
+            self._finish(conversation, end.value)
+        except EventmeshError as error:
+            self._fail(conversation, error)
+        except Exception as defect:
+            if len(self.decider.new_facts) > before:
+                self.decider.discard(conversation.cause, defect)
+            self._refuse(conversation, describe(defect))
+        else:
+            pending.waiter = conversation
+
+    def _refuse(self, conversation: Conversation, reason: str) -> None:
+        self.decider.record_refusal(
+            conversation.cause, conversation.position, conversation.story, conversation.causation, reason, None,
+            conversation.ordinal,
+        )  # fmt: skip
+        self._fail(conversation, DidNotHappen(f"refused: {reason}"))
+
+    def _fail(self, conversation: Conversation, error: EventmeshError) -> None:
+        for caller in conversation.callers:
+            self.decider.release.error(caller, error)
+        conversation.callers.clear()
+        self._finish(conversation, None)
+
+    def _finish(self, conversation: Conversation, answer: Row | None) -> None:
+        del self.running[conversation.key]
+        if answer is not None:
+            self.reply_callers(conversation, answer)
+        if conversation.position is not None:
+            self.decider.let_go(conversation.position)
+            self.decider.inputs_since_append += 1
+        for pending in conversation.joined:
+            self.resolve(pending, answer, None)
+
+    def reply_callers(self, conversation: Conversation, answer: Row) -> None:
+        """Answer all callers of a conversation, once."""
+        for caller in conversation.callers:
+            self.decider.release.reply(caller, answer, True)
+        conversation.callers.clear()
+
+    def record(self, conversation: Conversation, kind: str, payload: Row) -> Pending:
+        """A conversation's fact; resolved when acknowledged.
+
+        ``TypeError`` for a second one where a restart would begin anew: its id would be that of the first.
+        """
+        if conversation.ordinal and not conversation.resumed and conversation.position is None:
+            raise TypeError(f"{conversation.key[0]} records twice: name in Trigger.resume what carries it on")
+        ordinal, conversation.ordinal = conversation.ordinal, conversation.ordinal + 1
+        self.decider.record(conversation.cause, ordinal, conversation.story, conversation.causation, kind, payload)
+        pending = Pending()
+        self.decider.release.recorded.append(pending)
+        return pending
+
+    def join(self, key: Key) -> Pending:
+        """Resolved when the conversation under ``key`` ends."""
+        pending = Pending()
+        running = self.running.get(key)
+        if running is None:
+            pending.resolved = True
+        else:
+            running.joined.append(pending)
+        return pending
+
+    def resolve(self, pending: Pending, value: object, error: Exception | None) -> None:
+        """What was awaited has come: its conversation goes on."""
+        pending.resolved, pending.value, pending.error = True, value, error
+        waiter, pending.waiter = pending.waiter, None
+        if waiter is not None and self.running.get(waiter.key) is waiter:
+            self.advance(waiter)

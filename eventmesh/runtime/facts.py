@@ -1,82 +1,104 @@
-"""The facts decided since the last append, on their way to one record batch of the topic's schema."""
+"""The facts decided since the last append, column by column, on their way to one record batch of the topic's schema."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from eventmesh.log.topic import Topic
-from eventmesh.messages import ENVELOPE, encode_column
+from eventmesh.messages import ENVELOPE, Columns, encode_column
 
 _ENVELOPE_NAMES = {field.name for field in ENVELOPE}
+_TIME = ENVELOPE[4].type
+PROGRESSED = "eventmesh.Progressed"
 
 
 class FactBatch:
-    """Facts as dicts of payload; :meth:`to_batch` adds the envelope columns."""
+    """Facts as lists by payload column, in chunks as they were decided; :meth:`to_batch` adds the envelope."""
 
     def __init__(self, topic: Topic, source: str) -> None:
         self.topic, self.source = topic, source
         self._payload_fields = [field for field in topic.schema if field.name not in _ENVELOPE_NAMES]
+        self._payload_names = {field.name for field in self._payload_fields}
         self._dataschema = f"{topic.name}/1"
         self.clear()
 
     def clear(self) -> None:
         """Start the next batch."""
-        self._facts: list[dict[str, Any]] = []
+        self._chunks: list[tuple[int, Mapping[str, list[Any]]]] = []
+        self._kinds: list[str] = []
         self._ids: list[str] = []
-        self._correlations: list[str | None] = []
+        self._stories: list[str | None] = []
         self._causations: list[str] = []
+        self._times: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return len(self._ids)
 
     def add(
         self,
-        identity: str,
-        kind: str,
-        correlation: str | None,
-        causation: str,
-        payload: dict[str, Any],
-        end: int,
+        kinds: list[str],
+        ids: list[str],
+        stories: list[str | None],
+        causations: list[str],
+        payload: Mapping[str, list[Any]],
+        base: int,
         now: int,
-    ) -> dict[str, Any]:
-        """Add a fact; returns it as ``evolve`` sees it: payload with type, time and sequence (its offset)."""
-        payload["type"] = kind
-        payload["sequence"] = end + len(self._facts)
-        payload["time"] = now
-        self._facts.append(payload)
-        self._ids.append(identity)
-        self._correlations.append(correlation)
-        self._causations.append(causation)
-        return payload
+    ) -> Columns:
+        """Add facts, one item per list; returns them as ``evolve`` sees them, with type, time and sequence.
+
+        ``base`` is the offset of the batch's first fact. ``TypeError`` for a column that the topic does not
+        have, or of another length: nothing is added.
+        """
+        count = len(ids)
+        for name, values in payload.items():
+            if name not in self._payload_names:
+                raise TypeError(f"the topic {self.topic.name} has no column {name!r} for {kinds[0]}")
+            if len(values) != count:
+                raise TypeError(f"column {name!r} of {kinds[0]} has {len(values)} values for {count} facts")
+        first = base + len(self._ids)
+        times = [now] * count
+        self._chunks.append((count, payload))
+        self._kinds += kinds
+        self._ids += ids
+        self._stories += stories
+        self._causations += causations
+        self._times += times
+        return Columns(lists={**payload, "type": kinds, "time": times, "sequence": list(range(first, first + count))})
 
     def to_batch(self, base: int) -> pa.RecordBatch:
         """One record batch whose first row has offset ``base``."""
-        facts = self._facts
-        count = len(facts)
-        key = encode_column([fact.get(self.topic.key) for fact in facts], pa.string())
+        count = len(self._ids)
+        used = set().union(*(payload for _, payload in self._chunks))
+        key = self._column(self.topic.schema.field(self.topic.key), used)
         envelope = [
             pa.array(self._ids, pa.string()),
-            pa.array([self.source] * count, pa.string()),
-            pa.array([fact["type"] for fact in facts], pa.string()),
+            pa.repeat(pa.scalar(self.source, pa.string()), count),
+            pa.array(self._kinds, pa.string()),
             key,
-            pa.array([fact["time"] for fact in facts], ENVELOPE[4].type),
-            pa.array([self._dataschema] * count, pa.string()),
-            pa.array(self._correlations, pa.string()),
+            pa.array(self._times, _TIME),
+            pa.repeat(pa.scalar(self._dataschema, pa.string()), count),
+            pa.array(self._stories, pa.string()),
             pa.array(self._causations, pa.string()),
             key,
             pa.array(np.arange(base, base + count, dtype=np.int64)),
         ]
-        payload = [
-            key if field.name == self.topic.key else encode_column([fact.get(field.name) for fact in facts], field.type)
-            for field in self._payload_fields
-        ]
+        payload = [key if field.name == self.topic.key else self._column(field, used) for field in self._payload_fields]
         return pa.RecordBatch.from_arrays([*envelope, *payload], schema=self.topic.schema)
+
+    def _column(self, field: pa.Field, used: set[str]) -> pa.Array:
+        if field.name not in used:
+            return pa.nulls(len(self._ids), field.type)
+        values: list[Any] = []
+        for count, payload in self._chunks:
+            values += payload[field.name] if field.name in payload else [None] * count
+        return encode_column(values, field.type)
 
     def progressed(self, name: str, base: int, now: int) -> pa.RecordBatch:
         """The one row of a record that carries the vector alone."""
-        row = FactBatch(self.topic, self.source)
-        row.add(f"{name}/{base}/progressed", "eventmesh.Progressed", None, "", {}, base, now)
-        return row.to_batch(base)
+        alone = FactBatch(self.topic, self.source)
+        alone.add([PROGRESSED], [f"{name}/{base}/progressed"], [None], [""], {}, base, now)
+        return alone.to_batch(base)

@@ -23,7 +23,7 @@ from eventmesh.runtime.contract import (
     Subscribe,
     Unsubscribe,
 )
-from eventmesh.runtime.task import Task, columns_of
+from eventmesh.runtime.task import Task
 from eventmesh.service import Place, Trigger
 from eventmesh.views import View
 
@@ -51,6 +51,7 @@ class Instance:
         self.delivered: dict[str, int] = {}
         self._readers: dict[str, set[int]] = {}
         application, spec = mesh.application, mesh.services[service]
+        self.messages = application.MESSAGES
         self.topics = mesh.topics()
         self.views: dict[str, View] = {
             name: View(name, application.VIEWS[name], topics) for name, topics in spec.views.items()
@@ -150,7 +151,7 @@ class Instance:
             if topic not in view.topics:
                 continue
             if entry.header.kind == "facts":
-                view.apply(topic, partition, entry.header.base, columns_of(entry), entry.header.time)
+                view.apply(topic, partition, entry.header.base, entry.columns, entry.header.time)
                 self.counters.sample_staleness(self.clock() - entry.header.time)
             else:
                 view.skip(topic, partition, entry.header.end)
@@ -165,7 +166,7 @@ class Instance:
     def received(self, origin: Any, partition: int, message: AskMessage) -> None:
         """A command or query that came in for one of our partitions."""
         task = self.tasks.get(partition)
-        kind = self.mesh.application.MESSAGES.get(message.name)
+        kind = self.messages.get(message.name)
         if task is None or kind is None or kind.service != self.service_name:
             error = DidNotHappen(f"{self.service_name}/{partition} does not answer {message.name} here")
             self.emit(SendReply(origin, ReplyMessage(message.id, range(len(message.rows)), (), True, error)))

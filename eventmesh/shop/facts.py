@@ -6,6 +6,8 @@ price is the one quoted on it. Line numbers count from 0 in the order the caller
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from eventmesh.messages import TIMESTAMP, MessageType, topic_schema
@@ -71,6 +73,11 @@ PAYLOADS: dict[str, list[pa.Field]] = {
     "price-updates": [SKU, pa.field("list_price", pa.int64())],
 }
 SCHEMAS: dict[str, pa.Schema] = {name: topic_schema(payload) for name, payload in PAYLOADS.items()}
+
+
+def amount(lines: Iterable[tuple[str, int, int]]) -> int:
+    """What an order's lines (sku, quantity, unit price) come to, minor units."""
+    return sum([quantity * price for _, quantity, price in lines])
 
 
 OUTCOME = [ORDER_ID, pa.field("outcome", pa.string()), pa.field("reason", pa.string())]

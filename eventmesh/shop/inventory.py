@@ -5,11 +5,12 @@ Each partition answers for the SKUs that hash to it, so an order's lines may be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from eventmesh.service import Outcome, Row, Service
+from eventmesh.messages import Columns
+from eventmesh.service import Inputs, Outcome, Row, Service
 from eventmesh.shop.memory import Finished
 from eventmesh.views import ABSENT_VERSION
 
@@ -42,14 +43,13 @@ class Stock:
 
 
 NOTHING = Level(0, 0, ABSENT_VERSION)
+OwnLine = tuple[int, str, int]  # line number, sku, quantity
 
 
 class Inventory(Service):
     """Reserves, releases, ships and restocks."""
 
     name = "inventory"
-    reads = ("order_id", "lines", "sku", "quantity")
-    fold = ("sku", "order_id", "line_number", "quantity", "on_hand", "reserved", "reason")
 
     def initial(self) -> Stock:
         """No stock, no orders."""
@@ -58,126 +58,93 @@ class Inventory(Service):
 
     # --- rules --------------------------------------------------------------------------------
 
-    def reserve(self, state: Stock, row: Row, out: Outcome) -> Row:
+    def reserve(self, state: Stock, orders: Inputs, out: Outcome) -> None:
         """Reserve what there is for each line of ours, in line order; a line that is not covered is short."""
-        order_id = row["order_id"]
-        if order_id not in state.orders and order_id not in state.finished:
-            for number, sku, quantity in self._own_lines(row["lines"]):
-                level = state.levels.get(sku, NOTHING)
-                covered = level.on_hand - level.reserved >= quantity
-                self._move(
-                    state,
-                    out,
-                    "StockReserved" if covered else "StockShort",
-                    order_id,
-                    number,
-                    sku,
-                    quantity,
-                    reserved=quantity if covered else 0,
-                )
-        return self._answer(state, order_id)
+        self._reserve(state, orders, out)
 
-    def reserve_and_restock(self, state: Stock, row: Row, out: Outcome) -> Row:
+    def reserve_and_restock(self, state: Stock, orders: Inputs, out: Outcome) -> None:
         """Reserve, and buy more by inventory's own rule."""
-        answer = self.reserve(state, row, out)
-        for line in state.orders.get(row["order_id"], ()):
-            self._restock_if_low(state, line.sku, out)
-        return answer
+        self._reserve(state, orders, out, "below the limit")
 
-    def release(self, state: Stock, row: Row, out: Outcome) -> Row:
+    def _reserve(self, state: Stock, orders: Inputs, out: Outcome, restock: str = "") -> None:
+        moves, lines = Moves(state), orders["lines"]
+        for order_id, row in orders.first("order_id").items():
+            if order_id in state.orders or order_id in state.finished:
+                continue
+            own = list(self._own_lines(lines[row]))
+            for number, sku, quantity in own:
+                level = moves.level(sku)
+                if level.on_hand - level.reserved >= quantity:
+                    moves.add(row, "StockReserved", sku, quantity, order_id, number, reserved=quantity)
+                else:
+                    moves.add(row, "StockShort", sku, quantity, order_id, number)
+            if restock:
+                self._restock_if_low(moves, row, own, restock)
+        moves.decide(out)
+        self._answer_all(state, orders, out)
+
+    def release(self, state: Stock, orders: Inputs, out: Outcome) -> None:
         """Give back what an order holds. One never seen is remembered: its late reservation is refused (rule 4)."""
-        order_id = row["order_id"]
-        held = state.orders.get(order_id)
-        if held is not None:
-            for line in held:
-                back = 0 if line.short else -line.quantity
-                self._move(state, out, "StockReleased", order_id, line.number, line.sku, -back, reserved=back)
-        elif order_id not in state.finished and row.get("lines"):
-            for number, sku, _ in self._own_lines(row["lines"]):
-                self._move(state, out, "StockReleased", order_id, number, sku, 0)
-        return self._answer(state, order_id)
+        moves, lines = Moves(state), orders["lines"]
+        for order_id, row in orders.first("order_id").items():
+            held = state.orders.get(order_id)
+            if held is not None:
+                for line in held:
+                    back = 0 if line.short else -line.quantity
+                    moves.add(row, "StockReleased", line.sku, -back, order_id, line.number, reserved=back)
+            elif order_id not in state.finished and lines[row]:
+                for number, sku, _ in self._own_lines(lines[row]):
+                    moves.add(row, "StockReleased", sku, 0, order_id, number)
+        moves.decide(out)
+        self._answer_all(state, orders, out)
 
-    def ship(self, state: Stock, row: Row, out: Outcome) -> Row:
-        """What was reserved for the order leaves the house."""
-        order_id = row["order_id"]
-        for line in state.orders.get(order_id, ()):
-            self._move(
-                state,
-                out,
-                "StockShipped",
-                order_id,
-                line.number,
-                line.sku,
-                line.quantity,
-                on_hand=-line.quantity,
-                reserved=-line.quantity,
-            )
-        return self._answer(state, order_id)
+    def ship(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+        """What was reserved for the orders leaves the house."""
+        moves = Moves(state)
+        for order_id, row in orders.first("order_id").items():
+            for number, sku, quantity, _ in state.orders.get(order_id, ()):
+                moves.add(row, "StockShipped", sku, quantity, order_id, number, on_hand=-quantity, reserved=-quantity)
+        moves.decide(out)
+        self._answer_all(state, orders, out)
 
-    def restock(self, state: Stock, row: Row, out: Outcome) -> Row:
-        """Take in a delivery, once per command id."""
-        if row["id"] not in state.deliveries:
-            level = state.levels.get(row["sku"], NOTHING)
-            out.fact(
-                "StockRestocked",
-                sku=row["sku"],
-                quantity=row["quantity"],
-                reason=row["id"],
-                on_hand=level.on_hand + row["quantity"],
-                reserved=level.reserved,
-            )
-        return {"order_id": None, "outcome": "restocked", "reason": None}
+    def restock(self, state: Stock, deliveries: Inputs, out: Outcome) -> None:
+        """Take in deliveries, each once per command id."""
+        moves, skus, quantities = Moves(state), deliveries["sku"], deliveries["quantity"]
+        for delivery, row in deliveries.first("id").items():
+            if delivery not in state.deliveries:
+                moves.take_in(row, skus[row], quantities[row], delivery)
+        moves.decide(out)
+        for row in range(len(deliveries)):
+            out.answer(row, {"order_id": None, "outcome": "restocked", "reason": None})
 
-    def check_restock(self, state: Stock, row: Row, out: Outcome) -> Row:
+    def check_restock(self, state: Stock, orders: Inputs, out: Outcome) -> None:
         """Told by another service to look whether to buy more: the article's mixed responsibility. Buys once per id."""
-        told = f"below the limit, as told by {row['id']}"
-        if told not in state.deliveries:
-            for _, sku, _ in self._own_lines(row["lines"]):
-                self._restock_if_low(state, sku, out, told)
-        return {"order_id": row["order_id"], "outcome": "checked", "reason": None}
+        moves, lines = Moves(state), orders["lines"]
+        for command, row in orders.first("id").items():
+            told = f"below the limit, as told by {command}"
+            if told not in state.deliveries:
+                self._restock_if_low(moves, row, self._own_lines(lines[row]), told)
+        moves.decide(out)
+        for row, order_id in orders.rows("order_id"):
+            out.answer(row, {"order_id": order_id, "outcome": "checked", "reason": None})
 
-    def _restock_if_low(self, state: Stock, sku: str, out: Outcome, reason: str = "below the limit") -> None:
+    def _restock_if_low(self, moves: Moves, row: int, lines: Iterable[OwnLine], reason: str) -> None:
         rule = self.place.options.restock
-        level = state.levels.get(sku, NOTHING)
-        if rule is not None and level.on_hand - level.reserved < rule.below:
-            out.fact(
-                "StockRestocked",
-                sku=sku,
-                quantity=rule.quantity,
-                reason=reason,
-                on_hand=level.on_hand + rule.quantity,
-                reserved=level.reserved,
-            )
+        for _, sku, _ in lines if rule is not None else ():
+            level = moves.level(sku)
+            if level.on_hand - level.reserved < rule.below:
+                moves.take_in(row, sku, rule.quantity, reason)
 
-    def _own_lines(self, lines: list[tuple[str, int, int]]) -> Iterator[tuple[int, str, int]]:
+    def _own_lines(self, lines: list[tuple[str, int, int]]) -> Iterator[OwnLine]:
         place = self.place
         for number, (sku, quantity, _) in enumerate(lines):
             if place.partition_of("stock", sku) == place.partition:
                 yield number, sku, quantity
 
-    def _move(
-        self,
-        state: Stock,
-        out: Outcome,
-        kind: str,
-        order_id: str,
-        number: int,
-        sku: str,
-        quantity: int,
-        *,
-        on_hand: int = 0,
-        reserved: int = 0,
-    ) -> None:
-        level = state.levels.get(sku, NOTHING)
-        out.fact(
-            kind,
-            sku=sku,
-            order_id=order_id,
-            line_number=number,
-            quantity=quantity,
-            on_hand=level.on_hand + on_hand,
-            reserved=level.reserved + reserved,
-        )
+    def _answer_all(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+        if out.asked:
+            for row, order_id in orders.rows("order_id"):
+                out.answer(row, self._answer(state, order_id))
 
     def _answer(self, state: Stock, order_id: str) -> Row:
         """What the fold says of an order: the same whether it was just decided or is asked for again."""
@@ -198,27 +165,72 @@ class Inventory(Service):
 
     # --- the fold -----------------------------------------------------------------------------
 
-    def evolve(self, state: Stock, fact: Row) -> None:
-        """Levels come from the fact itself; stock is never negative, nor more reserved than there is."""
-        sku, order_id, kind = fact["sku"], fact.get("order_id"), fact["type"]
-        level = Level(fact["on_hand"], fact["reserved"], fact["sequence"])
-        assert 0 <= level.reserved <= level.on_hand, f"{kind} leaves {sku} at {level}"
-        state.levels[sku] = level
-        if kind == "StockRestocked":
-            state.deliveries.remember(fact["reason"], "restocked", fact["time"])
-        elif kind in ("StockReserved", "StockShort"):
-            line = Line(fact["line_number"], sku, fact["quantity"], kind == "StockShort")
-            state.orders[order_id] = (*state.orders.get(order_id, ()), line)  # type: ignore[index, arg-type]
-        else:
-            self._settle(state, order_id, fact, "released" if kind == "StockReleased" else "shipped")  # type: ignore[arg-type]
+    def evolve(self, state: Stock, facts: Columns) -> None:
+        """Levels come from the facts themselves; stock is never negative, nor more reserved than there is."""
+        rows = facts.rows(
+            "type", "sku", "order_id", "line_number", "quantity", "on_hand", "reserved", "sequence", "reason", "time"
+        )
+        for kind, sku, order_id, number, quantity, on_hand, reserved, sequence, reason, time in rows:
+            assert 0 <= reserved <= on_hand, f"{kind} leaves {sku} at {on_hand} on hand, {reserved} reserved"
+            state.levels[sku] = Level(on_hand, reserved, sequence)
+            if kind == "StockRestocked":
+                state.deliveries.remember(reason, "restocked", time)
+            elif kind in ("StockReserved", "StockShort"):
+                line = Line(number, sku, quantity, kind == "StockShort")
+                state.orders[order_id] = (*state.orders.get(order_id, ()), line)
+            else:
+                self._settle(state, order_id, number, "released" if kind == "StockReleased" else "shipped", time)
 
-    def _settle(self, state: Stock, order_id: str, fact: Row, status: str) -> None:
-        left = tuple(line for line in state.orders.get(order_id, ()) if line.number != fact["line_number"])
+    def _settle(self, state: Stock, order_id: str, number: int, status: str, time: int) -> None:
+        left = tuple([line for line in state.orders.get(order_id, ()) if line.number != number])
         if left:
             state.orders[order_id] = left
             return
         state.orders.pop(order_id, None)
-        state.finished.remember(order_id, status, fact["time"])
+        state.finished.remember(order_id, status, time)
+
+
+class Moves:
+    """Stock facts of one decision, in order: each line finds the levels that those before it leave."""
+
+    def __init__(self, state: Stock) -> None:
+        self._levels, self._moved = state.levels, dict[str, Level]()
+        self._rows: list[int] = []
+        self._facts: list[tuple[Any, ...]] = []
+
+    def level(self, sku: str) -> Level:
+        """What there is of a SKU now."""
+        return self._moved.get(sku) or self._levels.get(sku, NOTHING)
+
+    def add(
+        self,
+        row: int,
+        kind: str,
+        sku: str,
+        quantity: int,
+        order_id: str | None = None,
+        number: int | None = None,
+        *,
+        reason: str | None = None,
+        on_hand: int = 0,
+        reserved: int = 0,
+    ) -> None:
+        """A fact about one SKU, with what it adds to the SKU's level."""
+        before = self.level(sku)
+        after = self._moved[sku] = Level(before.on_hand + on_hand, before.reserved + reserved, before.version)
+        self._rows.append(row)
+        self._facts.append((kind, sku, order_id, number, quantity, after.on_hand, after.reserved, reason))
+
+    def take_in(self, row: int, sku: str, quantity: int, reason: str) -> None:
+        """A delivery; ``reason`` says for whose sake, and is remembered."""
+        self.add(row, "StockRestocked", sku, quantity, reason=reason, on_hand=quantity)
+
+    def decide(self, out: Outcome) -> None:
+        """Decide all of them."""
+        if self._facts:
+            kinds, *columns = (list(column) for column in zip(*self._facts, strict=True))
+            names = ("sku", "order_id", "line_number", "quantity", "on_hand", "reserved", "reason")
+            out.facts(kinds, self._rows, **dict(zip(names, columns, strict=True)))
 
 
 def _stock_by_sku(state: Stock, question: Row) -> Row:

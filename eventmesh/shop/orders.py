@@ -8,11 +8,13 @@ whose command to another service got no answer (rule 4).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from eventmesh.joins import Joined
-from eventmesh.service import Outcome, Row, Service
+from eventmesh.messages import Columns
+from eventmesh.service import Inputs, Outcome, Row, Service, at_places
+from eventmesh.shop.facts import amount
 from eventmesh.shop.memory import Finished
 
 Line = tuple[str, int, int]  # sku, quantity, unit price in minor units
@@ -28,6 +30,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "OrderCancelled": frozenset({"requested", "validated", "reserved", "cancelling"}),
     "OrderShipped": frozenset({"confirmed", "cancelling"}),
 }
+STATUS = {kind: kind.removeprefix("Order").lower() for kind in TRANSITIONS}
 ENDED = frozenset({"rejected", "cancelled", "shipped"})
 
 
@@ -57,8 +60,6 @@ class Orders(Service):
     """Decides each step of an order from what the other services said."""
 
     name = "orders"
-    reads = ("order_id", "customer_id", "lines", "line_number", "amount")
-    fold = ("order_id", "lines", "amount")
 
     @property
     def batches_queries(self) -> bool:
@@ -75,89 +76,114 @@ class Orders(Service):
 
     # --- validation: enrich, and check the stock ------------------------------------------------
 
-    def validate_from_views(self, state: Book, row: Row, out: Outcome) -> None:
-        """Validate with what the local views know now."""
-        if state.status(row["order_id"]) is not None:
-            return
-        lines, views, joins = row["lines"], self.views, self.place.options.joins
-        skus = [sku for sku, _, _ in lines]
-        customer = views["customers"].lookup([row["customer_id"]])[0] if "customers" in joins else None
-        prices = views["prices"].lookup(skus) if "prices" in joins else None
-        stock = views["stock"].lookup(skus) if "stock" in joins else None
-        kind, payload = validation(row, customer, prices, stock)
-        out.fact(kind, **payload)
+    def validate_from_views(self, state: Book, requests: Inputs, out: Outcome) -> None:
+        """Validate with what the local views know now: one look-up per view for all lines of the run."""
+        rows = [row for order_id, row in requests.first("order_id").items() if state.status(order_id) is None]
+        lines = at_places(requests["lines"], rows)
+        skus = [sku for each in lines for sku, _, _ in each]
+        joins, views = self.place.options.joins, self.views
+        known = {name: views[name].lookup(skus) for name in ("prices", "stock") if name in joins}
+        buyers = at_places(requests["customer_id"], rows)
+        customers = views["customers"].lookup(buyers) if "customers" in joins else [None] * len(rows)
+        answers, at = [], 0
+        for order_id, buyer, own, customer in zip(
+            at_places(requests["order_id"], rows), buyers, lines, customers, strict=True
+        ):
+            prices, stock = (known[name][at : at + len(own)] if name in known else None for name in ("prices", "stock"))
+            answers.append(validation(order_id, buyer, own, customer, prices, stock))
+            at += len(own)
+        decide(out, rows, answers)
 
     # --- what the others said ---------------------------------------------------------------------
 
-    def line_answered(self, state: Book, row: Row, out: Outcome) -> None:
-        """Inventory answered a line; decide once every line has, told by line number and not by count."""
-        order_id = row["order_id"]
-        order = state.open.get(order_id)
-        if order is None or order.status != "validated":
-            out.gathered(order_id)
-            return
-        answers = out.gather(order_id, row["line_number"], row["type"])
-        if len(answers) < len(order.lines):
-            return
-        out.gathered(order_id)
-        short = sorted(number for number, kind in answers.items() if kind == "StockShort")
-        kind, payload = gathered(order_id, order, short)
-        out.fact(kind, **payload)
+    def lines_answered(self, state: Book, lines: Inputs, out: Outcome) -> None:
+        """Inventory answered lines; decide on an order once all have, told by line number and not by count."""
+        kind, rows, answers, decided = lines.kind, list[int](), list[Answer](), set[str]()
+        for row, order_id, number in lines.rows("order_id", "line_number"):
+            order = state.open.get(order_id)
+            if order is None or order.status != "validated" or order_id in decided:
+                out.gathered(order_id)
+                continue
+            said = out.gather(row, order_id, number, kind)
+            if len(said) == len(order.lines):
+                out.gathered(order_id)
+                decided.add(order_id)
+                short = sorted(part for part, answer in said.items() if answer == "StockShort")
+                rows.append(row)
+                answers.append(gathered(order_id, order, short))
+        decide(out, rows, answers)
 
-    def paid(self, state: Book, row: Row, out: Outcome) -> None:
+    def paid(self, state: Book, orders: Inputs, out: Outcome) -> None:
         """Payments answered."""
-        self._follow(state, row["order_id"], out, *payment_answered(row["order_id"], row["type"]))
+        self._follow(state, orders, out, lambda order_id: payment_answered(order_id, orders.kind))
 
-    def dispatched(self, state: Book, row: Row, out: Outcome) -> None:
-        """Shipping dispatched the order: also one that was to be cancelled, too late."""
-        self._follow(state, row["order_id"], out, "OrderShipped", {"order_id": row["order_id"]})
+    def dispatched(self, state: Book, orders: Inputs, out: Outcome) -> None:
+        """Shipping dispatched the orders: also those that were to be cancelled, too late."""
+        self._follow(state, orders, out, lambda order_id: ("OrderShipped", {"order_id": order_id}))
 
-    def shipment_refused(self, state: Book, row: Row, out: Outcome) -> None:
+    def shipment_refused(self, state: Book, orders: Inputs, out: Outcome) -> None:
         """Shipping agreed not to dispatch."""
-        self._follow(state, row["order_id"], out, *cancelled(row["order_id"]))
+        self._follow(state, orders, out, cancelled)
 
-    def cancel(self, state: Book, row: Row, out: Outcome) -> Row:
+    def cancel(self, state: Book, orders: Inputs, out: Outcome) -> None:
         """The caller wants it cancelled. An order never seen is cancelled for good: its late request finds that."""
-        order_id = row["order_id"]
-        status = state.status(order_id)
-        if status is None or status in ("validated", "reserved"):
-            kind, payload = cancelled(order_id)
-            out.fact(kind, **payload)
-        elif status == "confirmed":
-            out.fact("OrderCancelling", order_id=order_id, reason="requested by the caller")
-        return {"order_id": order_id, "outcome": state.status(order_id), "reason": None}
+        for row, order_id in orders.rows("order_id"):
+            status = state.status(order_id)
+            if status is None or status in ("validated", "reserved"):
+                kind, payload = cancelled(order_id)
+                out.fact(row, kind, **payload)
+            elif status == "confirmed":
+                out.fact(row, "OrderCancelling", order_id=order_id, reason="requested by the caller")
 
-    def _follow(self, state: Book, order_id: str, out: Outcome, kind: str, payload: Row) -> None:
-        """Decide ``kind`` where the order's state allows it; an answer that comes too late changes nothing."""
-        if (state.status(order_id) or "requested") in TRANSITIONS[kind] and order_id in state.open:
-            out.fact(kind, **payload)
+    def _follow(self, state: Book, orders: Inputs, out: Outcome, answer: Callable[[str], Answer]) -> None:
+        """Decide the next step where the order's state allows it; an answer that comes too late changes nothing."""
+        rows, answers = list[int](), list[Answer]()
+        for order_id, row in orders.first("order_id").items():
+            kind, payload = answer(order_id)
+            order = state.open.get(order_id)
+            if order is not None and order.status in TRANSITIONS[kind]:
+                rows.append(row)
+                answers.append((kind, payload))
+        decide(out, rows, answers)
 
     # --- the fold ---------------------------------------------------------------------------------
 
-    def evolve(self, state: Book, fact: Row) -> None:
-        """Move one order; every move is one the table of transitions has."""
-        order_id, kind = fact["order_id"], fact["type"]
-        before = state.status(order_id) or "requested"
-        assert before in TRANSITIONS[kind], f"{kind} after {before}: {order_id}"
-        status = kind.removeprefix("Order").lower()
-        if status in ENDED:
-            state.open.pop(order_id, None)
-            state.ended.remember(order_id, status, fact["time"])
-        elif kind == "OrderValidated":
-            state.open[order_id] = Order(status, fact["lines"], fact["amount"])
-        else:
-            state.open[order_id].status = status
+    def evolve(self, state: Book, facts: Columns) -> None:
+        """Move orders; every move is one the table of transitions has."""
+        for kind, order_id, lines, total, time in facts.rows("type", "order_id", "lines", "amount", "time"):
+            order = state.open.get(order_id)
+            before = order.status if order is not None else state.ended.status(order_id) or "requested"
+            assert before in TRANSITIONS[kind], f"{kind} after {before}: {order_id}"
+            status = STATUS[kind]
+            if status in ENDED:
+                state.open.pop(order_id, None)
+                state.ended.remember(order_id, status, time)
+            elif order is None:
+                state.open[order_id] = Order(status, lines, total)
+            else:
+                order.status = status
+
+
+def decide(out: Outcome, rows: list[int], answers: Sequence[Answer]) -> None:
+    """Decide the facts that follow from ``rows``, each with its payload."""
+    names = dict.fromkeys(name for _, payload in answers for name in payload)
+    columns = {name: [payload.get(name) for _, payload in answers] for name in names}
+    out.facts([kind for kind, _ in answers], rows, **columns)
 
 
 def validation(
-    request: Row, customer: Joined | None, prices: Sequence[Joined] | None, stock: Sequence[Joined] | None
+    order_id: str,
+    customer_id: str | None,
+    lines: list[Line],
+    customer: Joined | None,
+    prices: Sequence[Joined] | None,
+    stock: Sequence[Joined] | None,
 ) -> Answer:
     """An order is validated if every SKU is known to be available; the joined values go with the fact.
 
     ``customer`` is (version, country), ``prices`` (version, list_price) and ``stock`` (version, on_hand,
     reserved) per line; None where the mesh does not join them.
     """
-    order_id, lines = request["order_id"], request["lines"]
     short = _short(lines, stock) if stock is not None else []
     if short:
         return "OrderRejected", {"order_id": order_id, "reason": "out of stock: " + ", ".join(short)}
@@ -170,9 +196,9 @@ def validation(
     version, country = customer or (None, None)
     return "OrderValidated", {
         "order_id": order_id,
-        "customer_id": request["customer_id"],
+        "customer_id": customer_id,
         "lines": lines,
-        "amount": sum(quantity * price for _, quantity, price in lines),
+        "amount": amount(lines),
         "customer_country": country,
         "customer_version": version,
         "joined_lines": joined,
@@ -180,6 +206,9 @@ def validation(
 
 
 def _short(lines: Sequence[Line], stock: Sequence[Joined]) -> list[str]:
+    if len(lines) == 1:
+        (sku, quantity, _), (_, on_hand, reserved) = lines[0], stock[0]
+        return [sku] if (on_hand or 0) - (reserved or 0) < quantity else []
     wanted: Counter[str] = Counter()
     for sku, quantity, _ in lines:
         wanted[sku] += quantity

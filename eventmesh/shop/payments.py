@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import google_crc32c
 
-from eventmesh.service import Outcome, Row, Service
+from eventmesh.messages import Columns
+from eventmesh.service import Inputs, Outcome, Service, at_places
 from eventmesh.shop.memory import Finished
 
 
@@ -22,47 +23,47 @@ class Payments(Service):
     """Captures on a reserved order, undoes on a cancelled one."""
 
     name = "payments"
-    reads = ("order_id", "amount")
-    fold = ("order_id", "amount")
 
     def initial(self) -> Ledger:
         """Nothing captured."""
         return Ledger({}, Finished(self.place.options.memory_s * 1_000_000))
 
-    def capture(self, state: Ledger, row: Row, out: Outcome) -> Row:
+    def capture(self, state: Ledger, orders: Inputs, out: Outcome) -> None:
         """Capture once; a voided order's late capture is refused (rule 4)."""
-        order_id = row["order_id"]
-        if order_id not in state.known:
-            kind = "PaymentDeclined" if self._declines(order_id) else "PaymentCaptured"
-            out.fact(kind, order_id=order_id, amount=row["amount"])
-        return self._answer(state, order_id)
+        fresh = {order_id: row for order_id, row in orders.first("order_id").items() if order_id not in state.known}
+        rows = list(fresh.values())
+        kinds = ["PaymentDeclined" if self._declines(order_id) else "PaymentCaptured" for order_id in fresh]
+        out.facts(kinds, rows, order_id=list(fresh), amount=at_places(orders["amount"], rows))
+        self._answer(state, orders, out)
 
-    def void(self, state: Ledger, row: Row, out: Outcome) -> Row:
+    def void(self, state: Ledger, orders: Inputs, out: Outcome) -> None:
         """Undo a charge by a refund; where there is none, make sure that none will come."""
-        order_id = row["order_id"]
-        status = state.known.status(order_id)
-        if status == "captured":
-            out.fact("PaymentRefunded", order_id=order_id, amount=state.captured[order_id])
-        elif status is None:
-            out.fact("PaymentVoided", order_id=order_id, amount=0)
-        return self._answer(state, order_id)
+        for row, order_id in orders.rows("order_id"):
+            status = state.known.status(order_id)
+            if status == "captured":
+                out.fact(row, "PaymentRefunded", order_id=order_id, amount=state.captured[order_id])
+            elif status is None:
+                out.fact(row, "PaymentVoided", order_id=order_id, amount=0)
+        self._answer(state, orders, out)
 
     def _declines(self, order_id: str) -> bool:
-        digest = google_crc32c.value(f"{self.place.seed}:{order_id}".encode())
-        return bool(digest % 1000 < self.place.options.decline_permille)
+        permille = self.place.options.decline_permille
+        return bool(permille and google_crc32c.value(f"{self.place.seed}:{order_id}".encode()) % 1000 < permille)
 
-    def _answer(self, state: Ledger, order_id: str) -> Row:
-        return {"order_id": order_id, "outcome": state.known.status(order_id), "reason": None}
+    def _answer(self, state: Ledger, orders: Inputs, out: Outcome) -> None:
+        if out.asked:
+            for row, order_id in orders.rows("order_id"):
+                out.answer(row, {"order_id": order_id, "outcome": state.known.status(order_id), "reason": None})
 
-    def evolve(self, state: Ledger, fact: Row) -> None:
+    def evolve(self, state: Ledger, facts: Columns) -> None:
         """A ledger of what is captured now."""
-        order_id = fact["order_id"]
-        status = fact["type"].removeprefix("Payment").lower()
-        if status == "captured":
-            state.captured[order_id] = fact["amount"]
-        else:
-            state.captured.pop(order_id, None)
-        state.known.remember(order_id, status, fact["time"])
+        for kind, order_id, amount, time in facts.rows("type", "order_id", "amount", "time"):
+            status = kind.removeprefix("Payment").lower()
+            if status == "captured":
+                state.captured[order_id] = amount
+            else:
+                state.captured.pop(order_id, None)
+            state.known.remember(order_id, status, time)
         if len(state.captured) > len(state.known):
             for forgotten in [key for key in state.captured if key not in state.known]:
                 del state.captured[forgotten]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eventmesh.service import Outcome, Row, Service
+from eventmesh.messages import Columns
+from eventmesh.service import Inputs, Outcome, Service
 from eventmesh.shop.memory import Finished
 
 
@@ -19,26 +20,27 @@ class Shipping(Service):
     """Ships on a confirmed order."""
 
     name = "shipping"
-    reads = ("order_id",)
-    fold = ("order_id",)
 
     def initial(self) -> Dock:
         """Nothing dispatched."""
         return Dock(Finished(self.place.options.memory_s * 1_000_000))
 
-    def dispatch(self, state: Dock, row: Row, out: Outcome) -> Row:
+    def dispatch(self, state: Dock, orders: Inputs, out: Outcome) -> None:
         """Dispatch once, unless it was agreed not to."""
-        return self._settle(state, row["order_id"], "ShipmentDispatched", out)
+        self._settle(state, orders, "ShipmentDispatched", out)
 
-    def refuse(self, state: Dock, row: Row, out: Outcome) -> Row:
+    def refuse(self, state: Dock, orders: Inputs, out: Outcome) -> None:
         """Agree not to dispatch; an order already dispatched stays so, and orders hears of that."""
-        return self._settle(state, row["order_id"], "ShipmentRefused", out)
+        self._settle(state, orders, "ShipmentRefused", out)
 
-    def _settle(self, state: Dock, order_id: str, kind: str, out: Outcome) -> Row:
-        if order_id not in state.known:
-            out.fact(kind, order_id=order_id)
-        return {"order_id": order_id, "outcome": state.known.status(order_id), "reason": None}
+    def _settle(self, state: Dock, orders: Inputs, kind: str, out: Outcome) -> None:
+        fresh = {order_id: row for order_id, row in orders.first("order_id").items() if order_id not in state.known}
+        out.facts(kind, list(fresh.values()), order_id=list(fresh))
+        if out.asked:
+            for row, order_id in orders.rows("order_id"):
+                out.answer(row, {"order_id": order_id, "outcome": state.known.status(order_id), "reason": None})
 
-    def evolve(self, state: Dock, fact: Row) -> None:
+    def evolve(self, state: Dock, facts: Columns) -> None:
         """One fact per order."""
-        state.known.remember(fact["order_id"], fact["type"].removeprefix("Shipment").lower(), fact["time"])
+        for kind, order_id, time in facts.rows("type", "order_id", "time"):
+            state.known.remember(order_id, kind.removeprefix("Shipment").lower(), time)

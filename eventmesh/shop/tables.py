@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventmesh.service import Outcome, Row, Service
+from eventmesh.messages import Columns
+from eventmesh.service import Inputs, Outcome, Row, Service
 from eventmesh.shop.joined import VIEWS
 from eventmesh.views import ABSENT_VERSION
 
@@ -28,17 +29,18 @@ class TableService(Service):
         """An empty table."""
         return Table()
 
-    def evolve(self, state: Table, fact: Row) -> None:
+    def evolve(self, state: Table, facts: Columns) -> None:
         """The last value of a key is its value."""
-        state.rows[fact[self.key]] = (fact["sequence"], *(fact[column] for column in self.columns))
+        for key, *values in facts.rows(self.key, "sequence", *self.columns):
+            state.rows[key] = tuple(values)
 
-    def publish(self, state: Table, row: Row, out: Outcome) -> Row:
+    def publish(self, state: Table, values: Inputs, out: Outcome) -> None:
         """Publish a value; the same value again changes nothing, so a repeat is harmless."""
-        values = tuple(row[column] for column in self.columns)
-        known = state.rows.get(row[self.key])
-        if known is None or known[1:] != values:
-            out.fact(self.published, **{self.key: row[self.key]}, **dict(zip(self.columns, values, strict=True)))
-        return {self.key: row[self.key], "outcome": "published", "reason": None}
+        for row, key, *new in values.rows(self.key, *self.columns):
+            known = state.rows.get(key)
+            if known is None or known[1:] != tuple(new):
+                out.fact(row, self.published, **{self.key: key}, **dict(zip(self.columns, new, strict=True)))
+            out.answer(row, {self.key: key, "outcome": "published", "reason": None})
 
 
 def _answer(service: type[TableService], view: str) -> Any:
@@ -61,7 +63,6 @@ class Customers(TableService):
     name = "customers"
     key = "customer_id"
     columns = ("name", "country")
-    fold = ("customer_id", "name", "country")
     published = "CustomerRegistered"
 
 
@@ -71,7 +72,6 @@ class Catalog(TableService):
     name = "catalog"
     key = "sku"
     columns = ("list_price",)
-    fold = ("sku", "list_price")
     published = "PriceListed"
 
 

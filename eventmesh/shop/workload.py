@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pyarrow as pa
 
-from eventmesh.messages import Columns
 from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
-from eventmesh.service import Row
 from eventmesh.shop.facts import MESSAGES
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory, read_orders
@@ -31,17 +27,21 @@ def workload(options: WorkloadOptions) -> Workload:
 
 def of_history(history: OrderHistory, *, rate: float | None = None, stock_fraction: float = 1.0) -> Workload:
     """The workload of an order history. Scarce: each SKU starts with ``stock_fraction`` of its demand, rounded up."""
-    demand = [{**row, "quantity": math.ceil(row["quantity"] * stock_fraction)} for row in rows_of(history.demand())]
-    seeding = [
-        _at_once("RegisterCustomer", rows_of(history.customers())),
-        _at_once("ListPrice", rows_of(history.prices())),
-        _at_once("Restock", [row for row in demand if row["quantity"] > 0]),
-    ]
-    rows = rows_of(history.requests)
-    commands = [COMMANDS[row["kind"]] for row in rows]
-    count = len(rows)
+    requests = history.requests
+    count = requests.num_rows
     at = np.zeros(count, np.int64) if rate is None else (np.arange(count) * (1e6 / rate)).astype(np.int64)
-    load = Requests(commands, [row["order_id"] for row in rows], _questions(commands, rows), at)
+    kinds = requests["kind"].to_pylist()
+    load = Requests(
+        [COMMANDS[kind] for kind in kinds],
+        requests["order_id"].to_pylist(),
+        one_batch(requests.select(MESSAGES["PlaceOrder"].question.names)),
+        at,
+    )
+    seeding = [
+        _at_once("RegisterCustomer", history.customers()),
+        _at_once("ListPrice", history.prices()),
+        _at_once("Restock", _scaled(history.demand(), stock_fraction)),
+    ]
     return Workload(
         [stage for stage in seeding if len(stage)],
         load,
@@ -51,22 +51,20 @@ def of_history(history: OrderHistory, *, rate: float | None = None, stock_fracti
     )
 
 
-def rows_of(table: pa.Table) -> list[Row]:
-    """A table's rows as dicts; lines as lists of tuples, times as int microseconds."""
-    names = table.schema.names
-    rows: list[Row] = []
-    for batch in table.to_batches():
-        rows += [dict(zip(names, values, strict=True)) for values in Columns(batch).rows(*names)]
-    return rows
+def _scaled(demand: pa.Table, fraction: float) -> pa.Table:
+    quantities = np.ceil(demand["quantity"].to_numpy() * fraction).astype(np.int64)
+    place = demand.schema.get_field_index("quantity")
+    return demand.set_column(place, "quantity", pa.array(quantities)).filter(pa.array(quantities > 0))
 
 
-def _at_once(command: str, rows: list[Row]) -> Requests:
-    key = MESSAGES[command].key
-    assert key is not None
-    commands = [command] * len(rows)
-    return Requests(commands, [row[key] for row in rows], _questions(commands, rows), np.zeros(len(rows), np.int64))
+def _at_once(command: str, rows: pa.Table) -> Requests:
+    message, count = MESSAGES[command], rows.num_rows
+    assert message.key is not None
+    payload = one_batch(rows.select(message.question.names))
+    return Requests([command] * count, rows[message.key].to_pylist(), payload, np.zeros(count, np.int64))
 
 
-def _questions(commands: list[str], rows: list[Row]) -> list[Row]:
-    names = {command: MESSAGES[command].question.names for command in set(commands)}
-    return [{name: row[name] for name in names[command]} for command, row in zip(commands, rows, strict=True)]
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table as a single record batch."""
+    whole = table.combine_chunks()
+    return whole.to_batches()[0] if len(whole) else pa.RecordBatch.from_pylist([], whole.schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from eventmesh.lab.audit import Evidence
@@ -55,14 +56,12 @@ def test_accepted_means_written_down_before(runtime: Runtime, shop: DescribeMesh
 def test_the_same_order_twice_is_one_order_with_one_answer(runtime: Runtime, shop: DescribeMesh, wiring: str) -> None:
     once = orders(12)
     load = once.load
-    again = Requests(  # the same again at the same moment, and once more when all has long been settled
-        [*load.commands] * 3, [*load.keys] * 3, [*load.rows] * 3,
-        np.concatenate([load.at, load.at, load.at + 1_000_000]),
-    )  # fmt: skip
-    by_time = np.argsort(again.at, kind="stable")
-    tripled = Requests(
-        *([column[i] for i in by_time] for column in (again.commands, again.keys, again.rows)), again.at[by_time]
-    )
+    # The same again at the same moment, and once more when all has long been settled.
+    count = len(load)
+    at = np.concatenate([load.at, load.at, load.at + 1_000_000])
+    by_time = np.argsort(at, kind="stable")
+    again = load.take(by_time % count)
+    tripled = Requests(again.commands, again.keys, again.payload, at[by_time])
     run = runtime(shop(wiring), Workload(once.seeding, tripled))
     answers: dict[str, set[str]] = {}
     for row in run.callers("PlaceOrder"):
@@ -82,8 +81,8 @@ def test_an_order_can_be_cancelled_in_every_state(runtime: Runtime, shop: Descri
     by_time = np.argsort(at, kind="stable")
     commands = [*placed.load.commands, *["CancelOrder"] * count]
     keys = [*placed.load.keys] * 2
-    rows = [*placed.load.rows, *({"order_id": key} for key in placed.load.keys)]
-    load = Requests(*([column[i] for i in by_time] for column in (commands, keys, rows)), at[by_time])
+    twice = pa.concat_batches([placed.load.payload] * 2)  # a cancellation reads the order id alone
+    load = Requests(commands, keys, twice, at).take(by_time)
     run = runtime(shop(wiring), Workload(placed.seeding, load))
     assert run.audit().describe() == "audit: valid"
     before = states_when_cancelled(run)

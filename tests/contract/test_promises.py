@@ -21,7 +21,7 @@ from eventmesh.shop.memory import Finished
 from eventmesh.shop.workload import of_history
 from tests.contract.conftest import DescribeMesh, Runtime
 from tests.tiny import workload as library_workload
-from tests.tiny.lending import SCHEMAS
+from tests.tiny.lending import MESSAGES, SCHEMAS
 from tests.tiny.workload import asking
 
 
@@ -33,7 +33,7 @@ def after(seeding: list[Requests], *stages: tuple[str, str, list[dict[str, Any]]
         keys += [question[key] for question in questions]
         rows += questions
         at += [number * 500_000] * len(questions)
-    return Workload(seeding, Requests(commands, keys, rows, np.array(at, np.int64)))
+    return Workload(seeding, Requests.of_rows(MESSAGES, commands, keys, rows, np.array(at, np.int64)))
 
 
 def test_a_query_cannot_change_anything(runtime: Runtime, library: DescribeMesh) -> None:

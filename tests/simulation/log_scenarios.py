@@ -182,10 +182,11 @@ def other_columns(seed: int) -> set[str]:
 def poisoned(seed: int) -> set[str]:
     """Every third cancellation breaks orders' rule: it must be refused on record, and nothing else may suffer."""
 
-    def cancel(orders: Orders, state: Any, row: Any, out: Any) -> Any:
-        if int(row["order_id"][1:]) % 3 == 0:
-            raise ValueError(f"no rule for {row['order_id']}")
-        return orders.cancel(state, row, out)
+    def cancel(orders: Orders, state: Any, asked: Any, out: Any) -> None:
+        for order_id in asked["order_id"]:
+            if int(order_id[1:]) % 3 == 0:
+                raise ValueError(f"no rule for {order_id}")
+        orders.cancel(state, asked, out)
 
     scenario = Scenario(cancel_permille=600, crashes=Crashes(4))
     with pytest.MonkeyPatch.context() as patch:
@@ -206,9 +207,9 @@ def answers_come_twice(seed: int) -> set[str]:
     """Orders hears each line's answer twice, as a channel that delivers at least once would have it."""
     rules = WIRINGS["views"]["orders"].rules
 
-    def twice(orders: Orders, state: Any, row: Any, out: Any) -> None:
-        orders.line_answered(state, row, out)
-        orders.line_answered(state, row, out)
+    def twice(orders: Orders, state: Any, lines: Any, out: Any) -> None:
+        orders.lines_answered(state, lines, out)
+        orders.lines_answered(state, lines, out)
 
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("StockReserved", "StockShort"):

@@ -202,8 +202,8 @@ def deliveries(run: SimulatedRun) -> bool:
         row["sku"]: row["quantity"]
         for name, client in run.simulation.clients.items()
         if name.startswith("seeding") and client.caller is not None
-        for command, row in zip(client.caller.requests.commands, client.caller.requests.rows, strict=True)
-        if command == "Restock"
+        if "Restock" in client.caller.requests.commands
+        for row in client.caller.requests.payload.to_pylist()
     }
     taken: dict[str, int] = {}
     for fact in facts(run, "stock", "StockRestocked"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from docs import commands
+from eventmesh.errors import EXIT_CODES
 from eventmesh.mesh import Mesh
 
 AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dumps(Mesh.json_schema(), indent=2))'"
@@ -12,3 +14,24 @@ AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dum
 def test_the_json_schema_of_a_mesh_file_is_current(files: dict[str, str]) -> None:
     path = "configs/schemas/mesh.schema.json"
     assert files[path] == json.dumps(Mesh.json_schema(), indent=2) + "\n", f"write it again: {AGAIN} > {path}"
+
+
+def test_the_reference_of_the_commands_is_current(files: dict[str, str]) -> None:
+    path = "docs/commands.md"
+    assert files[path] == commands.reference(), f"write it again: python docs/commands.py > {path}"
+
+
+def test_every_command_option_and_exit_code_stands_in_the_reference() -> None:
+    page = commands.reference()
+    for name, context in commands.commands():
+        assert name == commands.PROGRAM or f"## {name}\n" in page
+        for parameter in context.command.get_params(context):
+            assert parameter.help, f"{name}: {parameter.name} does not say what it is"
+            assert parameter.name == "help" or parameter.help in page
+    for code, meaning in EXIT_CODES.items():
+        assert f"| {code} | {meaning} |" in page
+
+
+def test_an_example_is_taken_whole_and_only_from_the_examples() -> None:
+    text = "Says eventmesh a.\n\n\b\nExamples:\n  eventmesh b \\\n    --c\n  eventmesh d\n\nAnd more."
+    assert commands.examples(text) == ["eventmesh b \\", "  --c", "eventmesh d"]

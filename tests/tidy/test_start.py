@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from docs import commands
+
 HEAVY = {"duckdb", "numpy", "pyarrow", "ray", "scipy"}
 # `-X importtime` writes one line per imported module to stderr: "import time: self | cumulative | name".
 COUNT_IMPORTS = [sys.executable, "-X", "importtime"]
@@ -35,6 +37,19 @@ def test_help_of_the_installed_command_imports_nothing_heavy(root: Path) -> None
     target = next(iter(scripts)).value if scripts else "cli:main"
     module, _, function = target.partition(":")
     body = f"import sys; sys.argv = ['eventmesh', '--help']; from {module} import {function}; {function}()"
+    modules = imported([*COUNT_IMPORTS, "-c", body], root)
+    assert "typer" in modules
+    assert modules & HEAVY == set()
+
+
+def test_help_of_every_command_imports_nothing_heavy(root: Path) -> None:
+    names = [name.split()[1:] for name, _ in commands.commands()]
+    assert ["log", "read"] in names
+    body = (
+        f"import cli, sys\nfor words in {names}:\n"
+        "    try: cli.app([*words, '--help'])\n"
+        "    except SystemExit as ended: assert ended.code == 0, words\n"
+    )
     modules = imported([*COUNT_IMPORTS, "-c", body], root)
     assert "typer" in modules
     assert modules & HEAVY == set()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pydantic import BaseModel
 
-from eventmesh.messages import MessageType, topic_schema
-from eventmesh.service import Outcome, Row, Service
+from eventmesh.messages import Columns, MessageType, topic_schema
+from eventmesh.service import Inputs, Outcome, Row, Service
 from eventmesh.views import ViewShape
 
 LOAN_ID, BOOK = pa.field("loan_id", pa.string()), pa.field("book", pa.string())
@@ -67,45 +67,48 @@ class Desk(Service):
     """Takes a loan id once, and tells what became of it."""
 
     name = "desk"
-    reads = fold = ("loan_id", "book", "days")
 
     def initial(self) -> Book:
         """Nobody came yet."""
         return Book()
 
-    def evolve(self, state: Book, fact: Row) -> None:
+    def evolve(self, state: Book, facts: Columns) -> None:
         """The last fact of a loan is its status."""
-        if fact["type"] in ("LoanRequested", "LoanReturned"):
-            state.loans[fact["loan_id"]] = Loan(fact["book"], fact.get("days") or 0)
-        state.loans[fact["loan_id"]].status = fact["type"].removeprefix("Loan").lower()
+        for kind, loan_id, book, days in facts.rows("type", "loan_id", "book", "days"):
+            if kind in ("LoanRequested", "LoanReturned"):
+                state.loans[loan_id] = Loan(book, days or 0)
+            state.loans[loan_id].status = kind.removeprefix("Loan").lower()
 
     def unfinished(self, state: Book) -> list[str]:
         """Loans not granted or declined yet."""
         return [loan_id for loan_id, loan in state.loans.items() if loan.status == "requested"]
 
-    def borrow(self, state: Book, row: Row, out: Outcome) -> Row:
-        """Write a loan down; whether there is a copy, the shelf will say."""
-        loan_id = row["loan_id"]
-        status = state.status(loan_id)
-        if status in ("granted", "declined"):
-            return {"loan_id": loan_id, "outcome": status, "reason": None}
-        if status is None:
-            out.fact("LoanRequested", loan_id=loan_id, book=row["book"], days=row["days"])
-        out.watch(loan_id)
-        return {"loan_id": loan_id, "outcome": "accepted", "reason": None, "more": True}
+    def borrow(self, state: Book, loans: Inputs, out: Outcome) -> None:
+        """Write loans down; whether there is a copy, the shelf will say."""
+        for row, loan_id, book, days in loans.rows("loan_id", "book", "days"):
+            status = state.status(loan_id)
+            if status in ("granted", "declined"):
+                out.answer(row, {"loan_id": loan_id, "outcome": status, "reason": None})
+                continue
+            if status is None:
+                out.fact(row, "LoanRequested", loan_id=loan_id, book=book, days=days)
+            out.watch(row, loan_id)
+            out.answer(row, {"loan_id": loan_id, "outcome": "accepted", "reason": None}, more=True)
 
-    def settled(self, state: Book, row: Row, out: Outcome) -> None:
+    def settled(self, state: Book, copies: Inputs, out: Outcome) -> None:
         """The shelf has lent a copy, or has none."""
-        loan_id, granted = row["loan_id"], row["type"] == "CopyLent"
-        if state.status(loan_id) == "requested":
-            out.fact("LoanGranted" if granted else "LoanDeclined", loan_id=loan_id, book=row["book"])
-        out.tell(loan_id, loan_id=loan_id, outcome=state.status(loan_id), reason=None)
+        fact = "LoanGranted" if copies.kind == "CopyLent" else "LoanDeclined"
+        for row, loan_id, book in copies.rows("loan_id", "book"):
+            if state.status(loan_id) == "requested":
+                out.fact(row, fact, loan_id=loan_id, book=book)
+            out.tell(loan_id, loan_id=loan_id, outcome=state.status(loan_id), reason=None)
 
-    def give_back(self, state: Book, row: Row, out: Outcome) -> Row:
+    def give_back(self, state: Book, loans: Inputs, out: Outcome) -> None:
         """Write down that a book came back; whose it is, the shelf knows."""
-        if state.status(row["loan_id"]) != "returned":
-            out.fact("LoanReturned", loan_id=row["loan_id"], book=row["book"])
-        return {"loan_id": row["loan_id"], "outcome": "recorded", "reason": None}
+        for row, loan_id, book in loans.rows("loan_id", "book"):
+            if state.status(loan_id) != "returned":
+                out.fact(row, "LoanReturned", loan_id=loan_id, book=book)
+            out.answer(row, {"loan_id": loan_id, "outcome": "recorded", "reason": None})
 
 
 @dataclass
@@ -121,51 +124,53 @@ class Shelf(Service):
     """Lends what is there, a copy per loan id."""
 
     name = "shelf"
-    reads = ("loan_id", "book", "days")
-    fold = ("loan_id", "book", "copies", "reason")
 
     def initial(self) -> Copies:
         """Empty."""
         return Copies()
 
-    def evolve(self, state: Copies, fact: Row) -> None:
+    def evolve(self, state: Copies, facts: Columns) -> None:
         """Each fact says how many copies are left."""
-        assert fact["copies"] >= 0, f"{fact['copies']} copies of {fact['book']}"
-        state.left[fact["book"]] = fact["copies"]
-        if fact["type"] == "CopiesBought":
-            state.bought.add(fact["reason"])
-        elif fact["type"] == "CopyReturned":
-            del state.lent[fact["loan_id"]]
-        else:
-            state.lent[fact["loan_id"]] = fact["type"] == "CopyLent"
+        for kind, book, loan_id, copies, reason in facts.rows("type", "book", "loan_id", "copies", "reason"):
+            assert copies >= 0, f"{copies} copies of {book}"
+            state.left[book] = copies
+            if kind == "CopiesBought":
+                state.bought.add(reason)
+            elif kind == "CopyReturned":
+                del state.lent[loan_id]
+            else:
+                state.lent[loan_id] = kind == "CopyLent"
 
-    def buy(self, state: Copies, row: Row, out: Outcome) -> Row:
+    def buy(self, state: Copies, books: Inputs, out: Outcome) -> None:
         """Take in new copies, once per command."""
-        if row["id"] not in state.bought:
-            copies = state.left.get(row["book"], 0) + row["copies"]
-            out.fact("CopiesBought", book=row["book"], copies=copies, reason=row["id"])
-        return {"loan_id": None, "outcome": "bought", "reason": None}
+        for row, book, copies in books.rows("book", "copies"):
+            command = books.ids[row]
+            if command not in state.bought:
+                out.fact(row, "CopiesBought", book=book, copies=state.left.get(book, 0) + copies, reason=command)
+            out.answer(row, {"loan_id": None, "outcome": "bought", "reason": None})
 
-    def take_back(self, state: Copies, row: Row, out: Outcome) -> None:
-        """Put a copy back; a book that was never lent is not ours, and no rule says what to do with it."""
-        loan_id, book = row["loan_id"], row["book"]
-        if self.place.partition_of("copies", book) != self.place.partition:
-            return
-        if not state.lent.get(loan_id):
-            raise ValueError(f"{book} came back and was never lent")
-        out.fact("CopyReturned", book=book, loan_id=loan_id, copies=state.left[book] + 1)
+    def take_back(self, state: Copies, loans: Inputs, out: Outcome) -> None:
+        """Put copies back; a book that was never lent is not ours, and no rule says what to do with it."""
+        for row, loan_id, book in loans.rows("loan_id", "book"):
+            if self.place.partition_of("copies", book) != self.place.partition:
+                continue
+            if not state.lent.get(loan_id):
+                raise ValueError(f"{book} came back and was never lent")
+            out.fact(row, "CopyReturned", book=book, loan_id=loan_id, copies=state.left[book] + 1)
 
-    def lend(self, state: Copies, row: Row, out: Outcome) -> Row | None:
+    def lend(self, state: Copies, loans: Inputs, out: Outcome) -> None:
         """Lend a copy, or refuse; the same loan is always answered the same."""
-        loan_id, book = row["loan_id"], row["book"]
-        if self.place.partition_of("copies", book) != self.place.partition:
-            return None
-        if row["days"] < 1:
-            raise ValueError(f"nobody borrows {book} for {row['days']} days")
-        if loan_id not in state.lent:
-            left = state.left.get(book, 0)
-            out.fact("CopyLent" if left else "CopyRefused", book=book, loan_id=loan_id, copies=max(0, left - 1))
-        return {"loan_id": loan_id, "outcome": "granted" if state.lent[loan_id] else "declined", "reason": None}
+        for row, loan_id, book, days in loans.rows("loan_id", "book", "days"):
+            if self.place.partition_of("copies", book) != self.place.partition:
+                continue
+            if days < 1:
+                raise ValueError(f"nobody borrows {book} for {days} days")
+            if loan_id not in state.lent:
+                left = state.left.get(book, 0)
+                kind = "CopyLent" if left else "CopyRefused"
+                out.fact(row, kind, book=book, loan_id=loan_id, copies=max(0, left - 1))
+            outcome = "granted" if state.lent[loan_id] else "declined"
+            out.answer(row, {"loan_id": loan_id, "outcome": outcome, "reason": None})
 
 
 def _copies_of(state: Copies, question: Row) -> Row:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eventmesh.service import Row, Talk, Trigger
+from eventmesh.service import Talk, Trigger
 from tests.tiny.lending import Desk, Shelf
 
 
-async def borrow(desk: Desk, row: Row, talk: Talk) -> Row:
+async def borrow(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     """Write the loan down, and see it through; a repeat hears what became of it."""
     loan_id = row["loan_id"]
     if talk.state.status(loan_id) is None:
@@ -17,7 +17,7 @@ async def borrow(desk: Desk, row: Row, talk: Talk) -> Row:
     return await carry_on(desk, {"key": loan_id}, talk)
 
 
-async def carry_on(desk: Desk, row: Row, talk: Talk) -> Row:
+async def carry_on(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     """Command the shelf until it answers, and write its answer down."""
     loan_id = row["key"]
     loan = talk.state.loans[loan_id]

@@ -6,13 +6,15 @@ import numpy as np
 
 from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
 from eventmesh.service import Row
+from tests.tiny.lending import MESSAGES
 
 BOOKS = [f"book-{number}" for number in range(7)]
 
 
 def asking(command: str, key: str, rows: list[Row], gap: int = 0) -> Requests:
     """The same command for every row, ``gap`` microseconds apart."""
-    return Requests([command] * len(rows), [row[key] for row in rows], rows, np.arange(len(rows), dtype=np.int64) * gap)
+    at = np.arange(len(rows), dtype=np.int64) * gap
+    return Requests.of_rows(MESSAGES, [command] * len(rows), [row[key] for row in rows], rows, at)
 
 
 def workload(options: WorkloadOptions) -> Workload:

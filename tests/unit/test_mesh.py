@@ -237,6 +237,8 @@ def test_asks_stay_inside_a_context() -> None:
         (lambda d: d.update(application="not_installed"), "application", "'not_installed' cannot be imported"),
         (lambda d: d.update(application="yaml"), "application", "has no SCHEMAS, OPTIONS, WIRINGS"),
         (lambda d: d.update(log={"durability": "fsnyc"}), "log.durability", "Did you mean 'fsync'?"),
+        (lambda d: d.update(log={"brokers": 2}), "log.brokers", "found 2, but one broker is what there is"),
+        (lambda d: d.update(log={"brokers": 0}), "log.brokers", "must be greater than or equal to 1, found number 0"),
         (lambda d: d.update(brokers=2), "brokers", "Allowed: application, contexts, log"),
     ],
 )

@@ -7,23 +7,22 @@ A slow subscriber holds up its own stream only. At level ``fsync`` one thread sy
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError, InputError, OffsetOutOfRange
-from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.batch import LogBatch
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.flight import Channel, Listener, Received
+from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.usage import usage
 
 #: Bytes of log batches that one push carries at most.
 PUSH_BYTES = 1 << 20
@@ -89,12 +88,13 @@ class Subscriber:
             return True
 
 
-class Broker:
+class Broker(Process):
     """The log with its lock, its listener and its subscribers."""
 
     def __init__(
         self, topics: Mapping[str, Topic], directory: Path | None, durability: str, cluster_id: str, delay_us: int
     ) -> None:
+        super().__init__()
         self.topics, self.delay_us = topics, delay_us
         self.durability = Durability(durability)
         storage: Storage = FileStorage(directory) if directory is not None else MemoryStorage()
@@ -158,7 +158,7 @@ class Broker:
         if header["kind"] == "grant":
             self._grant(channel, header)
         else:
-            self._append(channel, header, bodies[0])
+            self._append(channel, header, bodies)
 
     def _grant(self, channel: Channel, header: Mapping[str, Any]) -> None:
         answer = {"kind": "granted", "partition": header["partition"], "sent_at": now()}
@@ -171,9 +171,9 @@ class Broker:
         channel.send(frames.pack({**answer, "epoch": grant.epoch, "end": grant.end}))
         self._grown({position_name(header["topic"], header["partition"])})
 
-    def _append(self, channel: Channel, head: Mapping[str, Any], body: pa.Buffer) -> None:
+    def _append(self, channel: Channel, head: Mapping[str, Any], bodies: Sequence[pa.Buffer]) -> None:
         topic, partition = head["topic"], head["partition"]
-        entry = LogBatch(Header(**head["header"]), body, self.topics[topic].schema)
+        entry = frames.unpack_append(bodies, self.topics[topic].schema)
         answer = {"kind": "appended", "partition": partition, "epoch": entry.header.epoch}
         try:
             with self.lock:
@@ -228,9 +228,9 @@ class Broker:
                 for partition in range(topic.partitions)
             }
 
-    def usage(self) -> dict[str, float]:
-        """CPU seconds and resident memory of this process."""
-        return usage(psutil.Process())
+    def address(self) -> str:
+        """Where it is served."""
+        return self.listener.address
 
     def close(self) -> None:
         """Stop serving, and close the log."""

@@ -36,6 +36,8 @@ from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
+#: Seconds between two looks at how far a load has come.
+PROGRESS_S = 0.25
 OBJECT_STORE_BYTES = 100 << 20
 #: Ray starts this many worker processes at once, ahead of the actors that will live in them: a broker,
 #: seven services and a generator.
@@ -67,22 +69,6 @@ def embedded_ray() -> Iterator[None]:
 def _actor(kind: type) -> Any:
     """Ray's actor class of a plain class. No CPU is reserved: the machine's cores are shared by choice."""
     return ray.remote(num_cpus=0, max_restarts=0)(kind)
-
-
-class _BrokerActor(Broker):
-    def pid(self) -> int:
-        return os.getpid()
-
-    def address(self) -> str:
-        return self.listener.address
-
-
-class _ServiceActor(ServiceMember):
-    def pid(self) -> int:
-        return os.getpid()
-
-    def address(self) -> str:
-        return self.listener.address
 
 
 @dataclass
@@ -127,11 +113,11 @@ class MeshOnRay:
         self.mesh, self.rtt_ms, self.seed = mesh, rtt_ms, seed
         in_memory = mesh.log.durability == "memory"
         log_directory = None if in_memory or directory is None else directory
-        self.broker = _actor(_BrokerActor).remote(
+        self.broker = _actor(Broker).remote(
             mesh.topics(), log_directory, mesh.log.durability, uuid.uuid4().hex, int(rtt_ms * 500)
         )
         self.services: dict[tuple[str, int], Any] = {
-            (service, number): _actor(_ServiceActor).remote(
+            (service, number): _actor(ServiceMember).remote(
                 mesh, service, number, f"{service}/{number}.1", rtt_ms=rtt_ms, seed=seed, limits=limits
             )
             for service, section in mesh.services.items()
@@ -177,7 +163,7 @@ class MeshOnRay:
         _get(caller.start.remote(name, requests, window))
 
         def done() -> bool:
-            state = _get(caller.progress.remote())
+            state = _get(caller.progress.remote(PROGRESS_S))
             if progress is not None:
                 progress(state)
             return bool(state["done"])

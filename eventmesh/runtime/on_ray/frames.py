@@ -17,6 +17,7 @@ from eventmesh import errors
 from eventmesh.errors import EventmeshError
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.messages import Columns, MessageType, encode_rows
+from eventmesh.progress import split_position
 from eventmesh.runtime.contract import AskMessage, ReplyMessage, Row
 
 _PREFIX = 4
@@ -52,17 +53,6 @@ def unpack(frame: pa.Buffer) -> tuple[dict[str, Any], list[pa.Buffer]]:
     return header, bodies
 
 
-def pack_rows(schema: pa.Schema, rows: Sequence[Row]) -> pa.Buffer:
-    """Rows as one IPC record batch message."""
-    return encode_rows(schema, rows).serialize()
-
-
-def unpack_rows(body: pa.Buffer, schema: pa.Schema) -> list[Row]:
-    """The reverse of :func:`pack_rows`."""
-    columns, names = Columns(pa.ipc.read_record_batch(body, schema)), schema.names
-    return [dict(zip(names, values, strict=True)) for values in columns.rows(*names)]
-
-
 def pack_error(error: EventmeshError) -> dict[str, str]:
     """An error by its name, so that the other side knows whether the thing may have happened."""
     return {"name": type(error).__name__, "message": str(error)}
@@ -76,52 +66,105 @@ def unpack_error(packed: Mapping[str, str]) -> EventmeshError:
     return error
 
 
-def pack_ask(message: AskMessage, partition: int, kind: MessageType, sent_at: int) -> pa.Buffer:
-    """A command or query to one partition."""
-    header = {
-        "kind": "ask",
-        "id": message.id,
-        "name": message.name,
-        "ids": list(message.ids),
-        "sender": message.sender,
-        "partition": partition,
-        "sent_at": sent_at,
-    }
-    return pack(header, [pack_rows(kind.question, message.rows)])
+def pack_asks(asks: Sequence[tuple[int, AskMessage]], kinds: Mapping[str, MessageType], sent_at: int) -> pa.Buffer:
+    """Commands and queries to one process, each with the partition that is asked."""
+    rows: dict[str, list[Columns]] = {}
+    heads = []
+    for partition, message in asks:
+        rows.setdefault(message.name, []).append(message.rows)
+        heads.append([message.id, message.name, list(message.ids), message.sender, partition, len(message.rows)])
+    bodies = [_together(parts, kinds[name].question).serialize() for name, parts in rows.items()]
+    return pack({"kind": "asks", "asks": heads, "bodies": list(rows), "sent_at": sent_at}, bodies)
 
 
-def unpack_ask(header: Mapping[str, Any], bodies: Sequence[pa.Buffer], kind: MessageType) -> AskMessage:
-    """The reverse of :func:`pack_ask`."""
-    rows = unpack_rows(bodies[0], kind.question)
-    return AskMessage(header["id"], header["name"], header["ids"], rows, header["sender"])
+def unpack_asks(
+    header: Mapping[str, Any], bodies: Sequence[pa.Buffer], kinds: Mapping[str, MessageType]
+) -> list[tuple[int, AskMessage]]:
+    """The reverse of :func:`pack_asks`; :class:`~eventmesh.errors.InputError` for a message of an unknown name."""
+    unknown = sorted(set(header["bodies"]) - kinds.keys())
+    if unknown:
+        raise errors.InputError(f"nobody knows a message {unknown[0]!r}; there are {', '.join(sorted(kinds))}")
+    schemas = {name: kinds[name].question for name in header["bodies"]}
+    columns = _Parts(header["bodies"], bodies, schemas)
+    return [
+        (partition, AskMessage(identity, name, ids, columns.next(name, count), sender))
+        for identity, name, ids, sender, partition, count in header["asks"]
+    ]
 
 
-def pack_reply(reply: ReplyMessage, name: str, kind: MessageType, sent_at: int) -> pa.Buffer:
-    """An answer to a message called ``name``."""
-    header: dict[str, Any] = {
-        "kind": "reply",
-        "ask": reply.ask,
-        "name": name,
-        "indexes": list(reply.indexes),
-        "final": reply.final,
-        "sent_at": sent_at,
-    }
-    if reply.error is not None:
-        return pack({**header, "error": pack_error(reply.error)})
-    return pack(header, [pack_rows(kind.answer, reply.rows)])
+def pack_replies(
+    replies: Sequence[tuple[str, ReplyMessage]], kinds: Mapping[str, MessageType], sent_at: int
+) -> pa.Buffer:
+    """Answers for one process, each with the name of the message that it answers."""
+    rows: dict[str, list[Row]] = {}
+    heads = []
+    for name, reply in replies:
+        error = None if reply.error is None else pack_error(reply.error)
+        rows.setdefault(name, []).extend(reply.rows)
+        heads.append([reply.ask, name, list(reply.indexes), reply.final, error, len(reply.rows)])
+    bodies = [encode_rows(kinds[name].answer, parts).serialize() for name, parts in rows.items()]
+    return pack({"kind": "replies", "replies": heads, "bodies": list(rows), "sent_at": sent_at}, bodies)
 
 
-def unpack_reply(header: Mapping[str, Any], bodies: Sequence[pa.Buffer], kind: MessageType) -> ReplyMessage:
-    """The reverse of :func:`pack_reply`."""
-    error = unpack_error(header["error"]) if "error" in header else None
-    rows = unpack_rows(bodies[0], kind.answer) if bodies else []
-    return ReplyMessage(header["ask"], header["indexes"], rows, header["final"], error)
+def unpack_replies(
+    header: Mapping[str, Any], bodies: Sequence[pa.Buffer], kinds: Mapping[str, MessageType]
+) -> list[ReplyMessage]:
+    """The reverse of :func:`pack_replies`."""
+    schemas = {name: kinds[name].answer for name in header["bodies"]}
+    columns = _Parts(header["bodies"], bodies, schemas)
+    replies = []
+    for ask, name, indexes, final, packed, count in header["replies"]:
+        error = None if packed is None else unpack_error(packed)
+        replies.append(ReplyMessage(ask, indexes, columns.next(name, count).dicts(schemas[name]), final, error))
+    return replies
+
+
+def _together(parts: Sequence[Columns], schema: pa.Schema) -> pa.RecordBatch:
+    encoded = [part.encode(schema) for part in parts]
+    return encoded[0] if len(encoded) == 1 else pa.concat_batches(encoded)
+
+
+class _Parts:
+    """The rows of a frame by name of message, handed out in the order in which they were packed."""
+
+    def __init__(self, names: Sequence[str], bodies: Sequence[pa.Buffer], schemas: Mapping[str, pa.Schema]) -> None:
+        self._columns = {
+            name: Columns(pa.ipc.read_record_batch(body, schemas[name]))
+            for name, body in zip(names, bodies, strict=True)
+        }
+        self._schemas = schemas
+        self._taken = dict.fromkeys(names, 0)
+
+    def next(self, name: str, count: int) -> Columns:
+        """The next ``count`` rows of messages of this name."""
+        columns, start = self._columns[name], self._taken[name]
+        self._taken[name] = start + count
+        if start == 0 and count == len(columns):
+            return columns
+        return Columns(lists={each: columns[each][start : start + count] for each in self._schemas[name].names})
+
+
+def pack_append(topic: str, partition: int, entry: LogBatch, sent_at: int) -> pa.Buffer:
+    """A batch for the log."""
+    header = {"kind": "append", "topic": topic, "partition": partition, "sent_at": sent_at}
+    return pack(header, [entry.head, entry.message])
+
+
+def unpack_append(bodies: Sequence[pa.Buffer], schema: pa.Schema) -> LogBatch:
+    """The batch of :func:`pack_append`."""
+    head, message = bodies
+    return _entry(head, message, schema)
+
+
+def _entry(head: pa.Buffer, message: pa.Buffer, schema: pa.Schema) -> LogBatch:
+    packed = head.to_pybytes()
+    return LogBatch(Header.from_bytes(packed), message, schema, packed)
 
 
 def pack_entries(entries: Sequence[tuple[str, LogBatch]], sent_at: int) -> pa.Buffer:
     """Log batches, each with the name of its partition, as they stand in the segment."""
-    heads = [[name, entry.header.to_bytes().decode()] for name, entry in entries]
-    return pack({"kind": "entries", "heads": heads, "sent_at": sent_at}, [entry.message for _, entry in entries])
+    header = {"kind": "entries", "names": [name for name, _ in entries], "sent_at": sent_at}
+    return pack(header, [part for _, entry in entries for part in (entry.head, entry.message)])
 
 
 def unpack_entries(
@@ -129,7 +172,7 @@ def unpack_entries(
 ) -> list[tuple[str, int, LogBatch]]:
     """(topic, partition, batch) of each."""
     entries = []
-    for (name, head), body in zip(header["heads"], bodies, strict=True):
-        topic, _, partition = name.rpartition("/")
-        entries.append((topic, int(partition), LogBatch(Header.from_bytes(head.encode()), body, schemas[topic])))
+    for name, head, message in zip(header["names"], bodies[::2], bodies[1::2], strict=True):
+        topic, partition = split_position(name)
+        entries.append((topic, partition, _entry(head, message, schemas[topic])))
     return entries

@@ -7,10 +7,9 @@ actors around them are in :mod:`~eventmesh.runtime.on_ray.cluster`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError, InputError, PeerLost
@@ -20,9 +19,11 @@ from eventmesh.progress import position_name
 from eventmesh.runtime.caller import Caller, Requests
 from eventmesh.runtime.contract import (
     Append,
+    AskMessage,
     Effect,
     Exit,
     Limits,
+    ReplyMessage,
     RequestGrant,
     SendAsk,
     SendReply,
@@ -32,46 +33,57 @@ from eventmesh.runtime.contract import (
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.flight import Channel, Connection, Listener, Received
+from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import Reactor, now
-from eventmesh.runtime.on_ray.usage import usage
 
 #: (service, instance) -> Flight address; the broker's is under ("broker", 0).
-Directory = Mapping[tuple[str, int], str]
-BROKER = ("broker", 0)
+Peer = tuple[str, int]
+Directory = Mapping[Peer, str]
+BROKER: Peer = ("broker", 0)
 
 
-class Member:
+class Member(Process):
     """What services and callers share: a reactor, and asks to other services."""
 
     def __init__(self, mesh: Mesh, name: str, rtt_ms: float) -> None:
+        super().__init__()
         self.mesh, self.name = mesh, name
         self.messages = mesh.application.MESSAGES
         self.reactor = Reactor(name, int(rtt_ms * 500), self.carry_out, self.after_step)
         self.directory: Directory = {}
-        self._peers: dict[tuple[str, int], Connection] = {}
+        self._peers: dict[Peer, Connection] = {}
         self._lock = threading.Lock()
 
-    def carry_out(self, effect: Effect) -> None:
-        """Do what the machine left to be done; on the reactor's thread."""
-        if isinstance(effect, SendAsk):
-            self._ask(effect)
-        else:
-            raise TypeError(f"{self.name} cannot carry out {effect}")
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Do what the machine left to be done in one step; on the reactor's thread.
 
-    def _ask(self, effect: SendAsk) -> None:
-        to, message = effect.to, effect.message
-        peer = (to.service, self.mesh.instance_of(to.service, to.partition))
+        What goes to one process travels in one frame.
+        """
+        asks: dict[Peer, list[tuple[int, AskMessage]]] = {}
+        for effect in effects:
+            if isinstance(effect, SendAsk):
+                peer = (effect.to.service, self.mesh.instance_of(effect.to.service, effect.to.partition))
+                asks.setdefault(peer, []).append((effect.to.partition, effect.message))
+            else:
+                self.carry_out_one(effect)
+        for peer, messages in asks.items():
+            self._ask(peer, messages)
+
+    def carry_out_one(self, effect: Effect) -> None:
+        """Anything but asks."""
+        raise TypeError(f"{self.name} cannot carry out {effect}")
+
+    def _ask(self, peer: Peer, messages: Sequence[tuple[int, AskMessage]]) -> None:
         try:
             connection = self._peers.get(peer) or self._connect(peer)
         except PeerLost:
             self.reactor.post(lambda: self.peer_lost(peer))
             return
-        frame = frames.pack_ask(message, to.partition, self.messages[message.name], now())
-        if not connection.channel.send(frame):
+        if not connection.channel.send(frames.pack_asks(messages, self.messages, now())):
             self._peers.pop(peer, None)
             self.reactor.post(lambda: self.peer_lost(peer))
 
-    def _connect(self, peer: tuple[str, int]) -> Connection:
+    def _connect(self, peer: Peer) -> Connection:
         if peer not in self.directory:
             raise PeerLost(f"{peer[0]}/{peer[1]} is not up")
         connection = Connection(
@@ -80,7 +92,7 @@ class Member:
         self._peers[peer] = connection
         return connection
 
-    def _connection_lost(self, peer: tuple[str, int]) -> None:
+    def _connection_lost(self, peer: Peer) -> None:
         def forget() -> None:
             self._peers.pop(peer, None)
             self.peer_lost(peer)
@@ -89,8 +101,13 @@ class Member:
 
     def _reply_received(self, frame: pa.Buffer) -> None:
         header, bodies = frames.unpack(frame)
-        reply = frames.unpack_reply(header, bodies, self.messages[header["name"]])
-        self.reactor.post(lambda: self.replied(reply), header["sent_at"])
+        replies = frames.unpack_replies(header, bodies, self.messages)
+
+        def take() -> None:
+            for reply in replies:
+                self.replied(reply)
+
+        self.reactor.post(take, header["sent_at"])
 
     def after_step(self) -> None:
         """Everything that had come in is dealt with."""
@@ -99,13 +116,9 @@ class Member:
         """An answer arrived."""
         raise TypeError(f"{self.name} asks nothing")
 
-    def peer_lost(self, peer: tuple[str, int]) -> None:
+    def peer_lost(self, peer: Peer) -> None:
         """A connection broke, or could not be made."""
         raise TypeError(f"{self.name} asks nothing")
-
-    def usage(self) -> dict[str, float]:
-        """CPU seconds and resident memory of this process."""
-        return usage(psutil.Process())
 
     def close(self) -> None:
         """Stop the thread and end all streams."""
@@ -148,6 +161,10 @@ class ServiceMember(Member):
         self._subscribing: Connection | None = None
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self.listener = Listener(self)
+
+    def address(self) -> str:
+        """Where it is asked."""
+        return self.listener.address
 
     def start(self, directory: Directory) -> None:
         """Connect, take epochs, fold, go live."""
@@ -217,14 +234,14 @@ class ServiceMember(Member):
 
         def received(frame: pa.Buffer) -> None:
             header, bodies = frames.unpack(frame)
-            kind = self.messages.get(header["name"])
-            if kind is None:
-                raise InputError(f"{self.name} knows no message {header['name']!r}")
-            message = frames.unpack_ask(header, bodies, kind)
-            names.add(message.name)
-            origin = (id(channel), message.name)
-            partition = header["partition"]
-            self.reactor.post(lambda: self.instance.received(origin, partition, message), header["sent_at"])
+            asks = frames.unpack_asks(header, bodies, self.messages)
+            names.update(header["bodies"])
+
+            def take() -> None:
+                for partition, message in asks:
+                    self.instance.received((id(channel), message.name), partition, message)
+
+            self.reactor.post(take, header["sent_at"])
 
         return received
 
@@ -246,58 +263,54 @@ class ServiceMember(Member):
         """An answer to one of our tasks."""
         self.instance.replied(reply)
 
-    def peer_lost(self, peer: tuple[str, int]) -> None:
+    def peer_lost(self, peer: Peer) -> None:
         """Another service is gone."""
         self.instance.peer_lost(peer[0])
 
     # --- what goes out --------------------------------------------------------------------------
 
-    def carry_out(self, effect: Effect) -> None:
-        """Grants, appends and subscriptions go to the broker, replies back where the question came from."""
-        if isinstance(effect, SendReply):
-            self._reply(effect)
-        elif isinstance(effect, Append):
-            self._append(effect)
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Replies go back where the questions came from, in one frame each way."""
+        replies: dict[int, list[tuple[str, ReplyMessage]]] = {}
+        others = []
+        for effect in effects:
+            if isinstance(effect, SendReply):
+                channel_id, name = effect.origin
+                replies.setdefault(channel_id, []).append((name, effect.reply))
+            else:
+                others.append(effect)
+        super().carry_out(others)
+        for channel_id, messages in replies.items():
+            if channel_id in self._askers:
+                self._askers[channel_id][0].send(frames.pack_replies(messages, self.messages, now()))
+
+    def carry_out_one(self, effect: Effect) -> None:
+        """Grants, appends and subscriptions go to the broker."""
+        if isinstance(effect, Append):
+            self._write(frames.pack_append(self.instance.topic.name, effect.partition, effect.entry, now()))
         elif isinstance(effect, RequestGrant):
-            self._write(
-                {
-                    "kind": "grant",
-                    "topic": self.instance.topic.name,
-                    "partition": effect.partition,
-                    "service": self.instance.service_name,
-                    "incarnation": self.incarnation,
-                    "sent_at": now(),
-                }
-            )
+            self._request_grant(effect.partition)
         elif isinstance(effect, (Subscribe, Unsubscribe)):
             self._subscribe(effect)
         elif isinstance(effect, Exit):
             self.exited = effect.reason
         else:
-            super().carry_out(effect)
+            super().carry_out_one(effect)
 
-    def _reply(self, effect: SendReply) -> None:
-        channel_id, name = effect.origin
-        if channel_id in self._askers:
-            self._askers[channel_id][0].send(frames.pack_reply(effect.reply, name, self.messages[name], now()))
+    def _request_grant(self, partition: int) -> None:
+        header = {
+            "kind": "grant",
+            "topic": self.instance.topic.name,
+            "partition": partition,
+            "service": self.instance.service_name,
+            "incarnation": self.incarnation,
+            "sent_at": now(),
+        }
+        self._write(frames.pack(header))
 
-    def _append(self, effect: Append) -> None:
-        header = effect.entry.header
-        fields = {name: getattr(header, name) for name in header.__slots__}
-        self._write(
-            {
-                "kind": "append",
-                "topic": self.instance.topic.name,
-                "partition": effect.partition,
-                "header": fields,
-                "sent_at": now(),
-            },
-            effect.entry.message,
-        )
-
-    def _write(self, header: Mapping[str, Any], *bodies: pa.Buffer) -> None:
+    def _write(self, frame: pa.Buffer) -> None:
         assert self._writing is not None
-        if not self._writing.channel.send(frames.pack(header, bodies)):
+        if not self._writing.channel.send(frame):
             self._broker_lost()
 
     def _subscribe(self, effect: Subscribe | Unsubscribe) -> None:
@@ -360,6 +373,7 @@ class CallerMember(Member):
         self.rtt_ms = rtt_ms
         self.owned = {topic.owner: topic for topic in mesh.topics().values()}
         self.caller: Caller | None = None
+        self._done = threading.Event()
 
     def connect(self, directory: Directory) -> None:
         """Where everybody is."""
@@ -370,6 +384,7 @@ class CallerMember(Member):
         if self.caller is not None:
             self.reactor.stop()
             self.reactor = Reactor(self.name, int(self.rtt_ms * 500), self.carry_out, self.after_step)
+        self._done.clear()
         self.caller = Caller(
             name,
             requests,
@@ -387,15 +402,21 @@ class CallerMember(Member):
         assert self.caller is not None
         self.caller.replied(reply)
 
-    def peer_lost(self, peer: tuple[str, int]) -> None:
+    def peer_lost(self, peer: Peer) -> None:
         """The gateway is gone, for now."""
         assert self.caller is not None
         self.caller.peer_lost()
 
-    def progress(self) -> dict[str, Any]:
-        """How many requests were sent and have their outcome."""
+    def after_step(self) -> None:
+        """Tell who waits for the end."""
+        if self.caller is not None and self.caller.done:
+            self._done.set()
+
+    def progress(self, wait_s: float) -> dict[str, Any]:
+        """How many requests were sent and have their outcome; at the end, or after ``wait_s``."""
         caller = self.caller
         assert caller is not None
+        self._done.wait(wait_s)
         if self.reactor.failure is not None:
             raise EventmeshError(f"{self.name} failed: {self.reactor.failure!r}")
         return {"sent": caller.next, "open": caller.open_requests, "total": len(caller.requests), "done": caller.done}

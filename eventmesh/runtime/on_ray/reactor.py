@@ -35,12 +35,12 @@ class Machine(Protocol):
 
 
 class Reactor:
-    """The thread of ``machine``. ``carry_out`` is called with each effect and ``after_step`` at the end of
+    """The thread of ``machine``. ``carry_out`` is called with the effects of a step and ``after_step`` at the end of
     each step, both on this thread.
     """
 
     def __init__(
-        self, name: str, delay_us: int, carry_out: Callable[[Effect], None], after_step: Callable[[], None]
+        self, name: str, delay_us: int, carry_out: Callable[[list[Effect]], None], after_step: Callable[[], None]
     ) -> None:
         self._after_step = after_step
         self.name, self.delay_us = name, delay_us
@@ -106,8 +106,7 @@ class Reactor:
             machine.tick(now())
         while self.effects:
             effects, self.effects[:] = list(self.effects), []
-            for effect in effects:
-                self._carry_out(effect)
+            self._carry_out(effects)
         self._after_step()
         return True
 

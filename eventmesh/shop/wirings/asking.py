@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from eventmesh.service import Row, Talk
+from eventmesh.service import Talk
 from eventmesh.shop.joined import REMOTE
 from eventmesh.shop.orders import Answer, Orders, validation
 
 
-async def validate_by_asking(orders: Orders, row: Row, talk: Talk, *, attempts: int | None = None) -> Answer:
+async def validate_by_asking(
+    orders: Orders, row: Mapping[str, Any], talk: Talk, *, attempts: int | None = None
+) -> Answer:
     """What validation says, with every joined value asked of its owner. All questions go out together."""
     keys: dict[str, list[str]] = {
         "customers": [] if row["customer_id"] is None else [row["customer_id"]],
@@ -22,4 +25,6 @@ async def validate_by_asking(orders: Orders, row: Row, talk: Talk, *, attempts: 
     }
     known: dict[str, Any] = {name: REMOTE[name].read(await answer) for name, answer in asked.items()}
     customer = known["customers"][0] if known.get("customers") else ((-1, None) if "customers" in joins else None)
-    return validation(row, customer, known.get("prices"), known.get("stock"))
+    return validation(
+        row["order_id"], row["customer_id"], row["lines"], customer, known.get("prices"), known.get("stock")
+    )

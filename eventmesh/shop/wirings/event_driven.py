@@ -17,8 +17,8 @@ TABLES: dict[str, Trigger] = {
 #: All of orders but the validation, which is where the wirings differ.
 ORDERS = {
     "CancellationRequested": Orders.cancel,
-    "StockReserved": Orders.line_answered,
-    "StockShort": Orders.line_answered,
+    "StockReserved": Orders.lines_answered,
+    "StockShort": Orders.lines_answered,
     "PaymentCaptured": Orders.paid,
     "PaymentDeclined": Orders.paid,
     "ShipmentDispatched": Orders.dispatched,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from eventmesh.service import Row, Talk, Trigger
+from collections.abc import Mapping
+from typing import Any
+
+from eventmesh.service import Talk, Trigger
 from eventmesh.shop.orders import Orders
 from eventmesh.shop.wirings.asking import validate_by_asking
 from eventmesh.shop.wirings.event_driven import ORDERS, OTHERS
 
 
-async def validate(orders: Orders, row: Row, talk: Talk) -> None:
+async def validate(orders: Orders, row: Mapping[str, Any], talk: Talk) -> None:
     """Ask, however long it takes; an order cancelled meanwhile stays cancelled."""
     if talk.state.status(row["order_id"]) is not None:
         return

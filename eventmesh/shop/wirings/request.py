@@ -7,6 +7,9 @@ got no answer may have happened: the order is then *cancelling* until all that w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from eventmesh.errors import AskTimeout
 from eventmesh.service import Row, Talk, Trigger
 from eventmesh.shop.gateway import Gateway
@@ -21,18 +24,18 @@ QUERY_ATTEMPTS = 4
 UNTIL_ANSWERED = 1_000_000  # what must be undone is asked for until it is
 
 
-async def forward_order(gateway: Gateway, row: Row, talk: Talk) -> Row:
+async def forward_order(gateway: Gateway, row: Mapping[str, Any], talk: Talk) -> Row:
     """The caller's reply is the outcome."""
     question = {name: row[name] for name in ("order_id", "customer_id", "ordered_at", "lines")}
     return await talk.command("TakeOrder", question, attempts=UNTIL_ANSWERED)
 
 
-async def forward_cancellation(gateway: Gateway, row: Row, talk: Talk) -> Row:
+async def forward_cancellation(gateway: Gateway, row: Mapping[str, Any], talk: Talk) -> Row:
     """The caller hears what became of the order."""
     return await talk.command("StopOrder", {"order_id": row["order_id"]}, attempts=UNTIL_ANSWERED)
 
 
-async def take_order(orders: Orders, row: Row, talk: Talk) -> Row:
+async def take_order(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
     """Validate a new order and see it through; a repeat of a known one hears what became of it."""
     order_id = row["order_id"]
     if talk.state.status(order_id) is None:
@@ -44,7 +47,7 @@ async def take_order(orders: Orders, row: Row, talk: Talk) -> Row:
     return await carry_on(orders, {"key": order_id}, talk)
 
 
-async def carry_on(orders: Orders, row: Row, talk: Talk) -> Row:
+async def carry_on(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
     """Take the next step until the order has ended; the caller is told as soon as it is confirmed."""
     order_id = row["key"]
     while (order := talk.state.open.get(order_id)) is not None:
@@ -142,7 +145,7 @@ async def shipped(orders: Orders, order_id: str, order: Order, talk: Talk) -> No
     await follow(talk, "OrderShipped", {"order_id": order_id})
 
 
-async def stop_order(orders: Orders, row: Row, talk: Talk) -> Row:
+async def stop_order(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
     """Cancel what can still be cancelled, and answer when that is settled."""
     order_id = row["order_id"]
     status = talk.state.status(order_id)

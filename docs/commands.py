@@ -1,0 +1,79 @@
+"""Writes docs/commands.md from the commands themselves: ``python docs/commands.py > docs/commands.md``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+import cli
+from eventmesh.errors import EXIT_CODES
+
+PROGRAM = "eventmesh"
+OPENING = f"""\
+# Commands
+
+Written from the commands themselves: `python docs/commands.py > docs/commands.md`. Each says the same with `--help`.
+Results go to stdout, everything else to stderr. Where a command knows `--json`, its stdout is one JSON document.
+`trace` and `{PROGRAM} log` look at the latest run below `runs/`, or at the one named with `--run`.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [OPENING, *(_chapter(name, context) for name, context in commands() if name != PROGRAM), _exit_codes()]
+    return "\n".join(parts)
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command by its full name, groups before their members, each as the context it is called in."""
+    yield from _below(typer.main.get_command(cli.app), PROGRAM, None)
+
+
+def examples(help_text: str) -> list[str]:
+    """The command lines that a help text gives as examples, as they are typed."""
+    _, _, shown = help_text.partition("\b\nExample")
+    return [line.removeprefix("  ") for line in shown.splitlines()[1:] if line.startswith("  ")]
+
+
+def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, Any]]:
+    context = command.context_class(command, info_name=name.rpartition(" ")[2], parent=parent)
+    yield name, context
+    for each in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        yield from _below(command.get_command(context, each), f"{name} {each}", context)
+
+
+def _chapter(name: str, context: Any) -> str:
+    command = context.command
+    purpose = command.help.partition("\b\nExample")[0].strip()
+    shown = ["```sh", *examples(command.help), "```"]
+    # Braces around an argument are the library's; brackets mean "may be left out", as everywhere.
+    usage = " ".join([name, *command.collect_usage_pieces(context)]).replace("{", "").replace("}", "")
+    lines = [f"## {name}", "", purpose, "", *shown, "", f"Usage: `{usage}`", ""]
+    arguments = [each for each in command.get_params(context) if each.param_type_name == "argument"]
+    options = [each for each in command.get_params(context) if each.param_type_name == "option" and each.name != "help"]
+    return "\n".join([*lines, *_table("argument", arguments, context), *_table("option", options, context)])
+
+
+def _table(kind: str, parameters: list[Any], context: Any) -> Iterator[str]:
+    if not parameters:
+        return
+    yield from (f"| {kind} | what it says | default, bounds |", "| --- | --- | --- |")
+    for parameter in parameters:
+        name, said = parameter.get_help_record(context)
+        found = re.fullmatch(r"(.*?)(?: +\[(.*)\])?", said)
+        assert found is not None
+        name = parameter.metavar if kind == "argument" else name
+        yield f"| `{name}` | {found[1]} | {(found[2] or '').replace('; ', ', ')} |"
+    yield ""
+
+
+def _exit_codes() -> str:
+    rows = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    return "\n".join(["## Exit codes", "", "| code | meaning |", "| ---: | --- |", *rows, ""])
+
+
+if __name__ == "__main__":
+    typer.echo(reference(), nl=False)

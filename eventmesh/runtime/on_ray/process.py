@@ -1,0 +1,36 @@
+"""What every process of a mesh has in common: what it has used, and a garbage collector that keeps out of the way."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import psutil
+
+#: Python's own thresholds (700, 10, 10) look through every living object again after each quarter that is
+#: added: with hundreds of thousands of orders in memory that took a fifth of the gateway's time. State holds no
+#: cycles, so what is left to find is little.
+GC_THRESHOLDS = (50_000, 20, 100)
+
+
+class Process:
+    """Base of everything that runs as an actor."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        gc.freeze()  # what was imported stays for good
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    def pid(self) -> int:
+        """The process's number."""
+        return os.getpid()
+
+    def usage(self) -> dict[str, float]:
+        """``cpu_s`` since the process began, ``memory_mb`` resident, ``private_mb`` not shared with other processes."""
+        process = psutil.Process()
+        times, memory = process.cpu_times(), process.memory_full_info()
+        return {
+            "cpu_s": times.user + times.system,
+            "memory_mb": memory.rss / 1e6,
+            "private_mb": memory.uss / 1e6,
+        }

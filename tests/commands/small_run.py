@@ -1,0 +1,27 @@
+"""The folder of a small run: a simulated one of the shop, with its log written where a run on Ray leaves it."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from eventmesh import mesh
+from eventmesh.lab.simulated_run import run_simulated
+from eventmesh.shop.generated_orders import generate
+from eventmesh.shop.workload import of_history
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+ORDERS = 8
+SEED = 1
+
+
+def write_run(folder: Path) -> Path:
+    """Make ``folder`` the folder of a run of :data:`ORDERS` orders, with the ids G00000001 and so on."""
+    workload = of_history(generate(ORDERS, seed=SEED))
+    storage = run_simulated(mesh.load(CONFIGS / "meshes" / "views.yaml"), workload, seed=SEED).simulation.storage
+    counters = {path: struct.pack("<q", counter.get()) for path, counter in storage.counters.items()}
+    for path, content in {**storage.files, **counters}.items():
+        file = folder / "log" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return folder

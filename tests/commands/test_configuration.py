@@ -1,0 +1,129 @@
+"""Given a configuration with a mistake, then the command says where it is and what to write, and starts nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Run
+from tests.commands.small_run import CONFIGS
+
+VIEWS = (CONFIGS / "meshes" / "views.yaml").read_text()
+MAPPING = (CONFIGS / "mappings" / "online-retail.yaml").read_text()
+MISTAKES = {
+    "an unknown key": (
+        "stock: {owner: inventory, key: sku, partitions: 2,",
+        "stock: {owner: inventory, key: sku, partitons: 2,",
+        ["topics.stock.partitons", "unknown key 'partitons'", "Did you mean 'partitions'?"],
+    ),
+    "a wrong type": (
+        "stock: {owner: inventory, key: sku, partitions: 2,",
+        "stock: {owner: inventory, key: sku, partitions: two,",
+        ["topics.stock.partitions", "must be a whole number", "found text 'two'"],
+    ),
+    "an unknown service": (
+        "owner: payments",
+        "owner: paymets",
+        ["topics.payments.owner", "unknown service 'paymets'", "Did you mean 'payments'?"],
+    ),
+    "a service that is not described": (
+        "  shipping: {listens: [orders]}\n",
+        "",
+        ["topics.shipments.owner", "no service 'shipping' is described", "Add 'shipping' to services"],
+    ),
+    "a service that is asked and not described": (
+        "shipping: {listens: [orders]}",
+        "shipping: {listens: [orders], asks: [invntory]}",
+        ["services.shipping.asks[0]", "unknown service 'invntory'", "Did you mean 'inventory'?"],
+    ),
+    "two owners of one topic": (
+        "  shipments: {owner: shipping,",
+        "  shipments: {owner: orders, key: order_id}\n  shipments: {owner: shipping,",
+        ["topics.shipments", "stands twice", "A topic has one owner"],
+    ),
+    "two topics of one owner": (
+        "owner: shipping",
+        "owner: payments",
+        ["topics.shipments.owner", "'payments' owns 'payments' already", "Give this topic a service of its own"],
+    ),
+    "a listener of a topic that nobody has": (
+        "shipping: {listens: [orders]}",
+        "shipping: {listens: [order]}",
+        ["services.shipping.listens[0]", "unknown topic 'order'", "Did you mean 'orders'?"],
+    ),
+    "more than one broker": (
+        "brokers: 1",
+        "brokers: 3",
+        ["log.brokers", "found 3", "one broker is what there is: all partitions live in it", "Write brokers: 1"],
+    ),
+    "a package that cannot be run": (
+        "application: eventmesh.shop",
+        "application: eventmesh.shp",
+        ["application", "'eventmesh.shp' cannot be imported", "Is it installed"],
+    ),
+    "no YAML": ("contexts: {}", "contexts: {", ["is not valid YAML", "line"]),
+}
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "--dry-run"], ["describe"]], ids=" ".join)
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_mesh_file(eventmesh: Run, tmp_path: Path, mistake: str, command: list[str]) -> None:
+    right, wrong, said = MISTAKES[mistake]
+    assert right in VIEWS
+    file = tmp_path / "mine.yaml"
+    file.write_text(VIEWS.replace(right, wrong))
+    eventmesh(*command, file).must_have_refused(file, *said)
+
+
+def test_a_mesh_file_that_is_missing_suggests_its_neighbour(eventmesh: Run, tmp_path: Path) -> None:
+    (tmp_path / "views.yaml").write_text(VIEWS)
+    eventmesh("run", tmp_path / "view.yaml").must_have_refused("no such file", "Did you mean 'views.yaml'?")
+    eventmesh("describe", tmp_path).must_have_refused(tmp_path, "cannot be read as text")
+
+
+def test_an_application_that_has_no_workload_cannot_be_run(
+    eventmesh: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eventmesh import shop
+
+    monkeypatch.delattr(shop, "workload")
+    file = tmp_path / "mine.yaml"
+    file.write_text(VIEWS)
+    eventmesh("run", file).must_have_refused(f"{file}: application", "no workload", "Give it a function")
+    assert eventmesh("describe", file).code == 0
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("country: Country", "contry: Country", ["contry", "unknown key 'contry'", "did you mean 'country'?"]),
+        ("decimals: 2", "decimals: many", ["unit_price.decimals", "found 'many'", "allowed: a valid integer"]),
+        ("order: InvoiceNo", "order: [InvoiceNo]", ["order", "found ['InvoiceNo']", "allowed: a valid string"]),
+        ("sku: StockCode", "", ["sku", "required"]),
+        ("timezone: UTC", "timezone: Europe/Londn", ["timezone", "did you mean 'Europe/London'?"]),
+    ],
+)
+def test_a_mistake_in_a_mapping(eventmesh: Run, tmp_path: Path, right: str, wrong: str, said: list[str]) -> None:
+    assert right in MAPPING
+    mapping, data = tmp_path / "mapping.yaml", tmp_path / "sales.csv"
+    mapping.write_text(MAPPING.replace(right, wrong))
+    data.write_text("InvoiceNo\n1\n")
+    words = ("run", CONFIGS / "meshes" / "views.yaml", "--input", data, "--mapping", mapping)
+    eventmesh(*words).must_have_refused(mapping, *said)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("window_s: 20", "windows: 20", ["windows", "unknown key 'windows'", "Did you mean 'window_s'?"]),
+        ("window_s: 20", "window_s: long", ["window_s", "found text 'long'"]),
+        ("mesh: views, join: view", "mesh: view, join: view", ["ways[0].mesh", "Did you mean 'views'?"]),
+    ],
+)
+def test_a_mistake_in_a_benchmark(eventmesh: Run, tmp_path: Path, right: str, wrong: str, said: list[str]) -> None:
+    text = (CONFIGS / "benchmarks" / "join-scaling.yaml").read_text()
+    assert right in text
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace(right, wrong))
+    eventmesh("bench", "run", file).must_have_refused(file, *said)

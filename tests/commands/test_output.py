@@ -1,0 +1,144 @@
+"""Given a command that is right, then its results are on stdout, as JSON where asked for, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.conftest import Run
+from tests.commands.small_run import CONFIGS, ORDERS
+from tests.unit.run_story import run
+
+MESH = CONFIGS / "meshes" / "views.yaml"
+
+
+def document(eventmesh: Run, *words: object) -> Any:
+    ended = eventmesh(*words, "--json")
+    assert (ended.code, ended.err, ended.made) == (0, "", [])
+    return json.loads(ended.out)
+
+
+def test_demo(eventmesh: Run) -> None:
+    asked, told = document(eventmesh, "demo")
+    assert (asked["wiring"], told["wiring"]) == ("request", "views")
+    assert asked["outcome"] == told["outcome"] == "confirmed"
+    assert asked["messages"] == len(asked["moments"]) > told["messages"] == len(told["moments"])
+
+
+def test_the_seed_of_the_demo_is_another_order(eventmesh: Run) -> None:
+    assert document(eventmesh, "demo", "--seed", 2) != document(eventmesh, "demo")
+
+
+def test_bench_list(eventmesh: Run) -> None:
+    assert document(eventmesh, "bench", "list")["join-scaling"].startswith("How much load")
+
+
+def test_the_points_of_a_benchmark(eventmesh: Run) -> None:
+    whole, quick = (document(eventmesh, "bench", "run", "join-scaling", "-n", *more) for more in ([], ["--quick"]))
+    assert all(isinstance(line, str) for line in whole)
+    assert len(whole) > len(quick) > 0
+
+
+def test_a_dry_run(eventmesh: Run) -> None:
+    plan = document(eventmesh, "run", MESH, "--dry-run", "--orders", 30)
+    assert (plan["mesh"], plan["requests"], plan["import"]["orders"]) == ("views", 30, 30)
+
+
+def test_describe(eventmesh: Run) -> None:
+    described = document(eventmesh, "describe", MESH)
+    assert described["topics"]["stock"]["owner"] == "inventory"
+    assert described["topics"]["stock"]["cleanup.policy"] == "delete"
+
+
+def test_log_topics(eventmesh: Run, small_run: Path) -> None:
+    listed = document(eventmesh, "log", "topics", "--run", small_run)
+    # Every order is requested once, and each of the two partitions begins with the grant of its epoch.
+    ends = [each["end"] for each in listed if each["topic"] == "order-requests"]
+    assert sum(ends) == ORDERS + len(ends)
+
+
+def test_log_read(eventmesh: Run, small_run: Path) -> None:
+    rows = document(eventmesh, "log", "read", "orders", "--run", small_run, "--offset", 1, "--limit", 3)
+    assert [row["offset"] for row in rows] == [1, 2, 3]
+    assert {row["partition"] for row in rows} == {"orders/0"}
+    assert rows[0]["time"].endswith("+00:00")
+
+
+def test_log_verify(eventmesh: Run, small_run: Path) -> None:
+    findings = document(eventmesh, "log", "verify", "--run", small_run)
+    assert {each["damage"] for each in findings} == {None}
+    assert sum(each["batches"] for each in findings) > 20
+
+
+def test_trace(eventmesh: Run, small_run: Path) -> None:
+    steps = document(eventmesh, "trace", "G00000003", "--run", small_run)
+    assert (steps[0]["type"], steps[0]["at_ms"]) == ("OrderRequested", 0.0)
+    assert "OrderConfirmed" in [step["type"] for step in steps]
+    assert [step["at_ms"] for step in steps] == sorted(step["at_ms"] for step in steps)
+    assert steps[0]["details"]["ordered_at"].endswith("+00:00")
+
+
+def test_the_latest_run_is_looked_at_without_being_named(eventmesh: Run, tmp_path: Path, own_run: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "latest").symlink_to(own_run)
+    assert document(eventmesh, "trace", "G00000003")
+
+
+@pytest.mark.parametrize("columns", [72, 80, 110])
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["log", "topics"], ["order-requests  ", "customer_id"]),
+        (["log", "verify"], ["order-requests  ", "watermark"]),
+        (["trace", "G00000002"], ["order-requests/0 @ 1  ", "ShipmentDispatched"]),
+        (["run", str(MESH), "-n"], ["value_minor_units"]),
+        (["bench", "list"], ["join-scaling  "]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_is_shown_fits_the_terminal_and_breaks_no_name(
+    eventmesh: Run, own_run: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], whole: list[str], columns: int
+) -> None:
+    (own_run.parent / "runs").mkdir()
+    (own_run.parent / "runs" / "latest").symlink_to(own_run)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("cli.piped", lambda stream: False)
+    shown = eventmesh(*words).out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert [name for name in whole if name not in shown] == []
+    assert "…" not in shown
+
+
+def test_brackets_are_no_markup(eventmesh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.catalog.questions", lambda folder: {"mine": "how [bold]much[/]?"})
+    assert eventmesh("bench", "list").out.split() == ["mine", "how", "[bold]much[/]?"]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("valid", 0), ("invalid", 3), ("unknown", 5)])
+def test_the_exit_code_of_a_run_is_its_verdict(
+    eventmesh: Run, monkeypatch: pytest.MonkeyPatch, verdict: str, code: int
+) -> None:
+    outcomes = {"confirmed": 12_345}
+    monkeypatch.setattr("eventmesh.lab.run.run", lambda *_, **__: run([], verdict=verdict, outcomes=outcomes))
+    ended = eventmesh("run", MESH, "-o", "[red] out")
+    assert (ended.code, ended.err) == (code, "")
+    assert ended.out.startswith(f"join-scaling: audit {verdict}\n  outcomes: confirmed 12,345\n")
+    assert "everything is in [red] out;" in ended.out
+    assert json.loads(eventmesh("run", MESH, "--json").out)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("valid", 0), ("invalid", 3), ("unknown", 5)])
+def test_the_exit_code_of_a_benchmark_is_its_verdict(
+    eventmesh: Run, monkeypatch: pytest.MonkeyPatch, verdict: str, code: int
+) -> None:
+    def measured(_: object, folder: Path, **__: object) -> Any:
+        (folder / "summary.md").write_text("all of it\n")
+        return run([], verdict=verdict)
+
+    monkeypatch.setattr("benchmarks.join_scaling.JoinScaling.run", measured)
+    ended = eventmesh("bench", "run", "join-scaling", "--output", "out")
+    assert (ended.code, ended.err) == (code, "")
+    assert ended.out == f"all of it\n\nReport: {Path('out') / 'report.html'}\n"

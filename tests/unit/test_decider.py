@@ -1,0 +1,143 @@
+"""Given inputs that break a rule, then each is found and refused on record, and the others are decided (rule 16)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from eventmesh.errors import DidNotHappen
+from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.topic import Topic
+from eventmesh.messages import Columns, encode_rows, topic_schema
+from eventmesh.runtime.contract import AskMessage, Counters
+from eventmesh.runtime.decider import REFUSED, Decider, FoldAgain, Run, commands
+from eventmesh.service import Inputs, Outcome, Place, Service, Trigger
+
+KEY, VALUE = pa.field("key", pa.string()), pa.field("value", pa.int64())
+TOPIC = Topic("sums", "adder", "key", 1, topic_schema([KEY, VALUE]))
+QUESTION = pa.schema([KEY, VALUE])
+POISON = -1
+
+
+class Adder(Service):
+    """Adds values up, and breaks on poison: before it decides anything, or in the middle of it."""
+
+    name = "adder"
+
+    def initial(self) -> dict[str, int]:
+        return {}
+
+    def evolve(self, state: dict[str, int], facts: Columns) -> None:
+        for key, value in facts.rows("key", "value"):
+            state[key] = state.get(key, 0) + value
+
+    def together(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
+        """Columns in, columns out."""
+        if POISON in inputs["value"]:
+            raise ValueError("poison")
+        out.facts("Added", range(len(inputs)), key=inputs["key"], value=inputs["value"])
+
+    def one_by_one(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
+        """A fact for each, and a second one that poison never gets to."""
+        for row, key, value in inputs.rows("key", "value"):
+            out.fact(row, "Began", key=key, value=0)
+            if value == POISON:
+                raise ValueError("poison")
+            out.fact(row, "Added", key=key, value=value)
+            out.answer(row, {"key": key, "value": state[key]})
+
+    def misspelt(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
+        """Names a column that the topic does not have."""
+        out.facts("Added", range(len(inputs)), kee=inputs["key"])
+
+
+def decider(rule: str) -> Decider:
+    place = Place("adder", 0, {"sums": TOPIC}, None, 0)
+    service = Adder(place, Trigger({"Asked": getattr(Adder, rule)}), {})
+    return Decider(service, TOPIC, clock=lambda: 1, counters=Counters())
+
+
+def facts_in(values: list[int]) -> LogBatch:
+    rows: list[dict[str, Any]] = [
+        {"id": f"in#{n}", "source": "x", "type": "Asked", "time": 1, "dataschema": "in/1", "sequence": n,
+         "correlationid": "story", "key": f"k{n}", "value": value}
+        for n, value in enumerate(values)
+    ]  # fmt: skip
+    header = Header("facts", 0, len(rows), 1, 0, "x", "x.1", 1)
+    return LogBatch.encode(header, encode_rows(TOPIC.schema, rows))
+
+
+def command(values: list[int]) -> Run:
+    rows = [{"key": f"k{n}", "value": value} for n, value in enumerate(values)]
+    ids = [f"c{n}" for n in range(len(values))]
+    return commands("caller", AskMessage("ask", "Asked", ids, Columns(rows=rows), "caller"), range(len(values)), "key")
+
+
+def written(of: Decider) -> list[tuple[str, str, Any]]:
+    """Type, id and value (or reason) of what waits to be appended."""
+    rows = of.new_facts.to_batch(0).to_pylist() if of.new_facts else []
+    return [(row["type"], row["id"], row["reason"] if row["type"] == REFUSED else row["value"]) for row in rows]
+
+
+def test_poison_is_found_by_bisection_and_nothing_else_suffers() -> None:
+    sums = decider("together")
+    sums.decide_facts("in/0", facts_in([1, 2, POISON, 4, POISON, 6, 7]), 0, 7, sums.decide)
+    refused = [identity for kind, identity, _ in written(sums) if kind == REFUSED]
+    assert refused == ["in/0/2#0", "in/0/4#0"]
+    assert sums.state == {"k0": 1, "k1": 2, "k3": 4, "k5": 6, "k6": 7}
+    assert sums.progress.next == {"in/0": 7}
+    positions = sums.new_facts.to_batch(0).column("position").to_pylist()
+    assert [position for position in positions if position] == ["in/0/2", "in/0/4"]
+
+
+def test_a_decision_made_half_is_thrown_away_and_the_second_time_only_poison_is_refused() -> None:
+    sums, inputs = decider("one_by_one"), facts_in([1, POISON, 3])
+    with pytest.raises(FoldAgain):
+        sums.decide_facts("in/0", inputs, 0, 3, sums.decide)  # in a batch: whose fault it was is not known
+    sums.clear()
+    with pytest.raises(FoldAgain):
+        sums.decide_facts("in/0", inputs, 0, 3, sums.decide)  # one by one: now it is
+    sums.clear()
+    sums.decide_facts("in/0", inputs, 0, 3, sums.decide)
+    assert written(sums) == [
+        ("Began", "in/0/0#0", 0),
+        ("Added", "in/0/0#1", 1),
+        (REFUSED, "in/0/1#0", "ValueError: poison"),
+        ("Began", "in/0/2#0", 0),
+        ("Added", "in/0/2#1", 3),
+    ]
+    assert sums.state == {"k0": 1, "k2": 3}
+
+
+def test_a_command_decided_half_is_its_callers_definite_no_the_next_time() -> None:
+    sums = decider("one_by_one")
+    for _ in range(2):
+        with pytest.raises(FoldAgain):
+            sums.decide(command([1, POISON, 3]))
+        sums.clear()
+    sums.decide(command([1, POISON, 3]))
+    assert [kind for kind, _, _ in written(sums)] == ["Began", "Added", REFUSED, "Began", "Added"]
+    (error,) = [effect.reply for effect in sums.release.errors]
+    assert (error.ask, list(error.indexes)) == ("ask", [1])
+    assert isinstance(error.error, DidNotHappen)
+    assert [rows for _, rows in sums.release.replies.values()] == [
+        [{"key": "k0", "value": 1}, {"key": "k2", "value": 3}]
+    ]
+
+
+def test_a_column_that_the_topic_does_not_have_is_no_silent_loss() -> None:
+    sums = decider("misspelt")
+    sums.decide(command([1]))
+    assert written(sums) == [(REFUSED, "c0#0", "TypeError: the topic sums has no column 'kee' for Added")]
+
+
+def test_what_was_refused_is_not_folded_when_it_is_read_back() -> None:
+    sums = decider("together")
+    sums.decide_facts("in/0", facts_in([1, POISON]), 0, 2, sums.decide)
+    header = Header("facts", 0, 2, 1, 0, "adder", "adder.1", 1, sums.progress.to_json())
+    entry = LogBatch.encode(header, sums.new_facts.to_batch(0))
+    again = decider("together")
+    again.fold(entry)
+    assert (again.state, again.progress.next) == (sums.state, {"in/0": 2})
