@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from eventmesh.lab.record import Latency, Point, Run, Spread
+from eventmesh.lab import measure
+from eventmesh.lab.record import Figure, Latency, Point, Run, Spread
 
 LOAD = "offered_per_s"
 #: The objective a load must meet to count as held: completed p99, milliseconds.
@@ -25,6 +26,7 @@ JOINS = {
 }  # fmt: skip
 STALENESS = "Staleness of what was read, p99"
 _LISTENING = ("view", "none")
+_RELATIONS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥", "==": "="}
 #: A loss smaller than this ratio is not told in words, though the table still shows it.
 TOLD_FROM = 1.05
 _AXES: dict[str, Callable[[float], str]] = {
@@ -127,9 +129,10 @@ def believable(point: Point) -> bool:
 
 
 def held(point: Point) -> bool:
-    """Whether the mesh held the load: not saturated, and the completed p99 within the objective."""
+    """Whether the mesh held the load: audit valid, not saturated, and the completed p99 within the objective."""
     latency = point.completed_latency_ms
-    return believable(point) and not point.saturated and latency is not None and latency.p99.median < OBJECTIVE_MS
+    sound = believable(point) and point.audit.verdict == "valid" and not point.saturated
+    return sound and latency is not None and latency.p99.median < OBJECTIVE_MS
 
 
 def capacity(points: Sequence[Point]) -> Capacity | None:
@@ -163,7 +166,7 @@ def _axis_of(point: Point) -> tuple[tuple[str, float], ...]:
 
 
 def headline(run: Run) -> str:
-    """One sentence: who holds how much load, and where asking wins."""
+    """One sentence: who holds how much load, where asking wins, and which targets were met and missed."""
     if not run.points:
         return _without_points(run)
     bad = sum(point.audit.verdict == "invalid" for point in run.points)
@@ -177,13 +180,45 @@ def headline(run: Run) -> str:
         parts.append(_where_asking_wins(told))
     if bad:
         parts.append(f"{bad} of {len(run.points)} points left out as invalid")
-    return "; ".join(parts) + "."
+    return "; ".join([*parts, *_targets(run)]) + "."
 
 
 def _without_points(run: Run) -> str:
-    ended = ", ".join(f"{number(count)} {outcome}" for outcome, count in run.outcomes.items() if isinstance(count, int))
     state = "ended early" if run.status == "aborted" else "is complete"
-    return f"The run {state}, its audit says {run.verdict}" + (f", and its orders ended so: {ended}." if ended else ".")
+    found = f"The run {state}, its audit says {run.verdict}"
+    if targets := _targets(run):
+        ordinary = run.status == "complete" and run.verdict == "valid"
+        sentence = "; ".join(targets if ordinary else [found, *targets])
+        return f"{sentence[0].upper()}{sentence[1:]}."
+    ended = ", ".join(f"{number(count)} {outcome}" for outcome, count in run.outcomes.items())
+    return found + (f", and its orders ended so: {ended}." if ended else ".")
+
+
+def _targets(run: Run) -> list[str]:
+    """What was met, what was missed, and what has no data; nothing where the run has no target."""
+    words = {True: "met", False: "missed", None: "without data"}
+    told = []
+    for met, word in words.items():
+        figures = [figure for figure in run.figures if figure.target is not None and figure.met is met]
+        if figures:
+            told.append(f"target{'s' if len(figures) > 1 else ''} {word}: {_listed([_aim(each) for each in figures])}")
+    return told
+
+
+def _aim(figure: Figure) -> str:
+    wanted = target_text(figure)
+    return f"{figure.name} ({wanted})" if figure.value is None else f"{figure.name} {measured_text(figure)} ({wanted})"
+
+
+def measured_text(figure: Figure) -> str:
+    """``34 s``."""
+    return "no data" if figure.value is None else f"{number(figure.value)} {figure.unit}"
+
+
+def target_text(figure: Figure) -> str:
+    """``≥ 8,000 orders/s``."""
+    relation, bound = measure.threshold(figure.target or "")
+    return f"{_RELATIONS[relation]} {number(bound)} {figure.unit}"
 
 
 def _who_holds(scenario: Scenario) -> str:

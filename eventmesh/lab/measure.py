@@ -392,10 +392,15 @@ def figure(
 
 def meets(value: float, target: str) -> bool:
     """Whether a value keeps a threshold such as ``<1000`` or ``>=2``. Raises ``ValueError`` on any other form."""
-    found = _TARGET.fullmatch(target)
-    if found is None:
-        raise ValueError(f"{target!r} is no threshold: write one of < <= > >= == and a number, such as '<1000'")
-    relation, bound = found[1], float(found[2])
+    relation, bound = threshold(target)
     return {
         "<": value < bound, "<=": value <= bound, ">": value > bound, ">=": value >= bound, "==": value == bound
     }[relation]  # fmt: skip
+
+
+def threshold(target: str) -> tuple[str, float]:
+    """A threshold's relation and bound. Raises ``ValueError`` where it is none."""
+    found = _TARGET.fullmatch(target)
+    if found is None:
+        raise ValueError(f"{target!r} is no threshold: write one of < <= > >= == and a number, such as '<1000'")
+    return found[1], float(found[2])

@@ -23,6 +23,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 #: V9 holds over a window within this share, fixed before any run: the edges of the window leave some room.
 LITTLE_TOLERANCE = 0.1
 NO_DATA = "–"
+#: More samples than this are only counted; all of them stand in run.json.
+SAMPLES_SHOWN = 10
 
 
 def render(run: Run) -> str:
@@ -44,6 +46,8 @@ def junit(run: Run) -> str:
     document = JUnitXml(run.name)
     for point in run.points:
         document.add_testsuite(_audit_suite(f"{run.name}: {point_label(point)}", point.audit))
+    if run.audit is not None:
+        document.add_testsuite(_audit_suite(f"{run.name}: audit", run.audit))
     if run.figures:
         suite = TestSuite(f"{run.name}: figures")
         for figure in run.figures:
@@ -93,10 +97,9 @@ def _figure_case(run: str, figure: Figure) -> TestCase:
 
 
 def _figure_text(figure: Figure) -> str:
-    value = "no data" if figure.value is None else f"{number(figure.value)} {figure.unit}"
     wanted = [f"target {figure.target}"] if figure.target else []
     wanted += [f"predicted {number(figure.predicted)}"] if figure.predicted is not None else []
-    return ", ".join([value, *wanted])
+    return ", ".join([findings.measured_text(figure), *wanted])
 
 
 @cache
@@ -142,6 +145,9 @@ def _content(run: Run) -> dict[str, Any]:
         "checks": _checks(run),
         "point_label": point_label,
         "roles": _roles,
+        "plain_figures": [figure for figure in run.figures if figure.predicted is None],
+        "predicted_figures": [figure for figure in run.figures if figure.predicted is not None],
+        "samples_shown": SAMPLES_SHOWN,
         "little": _little(run),
         "little_tolerance": LITTLE_TOLERANCE,
         "measure": measure,
@@ -156,8 +162,9 @@ def _way_styles(scenarios: list[Scenario]) -> Mapping[Way, int]:
 
 
 def _checks(run: Run) -> dict[str, CheckRecord]:
-    """Every check over all points together."""
-    return AuditRecord.together([point.audit for point in run.points]).checks
+    """Every check over the whole run."""
+    audits = [point.audit for point in run.points] + ([run.audit] if run.audit is not None else [])
+    return AuditRecord.together(audits).checks
 
 
 def _roles(scenario: Scenario) -> list[str]:
