@@ -79,7 +79,7 @@ class OrderFlow:
             "points": points,
             "verdict": record.worst(point.audit.verdict for point in points),
             "figures": [
-                measure.figure(FIGURE, completed_at_capacity(points), "1/s", target=self.settings.target),
+                measure.figure(FIGURE, completed_at_capacity(points), "orders/s", target=self.settings.target),
                 load_steps.little(repetitions),
             ],
         }

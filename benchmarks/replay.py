@@ -171,24 +171,36 @@ class Replay:
             "audit": audit,
             "verdict": audit.verdict,
             "outcomes": dict(replays[0].totals) if replays else {},
-            "figures": [figure for wiring in self.settings.wirings for figure in self._figures(wiring, replays)],
+            "figures": self._figures(replays),
         }
 
-    def _figures(self, wiring: str, replays: list[Replayed]) -> list[record.Figure]:
-        mine = [each for each in replays if each.wiring == wiring]
+    def _figures(self, replays: list[Replayed]) -> list[record.Figure]:
+        by_wiring = {wiring: [each for each in replays if each.wiring == wiring] for wiring in self.settings.wirings}
         # A fast wrong replay has no speed.
-        known = [] if any(each.audit.verdict == "invalid" for each in mine) else mine
+        sound = {
+            wiring: [] if any(each.audit.verdict == "invalid" for each in found) else found
+            for wiring, found in by_wiring.items()
+        }
         return [
-            measure.figure(
-                f"{wiring}: first request to last outcome", [each.seconds for each in known], "s",
-                target=self.settings.target,
-            ),
-            measure.figure(f"{wiring}: CPU of all services and the log", [each.cpu_s for each in known], "s"),
-            measure.figure(f"{wiring}: confirmed orders", [each.totals.get(CONFIRMED, 0) for each in mine], "orders"),
-            measure.figure(
-                f"{wiring}: value of the confirmed orders", [each.totals[VALUE] for each in mine], "minor units"
-            ),
-        ]  # fmt: skip
+            *_figures_of("first request to last outcome", sound, "s", lambda it: it.seconds, self.settings.target),
+            *_figures_of("CPU of all services and the log", sound, "s", lambda it: it.cpu_s),
+            *_figures_of("confirmed orders", by_wiring, "orders", lambda it: it.totals.get(CONFIRMED, 0)),
+            *_figures_of("value of the confirmed orders", by_wiring, "minor units", lambda it: it.totals.get(VALUE, 0)),
+        ]
+
+
+def _figures_of(
+    name: str,
+    by_wiring: Mapping[Wiring, list[Replayed]],
+    unit: str,
+    value: Callable[[Replayed], float],
+    target: str | None = None,
+) -> list[record.Figure]:
+    """One figure per wiring, side by side."""
+    return [
+        measure.figure(f"{wiring}, {name}", [value(each) for each in found], unit, target=target)
+        for wiring, found in by_wiring.items()
+    ]
 
 
 def _keep(folder: Path, found: Replayed, number: int) -> None:
@@ -208,5 +220,5 @@ def _compared(found: Replayed, first: Replayed) -> Replayed:
 def _line(each: Replayed) -> str:
     return (
         f"{each.wiring}: {each.seconds:,.1f} s, {each.cpu_s:,.1f} s of CPU, "
-        f"{each.totals.get(CONFIRMED, 0):,} confirmed, value {each.totals[VALUE]:,}, audit {each.audit.verdict}"
+        f"{each.totals.get(CONFIRMED, 0):,} confirmed, value {each.totals.get(VALUE, 0):,}, audit {each.audit.verdict}"
     )

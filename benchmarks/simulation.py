@@ -110,11 +110,11 @@ class SimulatedSeeds:
         }
 
     def _figures(self, seeds: list[Seed]) -> list[record.Figure]:
-        size = f"seeds of {self.settings.orders} orders a minute"
+        size = f"seeds/min of {self.settings.orders} orders"
         whole = self._per_minute(seeds, "run_s", "audit_s")
         return [
-            measure.figure(f"{size}, audit included", whole, "1/min", target=self.settings.target),
-            measure.figure(f"{size}, without the audit", self._per_minute(seeds, "run_s"), "1/min"),
+            measure.figure(f"{size}, audit included", whole, "seeds/min", target=self.settings.target),
+            measure.figure(f"{size}, without the audit", self._per_minute(seeds, "run_s"), "seeds/min"),
         ]
 
     def _per_minute(self, seeds: list[Seed], *parts: str) -> list[float]:

@@ -50,6 +50,11 @@ class Way:
         """``views (local view)``."""
         return f"{self.wiring} ({JOINS.get(self.join, self.join)})"
 
+    def short(self, among: Iterable[Way]) -> str:
+        """``views``; ``hybrid batched`` where ``among`` holds another way of the same wiring."""
+        alone = all(other.wiring != self.wiring or other == self for other in among)
+        return self.wiring if alone else f"{self.wiring} {self.join.replace('_', ' ')}"
+
     @property
     def asks(self) -> bool:
         """Whether services ask each other on the way, instead of listening only."""
@@ -206,19 +211,21 @@ def _targets(run: Run) -> list[str]:
 
 
 def _aim(figure: Figure) -> str:
-    wanted = target_text(figure)
-    return f"{figure.name} ({wanted})" if figure.value is None else f"{figure.name} {measured_text(figure)} ({wanted})"
+    measured = "" if figure.value is None else f": {measured_text(figure)}"
+    return f"{figure.name}{measured} (wanted {target_text(figure)})"
 
 
 def measured_text(figure: Figure) -> str:
-    """``34 s``."""
-    return "no data" if figure.value is None else f"{number(figure.value)} {figure.unit}"
+    """``34 s``; without the unit where the figure's name says it."""
+    if figure.value is None:
+        return "no data"
+    return number(figure.value) if figure.unit in figure.name.split() else f"{number(figure.value)} {figure.unit}"
 
 
 def target_text(figure: Figure) -> str:
-    """``≥ 8,000 orders/s``."""
+    """``≥ 8,000``, in the figure's unit."""
     relation, bound = measure.threshold(figure.target or "")
-    return f"{_RELATIONS[relation]} {number(bound)} {figure.unit}"
+    return f"{_RELATIONS[relation]} {number(bound)}"
 
 
 def _who_holds(scenario: Scenario) -> str:
@@ -332,7 +339,9 @@ def losses(scenario: Scenario) -> list[str]:
     """Where listening loses to asking in this scenario, each beyond the spread, in words."""
     listening = [way for way in scenario.lowest if not way.asks]
     asking = [way for way in scenario.lowest if way.asks]
-    found = []
+    found: list[str] = []
+    if not listening or not asking:
+        return found
     for price in prices(scenario):
         mine, theirs = _least(price, listening), _least(price, asking)
         if mine and theirs and mine[1].low > max(theirs[1].high, theirs[1].median * TOLD_FROM):

@@ -1,25 +1,39 @@
 """The geometry of the report's plots: where each line, mark, bar and label goes, in the units of the drawing.
 
 One row of two panels per scenario: completed p99 against offered load, and the capacity of each way. All rows share
-their scales, so they can be compared by eye. What is drawn, and in which colour, is the template's business.
+their scales, so they can be compared by eye. Figures with the same target become bars beside it. What is drawn, and
+in which colour, is the template's business. Panels leave room for letters half again as large: on a narrow screen a
+panel shrinks, and its letters must not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from eventmesh.lab.findings import OBJECTIVE_MS, Scenario, Way, believable, duration, load, number
-from eventmesh.lab.record import Latency, Point
+from eventmesh.lab import measure
+from eventmesh.lab.findings import (
+    OBJECTIVE_MS,
+    Scenario,
+    Way,
+    believable,
+    duration,
+    load,
+    measured_text,
+    number,
+    target_text,
+)
+from eventmesh.lab.record import Figure, Latency, Point
 
-WIDTH = 1_120.0
-TOP, BOTTOM = 20.0, 210.0  # of the drawing area in a row
-HEIGHT = 252.0
-LEFT, RIGHT = 58.0, 480.0  # of the latency panel's drawing area; direct labels stand to its right
-BARS_LEFT, BARS_RIGHT = 752.0, 1_020.0  # the bars' text stands to their right
-LABEL_APART = 15.0
-TICKS_APART = 40.0
+WIDTH = 600.0  # of the latency panel
+TOP, BOTTOM = 24.0, 214.0  # of the drawing area in a row
+HEIGHT = 256.0
+LEFT, RIGHT = 70.0, 410.0  # of the latency panel's drawing area; direct labels stand to its right
+BARS_WIDTH, BARS_RIGHT = 430.0, 270.0  # of a panel of bars; their text stands to their right
+BAR_STEP = 48.0
+LABEL_APART = 19.0
+TICKS_APART = 62.0
 #: Loads that span this factor are drawn on a logarithmic scale.
 LOGARITHMIC_FROM = 8.0
 SHAPES = ("circle", "square", "diamond", "up", "down", "circle", "square")
@@ -52,6 +66,7 @@ class Line:
     """A way's line: ``path`` completed, ``accepted`` beside it, a label joined to the last mark by ``leader``."""
 
     way: Way
+    label: str
     style: int
     shape: str
     path: str
@@ -68,7 +83,6 @@ class Bar:
     way: Way
     style: int
     y: float
-    height: float
     width: float
     open: bool
     text: str
@@ -81,6 +95,7 @@ class Row:
     scenario: Scenario
     lines: list[Line]
     bars: list[Bar]
+    bars_height: float
     not_drawn: int  # points whose audit is invalid
 
 
@@ -107,6 +122,51 @@ def plot(scenarios: Sequence[Scenario]) -> Plot | None:
     greatest = max((found.load or 0 for s in scenarios for w in s.ways if (found := s.capacity(w))), default=0)
     rows = [_row(scenario, styles, x, y[0], greatest) for scenario in scenarios]
     return Plot(rows, _spaced(Tick(x(value), number(value)) for value in loads), y[1], y[0](OBJECTIVE_MS), styles)
+
+
+@dataclass(frozen=True)
+class AimBar:
+    """A figure beside its target: the median's bar, its range from ``low`` to ``high``."""
+
+    figure: Figure
+    y: float
+    width: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Aim:
+    """All figures of one target and unit, on one scale; ``target_x`` is where the target lies."""
+
+    bars: list[AimBar]
+    height: float
+    target_x: float
+    text: str
+
+
+def aims(figures: Iterable[Figure]) -> list[Aim]:
+    """A panel of bars per target, of the figures that have both a target and a value."""
+    groups: dict[tuple[str, str], list[Figure]] = {}
+    for figure in figures:
+        if figure.target is not None and figure.value is not None:
+            groups.setdefault((figure.target, figure.unit), []).append(figure)
+    return [_aim(members) for members in groups.values()]
+
+
+def _aim(figures: Sequence[Figure]) -> Aim:
+    _, bound = measure.threshold(figures[0].target or "")
+    most = max(bound, *(figure.high or 0.0 for figure in figures)) or 1.0
+
+    def x(value: float | None) -> float:
+        return BARS_RIGHT * max(value or 0.0, 0.0) / most
+
+    bars = [
+        AimBar(figure, TOP + index * BAR_STEP, x(figure.value), x(figure.low), x(figure.high), measured_text(figure))
+        for index, figure in enumerate(figures)
+    ]
+    return Aim(bars, TOP + len(bars) * BAR_STEP, x(bound), f"target {target_text(figures[0])} {figures[0].unit}")
 
 
 def _drawable(point: Point) -> bool:
@@ -154,12 +214,14 @@ def _spaced(ticks: Iterable[Tick]) -> list[Tick]:
 
 def _row(scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, greatest: float) -> Row:
     points = {way: [p for p in points if _drawable(p)] for way, points in scenario.ways.items()}
-    lines = place_labels([_line(way, styles[way], points[way], x, y) for way in points if points[way]])
+    lines = place_labels([_line(way, styles, points[way], x, y) for way in points if points[way]])
     hidden = sum(point.audit.verdict == "invalid" for each in scenario.ways.values() for point in each)
-    return Row(scenario, lines, _bars(scenario, styles, greatest), hidden)
+    bars = _bars(scenario, styles, greatest)
+    return Row(scenario, lines, bars, TOP + len(bars) * BAR_STEP, hidden)
 
 
-def _line(way: Way, style: int, points: Sequence[Point], x: Scale, y: Scale) -> Line:
+def _line(way: Way, styles: dict[Way, int], points: Sequence[Point], x: Scale, y: Scale) -> Line:
+    style = styles[way]
     marks = [_mark(way, point, x, y) for point in points]
     # A void point is shown, but the line does not lead through what must not be believed.
     path = _path([(mark.x, mark.y) for mark in marks if mark.kind != "void"])
@@ -168,7 +230,7 @@ def _line(way: Way, style: int, points: Sequence[Point], x: Scale, y: Scale) -> 
         for point in points
         if point.accepted_latency_ms is not None and believable(point)
     ])  # fmt: skip
-    return Line(way, style, SHAPES[style], path, accepted, marks, marks[-1].y, "")
+    return Line(way, way.short(styles), style, SHAPES[style], path, accepted, marks, marks[-1].y, "")
 
 
 def _mark(way: Way, point: Point, x: Scale, y: Scale) -> Mark:
@@ -212,17 +274,16 @@ def place_labels(lines: Sequence[Line]) -> list[Line]:
 def _labelled(line: Line, height: float) -> Line:
     last = line.marks[-1]
     leader = _path([(last.x + 7, last.y), (RIGHT + 2, height), (RIGHT + 8, height)])
-    return Line(line.way, line.style, line.shape, line.path, line.accepted, line.marks, height, leader)
+    return replace(line, label_y=height, leader=leader)
 
 
 def _bars(scenario: Scenario, styles: dict[Way, int], greatest: float) -> list[Bar]:
     ways = sorted(scenario.ways, key=lambda way: styles[way])
-    step = min(48.0, (BOTTOM - TOP) / max(len(ways), 1))
     bars = []
     for index, way in enumerate(ways):
         found = scenario.capacity(way)
-        width = (BARS_RIGHT - BARS_LEFT) * (found.load or 0) / greatest if found and greatest else 0.0
+        width = BARS_RIGHT * (found.load or 0) / greatest if found and greatest else 0.0
         text = found.text if found else "no data"
         held_all = found is not None and found.at_least
-        bars.append(Bar(way, styles[way], TOP + 6 + index * step, step * 0.55, width, held_all, text))
+        bars.append(Bar(way, styles[way], TOP + index * BAR_STEP, width, held_all, text))
     return bars

@@ -120,7 +120,7 @@ def _spread(spread: Spread | None) -> str:
     """The median, with its range where there is one."""
     if spread is None:
         return NO_DATA
-    if spread.low == spread.high:
+    if number(spread.low) == number(spread.high):
         return number(spread.median)
     return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
 
@@ -140,6 +140,7 @@ def _content(run: Run) -> dict[str, Any]:
         "main": told[-1] if told else None,
         "plot": plots.plot(scenarios),
         "plots": plots,
+        "aims": plots.aims(run.figures),
         "findings": findings,
         "objective": duration(OBJECTIVE_MS),
         "checks": _checks(run),

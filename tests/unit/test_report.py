@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -175,7 +176,62 @@ def test_numbers_are_short(value: float, text: str) -> None:
     assert findings.number(value) == text
 
 
+def test_a_load_whose_audit_is_unknown_is_not_held(hard: Scenario) -> None:
+    doubtful = changed(hard.ways[VIEWS], VIEWS, 200, audit=UNKNOWN)
+    assert findings.capacity(doubtful) == findings.Capacity(50, False, 50)
+
+
+FLOW = measure.figure("completed orders/s at p99 < 1 s", [2_900.0, 3_100.0, 3_000.0], "orders/s", target=">=8000")
+REPLAYS = [
+    measure.figure("views, first to last", [34.0, 36.0, 33.0], "s", target="<60"),
+    measure.figure("hybrid, first to last", [68.0, 66.0, 71.0], "s", target="<60"),
+    measure.figure("request, first to last", [], "s", target="<60"),
+    measure.figure("views, CPU", [50.0], "s"),
+]
+
+
+def test_the_sentence_of_a_run_without_points_tells_targets_met_missed_and_without_data() -> None:
+    told = run([], name="replay", figures=REPLAYS, audit=VALID)
+    assert findings.headline(told) == (
+        "Target met: views, first to last: 34 s (wanted < 60); "
+        "target missed: hybrid, first to last: 68 s (wanted < 60); "
+        "target without data: request, first to last (wanted < 60)."
+    )
+    aborted = findings.headline(run([], figures=REPLAYS, status="aborted", verdict="unknown"))
+    assert aborted.startswith("The run ended early, its audit says unknown; target met: views")
+
+
+def test_the_sentence_of_a_sweep_ends_with_its_target(hard: Scenario) -> None:
+    said = findings.headline(run(hard.ways[VIEWS], figures=[FLOW]))
+    assert "held 800 orders/s within the objective" in said
+    assert said.endswith("; target missed: completed orders/s at p99 < 1 s: 3,000 (wanted ≥ 8,000).")
+
+
+def test_no_loss_is_told_where_nobody_asks(hard: Scenario) -> None:
+    assert findings.losses(Scenario(hard.axis, {VIEWS: hard.ways[VIEWS]})) == []
+    assert findings.losses(hard)
+
+
 # The plot
+
+
+def test_a_label_says_how_a_way_joins_only_where_another_shares_its_wiring() -> None:
+    pipelined = Way("hybrid", "pipelined")
+    assert [way.short((VIEWS, HYBRID, pipelined)) for way in (VIEWS, HYBRID, pipelined)] == [
+        "views", "hybrid batched", "hybrid pipelined",
+    ]  # fmt: skip
+
+
+def test_figures_of_one_target_share_a_scale_with_it() -> None:
+    found = plots.aims([*REPLAYS, FLOW])
+    assert [[bar.figure.name for bar in aim.bars] for aim in found] == [
+        ["views, first to last", "hybrid, first to last"], ["completed orders/s at p99 < 1 s"],
+    ]  # fmt: skip
+    seconds, orders = found
+    assert [bar.width for bar in seconds.bars] == pytest.approx([plots.BARS_RIGHT * each / 71 for each in (34, 68)])
+    assert seconds.target_x == pytest.approx(plots.BARS_RIGHT * 60 / 71)
+    assert orders.target_x == plots.BARS_RIGHT, "the target is the most there is"
+    assert orders.bars[0].width == pytest.approx(plots.BARS_RIGHT * 3 / 8)
 
 
 def test_saturated_points_are_hollow_and_void_ones_are_crossed_out_of_the_line(hard: Scenario) -> None:
@@ -202,7 +258,7 @@ def test_higher_latency_is_drawn_higher_and_labels_do_not_touch(hard: Scenario) 
 @pytest.mark.parametrize("y", [plots.TOP, 120.0, plots.BOTTOM])
 def test_labels_of_lines_that_end_together_stay_apart_and_within_the_panel(y: float) -> None:
     mark = plots.Mark(plots.RIGHT, y, y, y, "held", "")
-    lines = [plots.Line(way, 0, "circle", "", "", [mark], 0.0, "") for way in (VIEWS, HYBRID, REQUEST)]
+    lines = [plots.Line(way, "", 0, "circle", "", "", [mark], 0.0, "") for way in (VIEWS, HYBRID, REQUEST)]
     heights = sorted(line.label_y for line in plots.place_labels(lines))
     assert plots.TOP <= heights[0] <= heights[-1] <= plots.BOTTOM
     assert all(high - low == pytest.approx(plots.LABEL_APART) for low, high in pairwise(heights))
@@ -292,7 +348,7 @@ def test_a_void_point_says_why() -> None:
 def test_predictions_stand_beside_what_was_measured(swept: Run) -> None:
     missed = measure.figure("crossover", [2.2, 2.0, 2.4], "reads/update", predicted=1.5, tolerance=0.1)
     words = "".join(Page(report.render(swept.model_copy(update={"figures": [missed]}))).words)
-    assert re.search(r"crossover2\.22–2\.4reads/update–1\.5±10 %no", words.replace("\n", ""))
+    assert re.search(r"crossover2\.2 reads/update2–2\.41\.5 ± 10 %missed2\.2 · 2 · 2\.4", words.replace("\n", ""))
     assert "Little's law" in words
 
 
@@ -320,13 +376,53 @@ def test_a_sweep_of_another_axis_reads_as_well() -> None:
     assert "10 updates/s and retries 2" in report.render(run(other))
 
 
+def cells(text: str) -> list[list[str]]:
+    """The words of every row of every table of a page."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)
+    return [[unescape(re.sub(r"<[^>]*>", " ", cell)).strip() for cell in re.split(r"</t[dh]>", row)] for row in rows]
+
+
+def test_the_numbers_of_the_sentence_are_those_of_the_tables(swept: Run, hard: Scenario) -> None:
+    told = swept.model_copy(update={"figures": [FLOW]})
+    said, table = findings.headline(told), cells(report.render(told))
+    easy = findings.scenarios(swept)[0]
+    for way, p50 in ((REQUEST, "3.95 ms"), (VIEWS, "6.21 ms")):
+        latency = easy.lowest[way].completed_latency_ms
+        assert latency is not None
+        assert findings.duration(latency.p50.median) == p50
+        assert p50 in said
+    completed = [row for row in table if row[0] == "Completed, p50, ms"]
+    assert [cell.split()[0] for cell in completed[-1][1:4]][:2] == ["6.21", "3.95"], "of the easiest scenario, the last"
+    for way, held in ((VIEWS, "800"), (HYBRID, "200"), (REQUEST, "50")):
+        found = hard.capacity(way)
+        assert found is not None
+        assert found.text == held
+        assert f"| {held} |" in report.summary(told)
+    aimed = next(row for row in table if row[0] == FLOW.name)
+    assert aimed[1].split() == ["3,000", "2,900–3,100"]
+    assert aimed[2:4] == ["≥ 8,000", "missed"]
+    assert "3,000 (wanted ≥ 8,000)" in said
+
+
+def test_a_run_without_points_shows_figures_samples_and_its_audit() -> None:
+    text = report.render(run([], name="replay", figures=REPLAYS, audit=INVALID, verdict="invalid"))
+    page = Page(text)
+    assert page.open == page.misplaced == page.references == []
+    rows = cells(text)
+    assert next(row for row in rows if row[0] == "views, first to last")[4] == "34 · 36 · 33"
+    assert next(row for row in rows if row[0] == "request, first to last")[1] == "no data"
+    assert next(row for row in rows if row[0] == "E2")[2] == "invalid"
+    assert '<testsuite name="replay: audit"' in report.junit(run([], name="replay", audit=INVALID))
+
+
 # Markdown and JUnit
 
 
 def test_the_summary_fits_a_pull_request_and_its_tables_are_tables(swept: Run) -> None:
     figure = measure.figure("a|b", [1.0], "x", target="<2")
-    text = report.summary(swept.model_copy(update={"figures": [figure]}))
-    assert findings.headline(swept) in text
+    told = swept.model_copy(update={"figures": [figure]})
+    text = report.summary(told)
+    assert findings.headline(told) in text
     assert len(text) < 5_000
     widths = [
         {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines() if line.startswith("|")}
