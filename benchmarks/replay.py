@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,9 +27,12 @@ from eventmesh.lab.progress_bar import Report
 from eventmesh.lab.run import audit_folder, load_mesh
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload, WorkloadOptions
+from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, same_outcomes
-from eventmesh.shop.workload import workload
+from eventmesh.shop.generated_orders import generate
+from eventmesh.shop.order_history import OrderHistory, read_orders
+from eventmesh.shop.order_mapping import OrderMapping
+from eventmesh.shop.workload import of_history
 
 Wiring = Literal["views", "hybrid", "request"]
 CONFIRMED = "confirmed"
@@ -123,11 +127,21 @@ class Replay:
         self.settings, self.meshes, self.runtime = settings, meshes, runtime
         self.name = label(settings, quick=quick)
 
-    def describe(self) -> list[str]:
-        """One line per wiring."""
+    @cached_property
+    def _history(self) -> OrderHistory | None:
+        """What the input holds; None where the orders are generated, since that takes a seed."""
         settings = self.settings
-        source = settings.input or f"{settings.generated.orders:,} generated orders"
-        return [f"{wiring}: {source} as fast as possible x {settings.repetitions}" for wiring in settings.wirings]
+        if settings.input is None or settings.mapping is None:
+            return None
+        return read_orders(settings.input, OrderMapping.load(settings.mapping))
+
+    def describe(self) -> list[str]:
+        """One line per wiring. Reads the input, so that a mistake in it is told before anything starts."""
+        settings, read = self.settings, self._history
+        orders = f"{settings.generated.orders:,} generated orders"
+        if read is not None:
+            orders = f"{read.summary()['orders']:,} orders of {settings.input}"
+        return [f"{wiring}: {orders} as fast as possible x {settings.repetitions}" for wiring in settings.wirings]
 
     def run(self, folder: Path, *, seed: int, report: Report, say: Say) -> record.Run:
         """Read or generate the orders, replay them, and compare how they ended."""
@@ -142,12 +156,8 @@ class Replay:
         return recorded(folder, begun, measuring, say=say, line=_line, conclude=self._conclusion)
 
     def _workload(self, seed: int) -> Workload:
-        settings = self.settings
-        traits = settings.generated.model_dump()
-        orders = traits.pop("orders")
-        return workload(
-            WorkloadOptions(seed=seed, orders=orders, input=settings.input, mapping=settings.mapping, generate=traits)
-        )
+        traits = self.settings.generated.model_dump()
+        return of_history(self._history or generate(traits.pop("orders"), seed=seed, **traits))
 
     def _measured(
         self, loaded: list[Mesh], work: Workload, folder: Path, seed: int, report: Report
@@ -198,7 +208,7 @@ def _figures_of(
 ) -> list[record.Figure]:
     """One figure per wiring, side by side."""
     return [
-        measure.figure(f"{wiring}, {name}", [value(each) for each in found], unit, target=target)
+        measure.figure(f"{name} in {wiring}", [value(each) for each in found], unit, target=target)
         for wiring, found in by_wiring.items()
     ]
 

@@ -62,8 +62,8 @@ def test_quick_changes_only_what_it_names_also_within_a_mapping() -> None:
 
 def test_an_input_goes_with_its_mapping_and_only_to_a_benchmark_that_replays() -> None:
     given = {"input": Path("orders.csv"), "mapping": Path("mapping.yaml")}
-    replay = catalog.load(FILES, "replay", quick=False, given=given)
-    assert "views: orders.csv as fast as possible x 5" in replay.describe()
+    settings = catalog.load(FILES, "replay", quick=False, given=given).settings
+    assert {"input": settings.input, "mapping": settings.mapping} == given
     with pytest.raises(InputError, match="--input and --mapping go together"):
         catalog.load(FILES, "replay", quick=False, given={"input": Path("orders.csv"), "mapping": None})
     with pytest.raises(InputError, match="is for replay only"):

@@ -183,9 +183,9 @@ def test_a_load_whose_audit_is_unknown_is_not_held(hard: Scenario) -> None:
 
 FLOW = measure.figure("completed orders/s at p99 < 1 s", [2_900.0, 3_100.0, 3_000.0], "orders/s", target=">=8000")
 REPLAYS = [
-    measure.figure("views, first to last", [34.0, 36.0, 33.0], "s", target="<60"),
-    measure.figure("hybrid, first to last", [68.0, 66.0, 71.0], "s", target="<60"),
-    measure.figure("request, first to last", [], "s", target="<60"),
+    measure.figure("first to last in views", [34.0, 36.0, 33.0], "s", target="<60"),
+    measure.figure("first to last in hybrid", [68.0, 66.0, 71.0], "s", target="<60"),
+    measure.figure("first to last in request", [], "s", target="<60"),
     measure.figure("views, CPU", [50.0], "s"),
 ]
 
@@ -193,12 +193,12 @@ REPLAYS = [
 def test_the_sentence_of_a_run_without_points_tells_targets_met_missed_and_without_data() -> None:
     told = run([], name="replay", figures=REPLAYS, audit=VALID)
     assert findings.headline(told) == (
-        "Target met: views, first to last: 34 s (wanted < 60); "
-        "target missed: hybrid, first to last: 68 s (wanted < 60); "
-        "target without data: request, first to last (wanted < 60)."
+        "Target met: first to last in views: 34 s (wanted < 60); "
+        "target missed: first to last in hybrid: 68 s (wanted < 60); "
+        "target without data: first to last in request (wanted < 60)."
     )
     aborted = findings.headline(run([], figures=REPLAYS, status="aborted", verdict="unknown"))
-    assert aborted.startswith("The run ended early, its audit says unknown; target met: views")
+    assert aborted.startswith("The run ended early, its audit says unknown; target met: first")
 
 
 def test_the_sentence_of_a_sweep_ends_with_its_target(hard: Scenario) -> None:
@@ -225,7 +225,7 @@ def test_a_label_says_how_a_way_joins_only_where_another_shares_its_wiring() -> 
 def test_figures_of_one_target_share_a_scale_with_it() -> None:
     found = plots.aims([*REPLAYS, FLOW])
     assert [[bar.figure.name for bar in aim.bars] for aim in found] == [
-        ["views, first to last", "hybrid, first to last"], ["completed orders/s at p99 < 1 s"],
+        ["first to last in views", "first to last in hybrid"], ["completed orders/s at p99 < 1 s"],
     ]  # fmt: skip
     seconds, orders = found
     assert [bar.width for bar in seconds.bars] == pytest.approx([plots.BARS_RIGHT * each / 71 for each in (34, 68)])
@@ -409,8 +409,8 @@ def test_a_run_without_points_shows_figures_samples_and_its_audit() -> None:
     page = Page(text)
     assert page.open == page.misplaced == page.references == []
     rows = cells(text)
-    assert next(row for row in rows if row[0] == "views, first to last")[4] == "34 · 36 · 33"
-    assert next(row for row in rows if row[0] == "request, first to last")[1] == "no data"
+    assert next(row for row in rows if row[0] == "first to last in views")[4] == "34 · 36 · 33"
+    assert next(row for row in rows if row[0] == "first to last in request")[1] == "no data"
     assert next(row for row in rows if row[0] == "E2")[2] == "invalid"
     assert '<testsuite name="replay: audit"' in report.junit(run([], name="replay", audit=INVALID))
 
@@ -431,6 +431,7 @@ def test_the_summary_fits_a_pull_request_and_its_tables_are_tables(swept: Run) -
     assert len(widths) == 3
     assert all(len(width) == 1 for width in widths)
     assert not re.search(r"\n{3,}", text)
+    assert not re.search(r"\n{3,}", report.summary(run([], name="replay", figures=REPLAYS, audit=VALID)))
     assert "E2" not in text
     assert "- E2 invalid" in report.summary(run([point("views", "view", axes(), audit=INVALID)]))
 
