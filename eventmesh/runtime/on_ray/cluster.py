@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,19 @@ PROCESSES = 9
 
 @contextmanager
 def embedded_ray() -> Iterator[None]:
-    """A Ray of our own on this machine, gone at the end; :class:`EnvironmentUnavailable` if it does not start."""
+    """A Ray of our own on this machine, gone at the end; :class:`EnvironmentUnavailable` if it does not start.
+
+    Its folder, with its sockets and its processes' logs, goes with it.
+    """
+    with tempfile.TemporaryDirectory(prefix="eventmesh-", ignore_cleanup_errors=True) as folder:
+        _start_ray(folder)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start_ray(folder: str) -> None:
     try:
         ray.init(
             address="local",
@@ -57,13 +70,10 @@ def embedded_ray() -> Iterator[None]:
             configure_logging=False,
             object_store_memory=OBJECT_STORE_BYTES,
             namespace="eventmesh",
+            _temp_dir=folder,
         )
     except (RuntimeError, OSError, ConnectionError, ValueError) as error:
         raise EnvironmentUnavailable(f"Ray did not start on this machine: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _actor(kind: type) -> Any:
