@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eventmesh.history import CALLERS, History
 from eventmesh.lab.audit import FRAMEWORK_CHECKS, Audit, CheckResult, audit
+from eventmesh.lab.run import audit_folder
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
+from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import LogReader
 from tests.unit.audit_story import LINES, Forged, Story, a_day, command, entries_of, with_header
 
@@ -336,3 +342,46 @@ def test_given_no_view_was_read_at_the_end_then_e8_does_not_know() -> None:
     story = a_day()
     story.spoiled = []
     assert story.check("E8").verdict == "unknown"
+
+
+# --- a run's folder ---------------------------------------------------------------------------------------
+
+
+def a_folder(story: Story, folder: Path) -> Path:
+    """The log of a story as a run leaves it on disk."""
+    with closing(FileStorage(folder / "log")) as storage:
+        for path, content in story.storage.files.items():
+            storage.replace(path, content)
+        for path, counter in story.storage.counters.items():
+            storage.counter(path).set(counter.get())
+    return folder
+
+
+def test_given_a_runs_folder_then_verdict_and_totals_come_from_one_reading(
+    day: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    batches = LogReader.batches
+
+    def watched(reader: LogReader, topic: str, partition: int) -> Any:
+        read.append(f"{topic}/{partition}")
+        return batches(reader, topic, partition)
+
+    history = day.history()  # folds the log for its views
+    monkeypatch.setattr(LogReader, "batches", watched)
+    audited, totals = audit_folder(day.mesh, a_folder(day, tmp_path), history)
+    assert audited.verdict == "valid"
+    assert totals == {"confirmed": 2, "rejected": 2, "cancelled": 1, "confirmed_value_minor_units": 2 * 540}
+    assert sorted(read) == sorted(f"{topic.name}/{n}" for topic in day.topics.values() for n in range(topic.partitions))
+    assert json.loads((tmp_path / "audit.json").read_text()) == audited.to_json()
+
+
+def test_given_a_runs_folder_with_a_damaged_file_then_the_verdict_is_written_and_totals_are_not_made_up(
+    tmp_path: Path,
+) -> None:
+    story = a_day()
+    path = next(path for path in story.storage.files if path.startswith("orders/0/") and path.endswith(".arrow"))
+    story.storage.files[path][-40] ^= 1
+    audited, totals = audit_folder(story.mesh, a_folder(story, tmp_path), History(CALLERS.empty_table(), [], True))
+    assert (audited.verdict, audited.checks["A3"].verdict, totals) == ("invalid", "invalid", {})
+    assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "invalid"
