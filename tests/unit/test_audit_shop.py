@@ -335,7 +335,9 @@ PRICE, STOCK = (100, 1), (50, 1)  # of s1: value and version (offset 0 holds the
         ({"joined_lines": [(None, -1, *STOCK)]}, "the view had read prices@1"),
         ({"joined_lines": [(None, None, *STOCK)]}, "prices 's1' at version None"),
         ({"joined_lines": [(50, -1, *STOCK)]}, "version -1 as 50"),
+        ({"joined_lines": [(None, -2, *STOCK)]}, "version -2"),
         ({"joined_lines": []}, "1 lines, 0 of them joined"),
+        ({"lines": [("s1", 2, 10)]}, "with other lines"),
         ({"joined_lines": None}, "1 lines, 0 of them joined"),
     ],
 )
@@ -368,12 +370,43 @@ def test_given_a_view_that_had_read_less_then_its_older_value_is_right_and_one_i
         assert found.verdict == verdict, found.examples
 
 
+def test_given_a_version_that_the_view_had_not_read_when_it_answered_then_it_was_not_joined() -> None:
+    for read, verdict in ((2, "valid"), (1, "invalid")):
+        story = opened()
+        story.progressed("orders", {"next": {}, "views": {}})
+        vector = {"next": {}, "views": {"customers/0": 2, "prices/0": 3, "stock/0": read}}
+        story.tweak["OrderValidated"] = {"progress": vector}
+        story.until_reserved("o1", ONE)  # joined with the stock at version 1
+        found = story.check("E11")
+        assert found.verdict == verdict, found.examples
+        assert all("only read up to 1" in example for example in found.examples)
+
+
+def test_given_an_answer_that_was_published_only_afterwards_then_it_was_not_asked_for() -> None:
+    for late, verdict in ((0, "valid"), (1, "invalid")):
+        story = opened("hybrid")
+        validated = story.now + 1_000  # when the last of what it joins was published, or just before
+        story.tweak["OrderValidated"] = {"time": validated - late, "joined_lines": [(*PRICE, 51, 3)]}
+        request = story.request("o1", ONE)
+        assert request is not None
+        story.now = validated - 10
+        story.move("StockRestocked", request, "s1", 1, on_hand=1, reason="another delivery")
+        story.validate("o1", ONE, request)
+        found = story.check("E11")
+        assert found.verdict == verdict, found.examples
+        assert all("published only at" in example for example in found.examples)
+
+
 def test_given_a_guest_then_nothing_is_joined_and_nothing_is_missing() -> None:
     story = opened()
     story.say("orders", "OrderCancelled", command("before", "o0"), order_id="o0")
+    story.tweak["OrderRequested"] = {"customer_id": None}
     story.tweak["OrderValidated"] = {"customer_id": None, "customer_version": -1, "customer_country": None}
     story.until_reserved("o1", ONE)
     assert story.check("E11").verdict == "valid"
+    del story.tweak["OrderRequested"]
+    story.until_reserved("o2", ONE)  # of a customer, joined as if of a guest
+    assert "asked for by c1, with the same lines" in story.check("E11").examples[0]
 
 
 def test_given_a_mesh_that_joins_nothing_then_e11_asks_for_nothing() -> None:
