@@ -10,7 +10,7 @@ from contextlib import closing
 
 from eventmesh.errors import EventmeshError
 from eventmesh.history import History
-from eventmesh.lab import log_checks, mesh_checks, progress_checks
+from eventmesh.lab import log_checks, mesh_checks, progress_checks, refusal_checks
 from eventmesh.lab.evidence import Check, Evidence
 from eventmesh.lab.verdict import Audit, CheckResult, unknown
 from eventmesh.log.store import LogReader
@@ -18,7 +18,12 @@ from eventmesh.mesh import Mesh
 
 __all__ = ["FRAMEWORK_CHECKS", "Audit", "Check", "CheckResult", "Evidence", "audit", "judge"]
 
-FRAMEWORK_CHECKS: dict[str, Check] = {**log_checks.CHECKS, **progress_checks.CHECKS, **mesh_checks.CHECKS}
+FRAMEWORK_CHECKS: dict[str, Check] = {
+    **log_checks.CHECKS,
+    **progress_checks.CHECKS,
+    **refusal_checks.CHECKS,
+    **mesh_checks.CHECKS,
+}
 
 
 def audit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventmesh.history import History
 from eventmesh.lab.audit import Audit, audit
@@ -79,4 +79,6 @@ def run_simulated(
     (crashes or Crashes()).schedule(simulation, seed)
     simulation.call("load", workload.load, window=workload.window)
     simulation.drain(seconds=seconds)
-    return SimulatedRun(simulation, simulation.history(["load"]), LogReader.of(simulation.storage))
+    # A scenario may have put in any rule and any input: whether there was poison, only it can say.
+    history = replace(simulation.history(["load"]), poison=None)
+    return SimulatedRun(simulation, history, LogReader.of(simulation.storage))

@@ -114,23 +114,24 @@ def two_incarnations(entries: list[LogBatch]) -> list[LogBatch]:
     return [*entries[:-1], with_header(entries[-1], incarnation="orders.other")]
 
 
+FORGED: list[tuple[str, Forge]] = [
+    ("A1", an_overlap),
+    ("A1", a_grant_below_the_end),
+    ("A1", rows_elsewhere),
+    ("A2", a_hole),
+    ("A4", a_fall_of_epochs),
+    ("A5", an_append_repeated),
+    ("A5", an_append_left_out),
+    ("D4", a_zombie),
+    ("D4", a_second_grant_of_one_epoch),
+    ("D5", a_first_append_elsewhere),
+    ("E5", another_writer),
+    ("E5", two_incarnations),
+]
+
+
 @pytest.mark.parametrize(
-    ("check", "forge"),
-    [
-        ("A1", an_overlap),
-        ("A1", a_grant_below_the_end),
-        ("A1", rows_elsewhere),
-        ("A2", a_hole),
-        ("A4", a_fall_of_epochs),
-        ("A5", an_append_repeated),
-        ("A5", an_append_left_out),
-        ("D4", a_zombie),
-        ("D4", a_second_grant_of_one_epoch),
-        ("D5", a_first_append_elsewhere),
-        ("E5", another_writer),
-        ("E5", two_incarnations),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
+    ("check", "forge"), FORGED, ids=lambda value: value if isinstance(value, str) else value.__name__
 )
 def test_given_a_forged_log_then_its_check_says_so(day: Story, check: str, forge: Forge) -> None:
     found = day.check(check, Forged(day, "orders", forge(entries_of(day, "orders"))))
