@@ -359,6 +359,14 @@ def test_given_a_caller_who_was_refused_once_and_accepted_later_then_the_log_may
     assert_valid(story)
 
 
+def test_given_a_cancellation_that_orders_has_not_read_yet_then_nothing_can_be_said_of_it() -> None:
+    story = a_cancellation_of_nothing()
+    assert story.check("E1").verdict == "invalid"
+    story.drained = False
+    found = story.check("E1")
+    assert (found.verdict, found.violations) == ("unknown", 0)
+
+
 @pytest.mark.parametrize(("end", "outcome"), [("cancelled", "cancelled"), ("shipped", "confirmed")])
 def test_given_an_order_to_be_stopped_then_its_caller_hears_its_end(end: str, outcome: str) -> None:
     assert stopped(end, outcome)().check("E1").verdict == "valid"
@@ -437,7 +445,7 @@ PRICE, STOCK = (100, 1), (50, 1)  # of s1: value and version (offset 0 holds the
         ({"joined_lines": [(None, -1, *STOCK)]}, "the view had read prices@1"),
         ({"joined_lines": [(None, None, *STOCK)]}, "prices 's1' at version None"),
         ({"joined_lines": [(50, -1, *STOCK)]}, "version -1 as 50"),
-        ({"joined_lines": [(None, -2, *STOCK)]}, "version -2"),
+        ({"joined_lines": [(None, -2, *STOCK)]}, "version -2 as None; the log has no such value"),
         ({"joined_lines": []}, "1 lines, 0 of them joined"),
         ({"lines": [("s1", 2, 10)]}, "with other lines"),
         ({"joined_lines": None}, "1 lines, 0 of them joined"),
