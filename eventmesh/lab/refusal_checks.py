@@ -1,4 +1,4 @@
-"""D6: poison is a recorded fact, and nothing but poison becomes one (rule 16).
+"""D7: poison is a recorded fact, and nothing but poison becomes one (rule 16).
 
 A rule that has no answer to an input says so by a ``ValueError``. Any other exception, a failed assertion
 above all, is a mistake of our own, whatever was sent; and where nothing unanswerable was sent, so is the
@@ -19,8 +19,8 @@ _TOO_LARGE = "max.message.bytes is "
 
 
 def refusals_are_right(evidence: Evidence) -> CheckResult:
-    """D6: what was refused is there and had no other effect; and it was poison, not a rule that broke."""
-    findings = Findings("D6", "a refused input is there, had no effect, and broke no rule of our own")
+    """D7: what was refused is there and had no other effect; and it was poison, not a rule that broke."""
+    findings = Findings("D7", "a refused input is there, had no effect, and broke no rule of our own")
     for topic in evidence.topics:
         facts = evidence.facts(topic)
         findings.examined += len(facts)
@@ -65,4 +65,4 @@ def _rules_broke(evidence: Evidence, facts: Facts, rows: Integers, findings: Fin
             findings.flag(f"{facts.say(row)}: {'no poison was sent, and ' if clean else ''}a rule broke: {reason}")
 
 
-CHECKS: dict[str, Check] = {"D6": refusals_are_right}
+CHECKS: dict[str, Check] = {"D7": refusals_are_right}

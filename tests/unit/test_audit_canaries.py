@@ -246,6 +246,22 @@ def joined_before_it_was_read(offset: int) -> Tell:
     return tell
 
 
+def answered_with(carried: bool) -> Tell:
+    """The vector of the append that rejects an order has passed its request, or has stayed behind it."""
+
+    def tell() -> Story:
+        story = a_day()
+        request = story.request("late", LINES)
+        assert request is not None
+        last = story.log.watermark("order-requests", 0) - 1
+        ahead = {"ahead": {REQUESTS: [[last, last + 1]]}} if carried else {}
+        story.tweak["OrderRejected"] = {"progress": {"next": {REQUESTS: 1}, **ahead}}
+        story.say("orders", "OrderRejected", request, order_id="late")
+        return story
+
+    return tell
+
+
 def compared(tell: Tell, other: Tell) -> Judge:
     return lambda: same_outcomes(outcomes(tell().evidence()), outcomes(other().evidence()))
 
@@ -263,12 +279,13 @@ CANARIES: list[tuple[str, Judge]] = [
     ("D2", told("D2", vectors({"next": {REQUESTS: 22}}))),
     ("D3", told("D3", decided(3))),
     ("D3", told("D3", decided(5))),
-    ("D6", told("D6", refused(NO_RULE))),
-    ("D6", told("D6", refused(BROKEN, poison=True))),
-    ("D6", told("D6", refused(BROKEN, poison=None))),
-    ("D6", told("D6", refused(NO_RULE, poison=True, also="OrderRejected"))),
-    ("D6", told("D6", refused(NO_RULE, poison=True, position=f"{REQUESTS}/7"))),
-    ("D6", told("D6", refused(NO_RULE, poison=True, id=f"{REQUESTS}/7#0", position=f"{REQUESTS}/7"))),
+    ("D6", told("D6", answered_with(carried=False))),
+    ("D7", told("D7", refused(NO_RULE))),
+    ("D7", told("D7", refused(BROKEN, poison=True))),
+    ("D7", told("D7", refused(BROKEN, poison=None))),
+    ("D7", told("D7", refused(NO_RULE, poison=True, also="OrderRejected"))),
+    ("D7", told("D7", refused(NO_RULE, poison=True, position=f"{REQUESTS}/7"))),
+    ("D7", told("D7", refused(NO_RULE, poison=True, id=f"{REQUESTS}/7#0", position=f"{REQUESTS}/7"))),
     ("E8", told("E8", views_of_an_hour_ago(spoil=True))),
     ("E9", compared(ending("shipped"), ending("cancelled"))),
     ("E10", told("E10", refused_at_validation(50))),
@@ -289,10 +306,11 @@ NEAR_MISSES: list[tuple[str, Judge]] = [
     ("D3", told("D3", decided(9))),
     ("D4", told("D4", restarted_twice)),
     ("D5", told("D5", restarted_twice)),
-    ("D6", told("D6", refused(NO_RULE, poison=True))),
-    ("D6", told("D6", refused(NO_RULE, poison=None))),
-    ("D6", told("D6", refused(TOO_LARGE))),
-    ("D6", told("D6", a_command_refused)),
+    ("D6", told("D6", answered_with(carried=True))),
+    ("D7", told("D7", refused(NO_RULE, poison=True))),
+    ("D7", told("D7", refused(NO_RULE, poison=None))),
+    ("D7", told("D7", refused(TOO_LARGE))),
+    ("D7", told("D7", a_command_refused)),
     ("E1", told("E1", cancelled_before_it_came)),
     ("E1", told("E1", shop.told_of("CancelOrder", "CancellationRequested"))),
     ("E1", told("E1", shop.told_of("RequestReturn", "ReturnRequested"))),

@@ -288,30 +288,6 @@ def test_given_inputs_decided_in_one_append_or_below_an_open_one_then_d3_is_cont
     assert story.check("D3").verdict == "valid"
 
 
-def test_given_a_fact_whose_append_does_not_carry_how_far_its_writer_had_read_then_d6_says_so() -> None:
-    story = a_day()
-    request = story.request("late", LINES)
-    assert request is not None
-    story.tweak["OrderRejected"] = {"progress": {"next": {REQUESTS: 1}}}
-    story.say("orders", "OrderRejected", request, order_id="late")
-    found = story.check("D6")
-    assert found.violations == 1
-    assert REQUESTS in found.examples[0]
-
-
-def test_given_a_fact_about_an_input_done_ahead_then_d6_is_content() -> None:
-    story = a_day()
-    request = story.request("late", LINES)
-    assert request is not None
-    position = int(request.id.partition("#")[0].rpartition("/")[2]) if "/" in request.id else 0
-    ahead = story.log.watermark("order-requests", 0) - 1
-    story.tweak["OrderRejected"] = {
-        "progress": {"next": {REQUESTS: position}, "ahead": {REQUESTS: [[ahead, ahead + 1]]}}
-    }
-    story.say("orders", "OrderRejected", request, order_id="late")
-    assert story.check("D6").verdict == "valid"
-
-
 # --- views -----------------------------------------------------------------------------------------------
 
 
