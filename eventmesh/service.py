@@ -74,6 +74,11 @@ class Inputs:
         """One input as a mapping of its columns, which are decoded when asked for."""
         return InputRow(self._columns, self._places[number])
 
+    def only(self, numbers: Sequence[int]) -> Inputs:
+        """The inputs of these numbers, as a run of their own."""
+        ids, stories = [self.ids[number] for number in numbers], [self.stories[number] for number in numbers]
+        return Inputs(self.kind, self._columns, [self._places[number] for number in numbers], ids, stories)
+
     def part(self, start: int, stop: int) -> Inputs:
         """The inputs from ``start`` up to ``stop``, as a run of their own."""
         return Inputs(
