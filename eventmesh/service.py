@@ -21,6 +21,8 @@ from eventmesh.messages import Columns
 from eventmesh.views import View
 
 Row = dict[str, Any]
+#: Attempts of what must be answered, however long it takes: a query, which is harmless to repeat, or an undoing.
+UNTIL_ANSWERED = 1_000_000
 
 
 @dataclass(frozen=True)
