@@ -29,7 +29,8 @@ from eventmesh.runtime.contract import AskMessage, Limits, ReplyMessage, SendRep
 from eventmesh.runtime.conversation import Conversations
 from eventmesh.runtime.decider import Decider, Run
 from eventmesh.runtime.release import Release
-from eventmesh.runtime.simulated import Simulation, Speeds
+from eventmesh.runtime.simulated import Simulation
+from eventmesh.runtime.simulated_network import Speeds
 from eventmesh.runtime.task import Task
 from eventmesh.shop import WIRINGS
 from eventmesh.shop.gateway import Gateway

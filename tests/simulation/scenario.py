@@ -19,7 +19,8 @@ from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.contract import Limits, Subscribe, Unsubscribe
-from eventmesh.runtime.simulated import Host, Process, Simulation, Speeds
+from eventmesh.runtime.simulated import Host, Simulation
+from eventmesh.runtime.simulated_network import Process, Speeds
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workload import of_history
 
