@@ -48,11 +48,16 @@ class ViewDump:
 
 @dataclass(frozen=True)
 class History:
-    """What the callers and the services' views saw. ``drained`` is false where a final read did not finish."""
+    """What the callers and the services' views saw. ``drained`` is false where a final read did not finish.
+
+    ``poison`` says whether inputs were sent, or rules made, on purpose so that a rule cannot answer;
+    None where whoever recorded the run cannot know.
+    """
 
     callers: pa.Table
     views: Sequence[ViewDump]
     drained: bool
+    poison: bool | None = False
 
     def write(self, folder: Path) -> None:
         """Write under ``folder/history``."""
@@ -60,7 +65,8 @@ class History:
         target.mkdir(parents=True, exist_ok=True)
         with pa.ipc.new_file(target / "callers.arrow", self.callers.schema) as writer:
             writer.write_table(self.callers)
-        document = {"drained": self.drained, "views": [asdict(dump) for dump in self.views]}
+        views = [asdict(dump) for dump in self.views]
+        document = {"drained": self.drained, "poison": self.poison, "views": views}
         (target / "views.json").write_text(json.dumps(document))
 
     @classmethod
@@ -72,4 +78,5 @@ class History:
         with pa.memory_map(str(source / "callers.arrow")) as mapped:
             callers = pa.ipc.open_file(mapped).read_all()
         document = json.loads((source / "views.json").read_text())
-        return cls(callers, [ViewDump(**dump) for dump in document["views"]], document["drained"])
+        views = [ViewDump(**dump) for dump in document["views"]]
+        return cls(callers, views, document["drained"], document.get("poison", False))

@@ -21,6 +21,8 @@ from eventmesh.messages import Columns
 from eventmesh.views import View
 
 Row = dict[str, Any]
+#: Attempts of what must be answered, however long it takes: a query, which is harmless to repeat, or an undoing.
+UNTIL_ANSWERED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Inputs:
     def row(self, number: int) -> InputRow:
         """One input as a mapping of its columns, which are decoded when asked for."""
         return InputRow(self._columns, self._places[number])
+
+    def only(self, numbers: Sequence[int]) -> Inputs:
+        """The inputs of these numbers, as a run of their own."""
+        ids, stories = [self.ids[number] for number in numbers], [self.stories[number] for number in numbers]
+        return Inputs(self.kind, self._columns, [self._places[number] for number in numbers], ids, stories)
 
     def part(self, start: int, stop: int) -> Inputs:
         """The inputs from ``start`` up to ``stop``, as a run of their own."""

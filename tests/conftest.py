@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # A busy machine is slow, not wrong: no deadline. Fixed examples: a red test is red for everyone.
@@ -9,3 +12,12 @@ settings.register_profile("steady", deadline=None, derandomize=True, print_blob=
 # For a long search by hand: pytest --hypothesis-profile=search
 settings.register_profile("search", deadline=None, max_examples=5_000, print_blob=True)
 settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One embedded Ray for all tests that need it, and none left behind."""
+    from eventmesh.runtime.on_ray.cluster import embedded_ray
+
+    with embedded_ray():
+        yield

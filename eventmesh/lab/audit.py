@@ -6,18 +6,24 @@ The checks of any mesh (groups A and D, E5 and E8) stand here; those of the busi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import closing
 
 from eventmesh.errors import EventmeshError
 from eventmesh.history import History
-from eventmesh.lab import log_checks, mesh_checks, progress_checks
+from eventmesh.lab import log_checks, mesh_checks, progress_checks, refusal_checks
 from eventmesh.lab.evidence import Check, Evidence
 from eventmesh.lab.verdict import Audit, CheckResult, unknown
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 
-__all__ = ["FRAMEWORK_CHECKS", "Audit", "Check", "CheckResult", "Evidence", "audit"]
+__all__ = ["FRAMEWORK_CHECKS", "Audit", "Check", "CheckResult", "Evidence", "audit", "judge"]
 
-FRAMEWORK_CHECKS: dict[str, Check] = {**log_checks.CHECKS, **progress_checks.CHECKS, **mesh_checks.CHECKS}
+FRAMEWORK_CHECKS: dict[str, Check] = {
+    **log_checks.CHECKS,
+    **progress_checks.CHECKS,
+    **refusal_checks.CHECKS,
+    **mesh_checks.CHECKS,
+}
 
 
 def audit(
@@ -28,20 +34,24 @@ def audit(
     *,
     only: Collection[str] | None = None,
 ) -> Audit:
+    """:func:`judge` what a run left behind, read for this audit alone."""
+    with closing(Evidence(mesh, reader, history)) as evidence:
+        return judge(evidence, checks, only=only)
+
+
+def judge(
+    evidence: Evidence, checks: Mapping[str, Check] | None = None, *, only: Collection[str] | None = None
+) -> Audit:
     """Carry out the framework's checks and the application's own, in the order of their ids.
 
     ``checks`` replaces the application's ``CHECKS``; ``only`` names the checks to carry out (all, if
     None). A check that cannot read what it needs is unknown, and says why; it never raises for that.
     """
     if checks is None:
-        checks = getattr(mesh.application, "CHECKS", {})
+        checks = getattr(evidence.mesh.application, "CHECKS", {})
     chosen = {**FRAMEWORK_CHECKS, **checks}
-    evidence = Evidence(mesh, reader, history)
-    try:
-        names = sorted(chosen, key=lambda name: (name[:1], len(name), name))
-        return Audit({name: _carry_out(name, chosen[name], evidence) for name in names if only is None or name in only})
-    finally:
-        evidence.close()
+    names = sorted(chosen, key=lambda name: (name[:1], len(name), name))
+    return Audit({name: _carry_out(name, chosen[name], evidence) for name in names if only is None or name in only})
 
 
 def _carry_out(name: str, check: Check, evidence: Evidence) -> CheckResult:

@@ -5,7 +5,9 @@ Everything is read once, when first asked for. Facts of a topic stand in order o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +19,8 @@ import pyarrow.compute as pc
 
 from eventmesh.history import History
 from eventmesh.lab.verdict import CheckResult, Mask
-from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.batch import Header
+from eventmesh.log.partition import gap_of
 from eventmesh.log.store import LogReader
 from eventmesh.log.topic import Topic
 from eventmesh.mesh import Mesh
@@ -29,27 +32,50 @@ if TYPE_CHECKING:
 Integers = npt.NDArray[np.int64]
 Made = TypeVar("Made")
 ABSENT = -1  # the code of a null
+BATCHES_PER_PIECE = 1_000
 
 
 @dataclass(frozen=True)
 class PartitionLog:
-    """All visible batches of one partition, in offset order; ``start`` and ``end`` bound its offsets."""
+    """All that is visible of one partition; ``start`` and ``end`` bound its offsets.
+
+    ``headers`` has one item per batch, in offset order, ``facts`` the rows of the batches of facts, many
+    batches to a piece. ``gaps`` says, by the place of its record, from and to where offsets were lost.
+    """
 
     topic: Topic
     number: int
     start: int
     end: int
-    entries: Sequence[LogBatch]
+    headers: Sequence[Header]
+    facts: Sequence[pa.RecordBatch]
+    gaps: Mapping[int, tuple[int, int]]
 
     @property
     def name(self) -> str:
         """``topic/partition``."""
         return position_name(self.topic.name, self.number)
 
-    @cached_property
-    def headers(self) -> list[Header]:
-        """One header per batch."""
-        return [entry.header for entry in self.entries]
+    @classmethod
+    def read(cls, topic: Topic, number: int, reader: LogReader) -> PartitionLog:
+        """Everything below the watermark. Of small batches, the objects weigh more than the rows: none is kept."""
+        headers: list[Header] = []
+        gaps: dict[int, tuple[int, int]] = {}
+        pieces: list[pa.RecordBatch] = []
+        waiting: list[pa.RecordBatch] = []
+        for entry in reader.batches(topic.name, number):
+            if entry.header.kind == "facts":
+                waiting.append(entry.batch)
+            elif entry.header.kind == "truncated":
+                gaps[len(headers)] = gap_of(entry)
+            headers.append(entry.header)
+            if len(waiting) == BATCHES_PER_PIECE:
+                pieces.append(pa.concat_batches(waiting))
+                waiting.clear()
+        if waiting:
+            pieces.append(pa.concat_batches(waiting))
+        start, end = reader.start(topic.name, number), reader.watermark(topic.name, number)
+        return cls(topic, number, start, end, headers, pieces, gaps)
 
 
 def encode(values: pa.Array) -> tuple[Integers, pa.Array]:
@@ -68,14 +94,14 @@ class Facts:
 
     def __init__(self, topic: Topic, partitions: Sequence[PartitionLog]) -> None:
         self.topic, self.partitions = topic, partitions
-        batches, places = [], []
-        for log in partitions:
-            for place, header in enumerate(log.headers):
-                if header.kind == "facts":
-                    batches.append(log.entries[place].batch)
-                    places.append((log.number, place, header.epoch, header.time, header.base, header.rows))
-        # One copy of all columns at once: far cheaper than column by column where batches are small.
-        self.rows = pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], topic.schema)
+        pieces = [piece for log in partitions for piece in log.facts]
+        self.rows = pa.concat_batches(pieces) if pieces else pa.RecordBatch.from_pylist([], topic.schema)
+        places = [
+            (log.number, place, header.epoch, header.time, header.base, header.rows)
+            for log in partitions
+            for place, header in enumerate(log.headers)
+            if header.kind == "facts"
+        ]
         per_batch = np.array(places, np.int64).reshape(-1, 6)
         per_fact = np.repeat(per_batch, per_batch[:, 5], axis=0)
         self.partition, self.append, self.epoch, self.appended_at, self.base = per_fact[:, :5].T.copy()
@@ -170,13 +196,10 @@ class Evidence:
         """The partitions of ``topic``, by number."""
         if topic not in self._partitions:
             described = self.topics[topic]
-            self._partitions[topic] = [self._read(described, number) for number in range(described.partitions)]
+            with _no_collection():
+                read = [PartitionLog.read(described, number, self.reader) for number in range(described.partitions)]
+            self._partitions[topic] = read
         return self._partitions[topic]
-
-    def _read(self, topic: Topic, number: int) -> PartitionLog:
-        name, reader = topic.name, self.reader
-        entries = list(reader.batches(name, number))
-        return PartitionLog(topic, number, reader.start(name, number), reader.watermark(name, number), entries)
 
     def all_partitions(self) -> list[PartitionLog]:
         """Every partition of every topic, in the order of the mesh."""
@@ -217,6 +240,18 @@ class Evidence:
         """Let go of the SQL tables."""
         if "sql" in self.__dict__:
             self.sql.close()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Headers by the hundred thousand are read and stay: each full collection meanwhile would visit all, in vain."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def table_name(topic: str) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import yaml
 
 from eventmesh import mesh as meshes
-from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, InputError
+from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, EventmeshError, InputError
 from eventmesh.history import History
 from eventmesh.lab import measure, record
-from eventmesh.lab.audit import Evidence, audit
+from eventmesh.lab.audit import Evidence, judge
 from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.verdict import Audit
 from eventmesh.log.store import open_read_only
@@ -137,15 +137,21 @@ def _imported(workload: Workload) -> record.Imported | None:
 
 def audit_folder(mesh: Mesh, folder: Path, history: History) -> tuple[Audit, dict[str, int]]:
     """Audit the log under ``folder``; the application's own totals come with the verdict."""
-    reader = open_read_only(folder / "log")
+    with closing(open_read_only(folder / "log")) as reader, closing(Evidence(mesh, reader, history)) as evidence:
+        audited = judge(evidence)
+        (folder / "audit.json").write_text(json.dumps(audited.to_json(), indent=2))
+        return audited, _totals(evidence)
+
+
+def _totals(evidence: Evidence) -> dict[str, int]:
+    totals = getattr(evidence.mesh.application, "totals", None)
+    if totals is None:
+        return {}
     try:
-        audited = audit(mesh, reader, history)
-        totals = getattr(mesh.application, "totals", None)
-        counted = totals(Evidence(mesh, reader, history)) if totals is not None else {}
-    finally:
-        reader.close()
-    (folder / "audit.json").write_text(json.dumps(audited.to_json(), indent=2))
-    return audited, counted
+        counted: dict[str, int] = totals(evidence)
+    except EventmeshError:  # the log cannot be read: the audit has said so, check by check
+        return {}
+    return counted
 
 
 def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mapping[str, int]) -> record.Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventmesh.history import History
 from eventmesh.lab.audit import Audit, audit
@@ -12,7 +12,8 @@ from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.simulated import Simulation, Speeds
+from eventmesh.runtime.simulated import Simulation
+from eventmesh.runtime.simulated_network import Speeds
 
 #: Microseconds between two crashes.
 BETWEEN_CRASHES = (1_000, 60_000)
@@ -71,7 +72,7 @@ def run_simulated(
     build: Callable[..., Simulation] = Simulation,
     seconds: float = 600.0,
 ) -> SimulatedRun:
-    """Seed, load with crashes, drain. Raises :class:`~eventmesh.runtime.simulated.Deadlock` with the seed."""
+    """Seed, load with crashes, drain. Raises :class:`~eventmesh.runtime.simulated_network.Deadlock` with the seed."""
     simulation = build(mesh, seed=seed, speeds=speeds, limits=limits)
     for number, stage in enumerate(workload.seeding):
         simulation.call(f"seeding-{number}", stage)
@@ -79,4 +80,6 @@ def run_simulated(
     (crashes or Crashes()).schedule(simulation, seed)
     simulation.call("load", workload.load, window=workload.window)
     simulation.drain(seconds=seconds)
-    return SimulatedRun(simulation, simulation.history(["load"]), LogReader.of(simulation.storage))
+    # A scenario may have put in any rule and any input: whether there was poison, only it can say.
+    history = replace(simulation.history(["load"]), poison=None)
+    return SimulatedRun(simulation, history, LogReader.of(simulation.storage))

@@ -151,6 +151,17 @@ class MemoryStorage:
         """The counter of this name."""
         return self.counters.setdefault(path, MemoryCounter())
 
+    def save(self, directory: Path) -> None:
+        """Write everything out as a data directory, for readers such as the audit."""
+        files = FileStorage(directory)
+        try:
+            for path, data in self.files.items():
+                files.append(path, 0, bytes(data))
+            for path, counter in self.counters.items():
+                files.counter(path).set(counter.get())
+        finally:
+            files.close()
+
     def close(self) -> None:
         """Nothing to let go of."""
 

@@ -15,12 +15,10 @@ from eventmesh.errors import AskTimeout, EventmeshError, Throttled
 from eventmesh.log.topic import Topic, partition_for
 from eventmesh.messages import Columns, MessageType
 from eventmesh.runtime.contract import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
+from eventmesh.service import UNTIL_ANSWERED
 
 if TYPE_CHECKING:
     from eventmesh.runtime.conversation import Conversation, Pending
-
-#: A query is harmless to repeat, so it is asked until somebody answers.
-UNTIL_ANSWERED = 1_000_000
 
 
 @dataclass(slots=True)

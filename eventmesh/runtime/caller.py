@@ -23,9 +23,10 @@ from eventmesh.messages import Columns, MessageType, encode_rows
 from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, Row, SendAsk
 
 NEVER = -1
-#: Microseconds between two looks at the schedule: what falls due in between is sent together, and the
-#: wait counts as latency like any other, since that is taken from the intended time.
+#: Microseconds between two looks at the schedule where more than :data:`CROWD` requests fall due in between:
+#: they are sent together. The wait counts as latency like any other, since that is taken from the intended time.
 TICK = 2_000
+CROWD = 4
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,13 @@ class Caller:
             return None
         times = [heap[0][0] for heap in (self._due, self._wake) if heap]
         if self.next < len(self.requests) and self.open_requests < self.window:
-            times.append(max(int(self.intended[self.next]), self._ticked_at + TICK))
+            times.append(self._next_look())
         return min(times, default=None)
+
+    def _next_look(self) -> int:
+        due, later = int(self.intended[self.next]), self._ticked_at + TICK
+        crowded = self.next + CROWD < len(self.requests) and self.intended[self.next + CROWD] <= later
+        return max(due, later) if crowded else due
 
     def table(self) -> pa.Table:
         """The history, in the schema of :data:`eventmesh.history.CALLERS`."""

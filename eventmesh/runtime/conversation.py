@@ -103,6 +103,7 @@ class Conversations:
 
     def start_all(self, rule: Rule, run: Run) -> None:
         """Begin a conversation for each input of a run, or join the one that it repeats."""
+        run = self.decider.not_refused(run)
         inputs = run.inputs
         resumed = inputs.kind in self.decider.service.resume
         for row in range(len(run)):

@@ -21,6 +21,8 @@ from eventmesh.runtime.release import Caller, Release
 from eventmesh.service import Inputs, Service, at_places, read_only
 
 REFUSED = "InputRefused"
+#: Refused commands that are remembered, so that a repeat is told the same; the oldest are forgotten.
+REFUSALS_MAX = 10_000
 #: Inputs decided one by one after a rule broke in the middle of a run.
 CAREFUL_ROWS = 4_000
 Position = tuple[str, int]  # topic/partition, offset
@@ -54,6 +56,13 @@ class Run:
         """Who waits for the answer to a command; None for a fact."""
         return self.callers[row] if self.callers else None
 
+    def without(self, rows: Sequence[int]) -> Run:
+        """All but these commands."""
+        if not rows:
+            return self
+        left = sorted(set(range(len(self))) - set(rows))
+        return Run(self.inputs.only(left), callers=[self.callers[row] for row in left])
+
     def part(self, start: int, stop: int) -> Run:
         """Some of the inputs."""
         return Run(self.inputs.part(start, stop), self.source, self.offsets[start:stop], self.callers[start:stop])
@@ -85,6 +94,7 @@ class Decider:
         self.end = 0  # the offset of the next fact to append
         self.new_facts = FactBatch(self.topic, self.service.name)
         self.release = Release()
+        self.refusals: dict[str, str] = {}  # of commands, by their ids: what the record says
         self.held: dict[str, Held] = {}
         self.watchers: dict[str, list[Caller]] = {}
         self.first_cause: str | None = None  # the first input decided since the last append
@@ -101,6 +111,9 @@ class Decider:
         if header.kind == "facts":
             columns = entry.columns
             if REFUSED in columns["type"]:
+                for kind, identity, position, reason in columns.rows("type", "id", "position", "reason"):
+                    if kind == REFUSED and not position:
+                        self._remember_refusal(identity.rpartition("#")[0], reason)
                 columns = columns.without(REFUSED)
             self.service.evolve(self.state, columns)
         if header.kind in ("facts", "progressed"):
@@ -142,6 +155,9 @@ class Decider:
 
     def decide(self, run: Run) -> None:
         """Call the rule of a run; inputs that break it become facts, and the others are decided (rule 16)."""
+        run = self.not_refused(run)
+        if not len(run):
+            return
         if self.first_cause is None:
             self.first_cause = run.cause(0)
         if self._careful_rows > 0 or self.refused_inputs:
@@ -149,6 +165,20 @@ class Decider:
                 self._decide_carefully(run.part(row, row + 1))
         else:
             self._decide(run)
+
+    def not_refused(self, run: Run) -> Run:
+        """The commands that the record does not say were refused; to the others it is said again."""
+        if not run.callers or not self.refusals:
+            return run
+        known = [row for row, identity in enumerate(run.inputs.ids) if identity in self.refusals]
+        for row in known:
+            self.release.error(run.callers[row], DidNotHappen(f"refused: {self.refusals[run.inputs.ids[row]]}"))
+        return run.without(known)
+
+    def _remember_refusal(self, identity: str, reason: str) -> None:
+        self.refusals[identity] = reason
+        if len(self.refusals) > REFUSALS_MAX:
+            del self.refusals[next(iter(self.refusals))]
 
     def _decide_carefully(self, run: Run) -> None:
         self._careful_rows -= 1
@@ -207,6 +237,8 @@ class Decider:
         where = "" if position is None else f"{position[0]}/{position[1]}"
         payload = {"position": [where], "reason": [reason]}
         self._add([REFUSED], [self._numbered(cause, ordinal)], [story], [causation], payload)
+        if position is None:
+            self._remember_refusal(cause, reason)
         if caller is not None:
             self.release.error(caller, DidNotHappen(f"refused: {reason}"))
 

@@ -13,7 +13,6 @@ from eventmesh.messages import ENVELOPE, Columns, encode_column
 
 _ENVELOPE_NAMES = {field.name for field in ENVELOPE}
 _TIME = ENVELOPE[4].type
-PROGRESSED = "eventmesh.Progressed"
 
 
 class FactBatch:
@@ -96,9 +95,3 @@ class FactBatch:
         for count, payload in self._chunks:
             values += payload[field.name] if field.name in payload else [None] * count
         return encode_column(values, field.type)
-
-    def progressed(self, name: str, base: int, now: int) -> pa.RecordBatch:
-        """The one row of a record that carries the vector alone."""
-        alone = FactBatch(self.topic, self.source)
-        alone.add([PROGRESSED], [f"{name}/{base}/progressed"], [None], [""], {}, base, now)
-        return alone.to_batch(base)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from eventmesh.errors import DidNotHappen, EventmeshError, Fenced, NotOwner, RecordTooLarge, Throttled
 from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.partition import progressed
 from eventmesh.log.topic import Topic
 from eventmesh.messages import MessageType
 from eventmesh.progress import Progress, position_name
@@ -397,19 +398,15 @@ class Task:
         progress = self.progress.to_json()
         if self.views:
             progress["views"] = {name: offset for view in self.views for name, offset in sorted(view.next.items())}
-        batch = facts.to_batch(end) if facts else facts.progressed(self.name, end, now)
+        if not facts:
+            return progressed(
+                self.topic, self.partition, base=end, epoch=self.epoch, append=self.append_number,
+                incarnation=self.incarnation, time=now, progress=progress,
+            )  # fmt: skip
         header = Header(
-            "facts" if facts else "progressed",
-            end,
-            batch.num_rows,
-            self.epoch,
-            self.append_number,
-            self.service.name,
-            self.incarnation,
-            now,
-            progress,
+            "facts", end, len(facts), self.epoch, self.append_number, self.service.name, self.incarnation, now, progress
         )
-        return LogBatch.encode(header, batch)
+        return LogBatch.encode(header, facts.to_batch(end))
 
     def _release_without_append(self) -> None:
         release = self.decider.release

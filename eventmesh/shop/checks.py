@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from eventmesh.lab.evidence import ABSENT, Check, Evidence, Facts, Integers
 from eventmesh.lab.verdict import CheckResult, Findings, Mask
+from eventmesh.shop.caller_checks import callers_heard_right
 from eventmesh.shop.cause_checks import causes_first
 from eventmesh.shop.joined_checks import joined_values, wrong_decisions
 from eventmesh.shop.orders import TRANSITIONS
@@ -30,41 +31,18 @@ def orders_end_once(evidence: Evidence) -> CheckResult:
     _legal_steps(story, findings)
     never_asked = story.moved & ~story.requested & (story.count_of(story.orders, "OrderCancelled") == 0)
     findings.flag_where(never_asked, lambda i: f"order {story.name(i)}: nobody asked for it")
-    _told(story, findings)
+    callers_heard_right(story, findings)
     if not evidence.history.drained:
         findings.lacks(NOT_DRAINED)
         return findings.result()
     open_still = (story.requested | story.moved) & ~story.stands(*OUTCOMES)
     findings.flag_where(open_still, lambda i: f"order {story.name(i)}: still {STATES[story.state[i]]} at the end")
-    _unanswered(story, findings)
     return findings.result()
 
 
 def _legal_steps(story: Stories, findings: Findings) -> None:
     rows, _, _, before = story.steps
     findings.flag_where(story.illegal, lambda i: f"{story.orders.say(rows[i])}: follows {STATES[before[i]]}")
-
-
-def _told(story: Stories, findings: Findings) -> None:
-    """What callers hold must be in the log; a shipped or cancelled order may have been confirmed before."""
-    placed = story.placed
-    order = placed["order"].to_numpy()
-    known = np.append(story.requested & ~story.by_command | story.moved, False)
-    keys = placed["key"]
-    lost = placed["accepted_at"].is_valid().to_numpy() & ~known[order]
-    findings.flag_where(lost, lambda i: f"order {keys[i]}: acknowledged to its caller, not in the log")
-    for kind in ("OrderConfirmed", "OrderRejected", "OrderCancelled"):
-        outcome = kind.removeprefix("Order").lower()
-        happened = np.append(story.count_of(story.orders, kind) > 0, False)
-        told = pc.fill_null(pc.equal(placed["outcome"], outcome), False).to_numpy()
-        wrong = told & ~happened[order] & ~lost
-        findings.flag_where(wrong, lambda i, o=outcome: f"order {keys[i]}: its caller was told {o}, the log is not")  # type: ignore[misc]
-
-
-def _unanswered(story: Stories, findings: Findings) -> None:
-    placed = story.placed
-    open_still = placed["sent_at"].is_valid().to_numpy() & placed["outcome"].is_null().to_numpy()
-    findings.flag_where(open_still, lambda i: f"order {placed['key'][i]}: its caller was left unanswered")
 
 
 # --- E2: money --------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 A version names one fact of the joined topic, so every joined value can be looked up again. How fresh a
 version had to be follows from what its reader had read: for a local view the positions that the append
-before says it had reached; for a remote query what was appended before the order was asked for.
+before says it had reached; for a remote query what was appended before the order was asked for. How
+fresh it can have been, too: for a view the positions of the append itself, for a query its answer's time.
+
+Nothing here is shared with the code that joins: keys, values and topics are named once more.
 """
 
 from __future__ import annotations
@@ -17,24 +20,28 @@ import pyarrow.compute as pc
 from eventmesh.lab.evidence import Evidence, table_name
 from eventmesh.lab.verdict import EXAMPLES_MAX, CheckResult, Findings
 from eventmesh.progress import split_position
-from eventmesh.shop.facts import MESSAGES
-from eventmesh.shop.joined import REMOTE
 from eventmesh.shop.stories import REQUESTED, STATES, stories
 
-_LINES = """SELECT partition, "offset", append, order_id, unnest(lines) AS line, unnest(joined_lines) AS joined
+_LINES = """SELECT partition, "offset", append, time, order_id, unnest(lines) AS line, unnest(joined_lines) AS joined
     FROM orders WHERE type = 'OrderValidated'"""
 #: What an order says it joined: key, version and value per look-up.
 _JOINED = {
-    "customers": """SELECT partition, "offset", append, order_id, customer_id AS key, customer_version AS version,
+    "customers": """SELECT partition, "offset", append, time, order_id, customer_id AS key, customer_version AS version,
         customer_country AS value FROM orders WHERE type = 'OrderValidated'""",
-    "prices": f"""SELECT partition, "offset", append, order_id, line.sku AS key, joined.price_version AS version,
+    "prices": f"""SELECT partition, "offset", append, time, order_id, line.sku AS key, joined.price_version AS version,
         joined.list_price AS value FROM ({_LINES})""",
-    "stock": f"""SELECT partition, "offset", append, order_id, line.sku AS key, joined.stock_version AS version,
+    "stock": f"""SELECT partition, "offset", append, time, order_id, line.sku AS key, joined.stock_version AS version,
         joined.available AS value FROM ({_LINES})""",
 }
 #: The same values as their owner published them.
 _KEYS = {"customers": "customer_id", "prices": "sku", "stock": "sku"}
 _VALUES = {"customers": "country", "prices": "list_price", "stock": "on_hand - reserved"}
+_NO_VECTORS = pa.schema(
+    [
+        *(pa.field(name, pa.int64()) for name in ("partition", "append", "number", "before", "at")),
+        pa.field("topic", pa.string()),
+    ]
+).empty_table()
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,9 @@ class Join:
 
 def _joins(evidence: Evidence) -> list[Join]:
     mesh = evidence.mesh
-    views, found = mesh.services["orders"].views, []
-    for name in getattr(mesh.options["orders"], "joins", ()):
-        owner = MESSAGES[REMOTE[name].query].service
-        found.append(Join(name, views.get(name, [mesh.topic_of(owner)]), name in views))
-    return found
+    views = mesh.services["orders"].views
+    joined = getattr(mesh.options["orders"], "joins", ())
+    return [Join(name, views.get(name, [name]), name in views) for name in joined]  # what is asked is its topic's owner
 
 
 def joined_values(evidence: Evidence) -> CheckResult:
@@ -73,6 +78,7 @@ def joined_values(evidence: Evidence) -> CheckResult:
     if not validated.any() or not joins:
         return findings.result()
     sql = evidence.sql
+    sql.register("vectors", _views_read(evidence))
     for join in joins:
         created = sql.execute(f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED[join.name]}").fetchall()
         sql.execute(f"CREATE OR REPLACE TEMP TABLE source AS {join.source}")
@@ -80,9 +86,12 @@ def joined_values(evidence: Evidence) -> CheckResult:
         _wrong_values(sql, join, findings)
         if join.local:
             _older_than_read(evidence, join, findings)
+            _newer_than_read(evidence, join, findings)
         else:
             _older_than_asked(evidence, join, findings)
+            _newer_than_answered(sql, join, findings)
     _one_answer_per_line(evidence, joins, findings)
+    _joined_for_another(sql, findings)
     return findings.result()
 
 
@@ -97,7 +106,7 @@ def _flag(sql: Any, query: str, what: str, findings: Findings) -> None:
 def _wrong_values(sql: Any, join: Join, findings: Findings) -> None:
     query = """
         SELECT partition, "offset", key, version, value, 'the log has no such value there' FROM joined j
-        WHERE version IS NULL OR (version < 0 AND value IS NOT NULL) OR (version >= 0 AND NOT EXISTS (
+        WHERE version IS NULL OR version < -1 OR (version = -1 AND value IS NOT NULL) OR (version >= 0 AND NOT EXISTS (
             SELECT 1 FROM source s
             WHERE s.key = j.key AND s."offset" = j.version AND s.value IS NOT DISTINCT FROM j.value))
         ORDER BY partition, "offset" """
@@ -106,36 +115,53 @@ def _wrong_values(sql: Any, join: Join, findings: Findings) -> None:
 
 def _older_than_read(evidence: Evidence, join: Join, findings: Findings) -> None:
     """A view never answers with less than it had read when the append before was sent."""
-    sql = evidence.sql
-    sql.register("vectors", _views_before(evidence, join))
     older = 'b.version < s."offset"' if len(join.topics) == 1 else "b.version < 0"
     query = f"""
         SELECT b.partition, b."offset", b.key, b.version, b.value, 'the view had read ' || s.topic || '@' || s."offset"
         FROM (
-            SELECT j.*, home.topic, v.next FROM joined j
+            SELECT j.*, home.topic, v.before FROM joined j
             JOIN (SELECT DISTINCT topic, key, partition FROM source) home ON home.key = j.key
             JOIN vectors v ON v.partition = j.partition AND v.append = j.append
                 AND v.topic = home.topic AND v.number = home.partition
-        ) b ASOF JOIN source s ON s.topic = b.topic AND s.key = b.key AND b.next > s."offset"
+        ) b ASOF JOIN source s ON s.topic = b.topic AND s.key = b.key AND b.before > s."offset"
         WHERE {older} ORDER BY b.partition, b."offset" """
-    _flag(sql, query, join.name, findings)
+    _flag(evidence.sql, query, join.name, findings)
 
 
-def _views_before(evidence: Evidence, join: Join) -> pa.Table:
-    """How far the views had read at the append before each, by the joined topics' partitions."""
-    rows: list[tuple[int, int, str, int, int]] = []
+def _newer_than_read(evidence: Evidence, join: Join, findings: Findings) -> None:
+    """Nor with more than it had read when this append was sent."""
+    query = """
+        SELECT j.partition, j."offset", j.key, j.version, j.value,
+            'the view had only read up to ' || max(coalesce(v."at", 0))
+        FROM joined j JOIN source s ON s.key = j.key AND s."offset" = j.version
+        LEFT JOIN vectors v ON v.partition = j.partition AND v.append = j.append
+            AND v.topic = s.topic AND v.number = s.partition
+        GROUP BY ALL HAVING bool_and(j.version >= coalesce(v."at", 0)) ORDER BY j.partition, j."offset" """
+    _flag(evidence.sql, query, join.name, findings)
+
+
+def _views_read(evidence: Evidence) -> pa.Table:
+    """How far the views of orders had read at each of its appends, and at the one before it."""
+    parts = []
     for log in evidence.partitions("orders"):
-        views: dict[tuple[str, int], int] = {}
-        for place, header in enumerate(log.headers):
-            if header.kind == "facts":
-                rows += [(log.number, place, topic, number, offset) for (topic, number), offset in views.items()]
-            if header.kind in ("facts", "progressed"):
-                positions = {split_position(name): offset for name, offset in header.progress.get("views", {}).items()}
-                views = {position: offset for position, offset in positions.items() if position[0] in join.topics}
-    names = ("partition", "append", "topic", "number", "next")
-    kinds = (pa.int64(), pa.int64(), pa.string(), pa.int64(), pa.int64())
-    columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    return pa.table({name: pa.array(column, kind) for name, column, kind in zip(names, columns, kinds, strict=True)})
+        places = [place for place, header in enumerate(log.headers) if header.kind in ("facts", "progressed")]
+        vectors = [log.headers[place].progress.get("views", {}) for place in places]
+        for name in sorted({name for vector in vectors for name in vector}):
+            topic, number = split_position(name)
+            at = np.array([vector.get(name, 0) for vector in vectors], np.int64)
+            parts.append(
+                pa.table(
+                    {
+                        "partition": np.full(len(at), log.number),
+                        "append": np.array(places, np.int64),
+                        "topic": pa.repeat(topic, len(at)),
+                        "number": np.full(len(at), number),
+                        "before": np.append(0, at[:-1]),
+                        "at": at,
+                    }
+                )
+            )
+    return pa.concat_tables(parts) if parts else _NO_VECTORS
 
 
 def _older_than_asked(evidence: Evidence, join: Join, findings: Findings) -> None:
@@ -152,6 +178,28 @@ def _older_than_asked(evidence: Evidence, join: Join, findings: Findings) -> Non
         JOIN (SELECT key, min(appended_at) AS first FROM source GROUP BY 1) f ON f.key = j.key
         WHERE j.version < 0 AND f.first < a.moment ORDER BY j.partition, j."offset" """
     _flag(evidence.sql, query, join.name, findings)
+
+
+def _newer_than_answered(sql: Any, join: Join, findings: Findings) -> None:
+    """Answers show what was acknowledged before (rule 2): never what was appended after the order was validated."""
+    query = """
+        SELECT j.partition, j."offset", j.key, j.version, j.value, 'published only at ' || min(s.appended_at)
+        FROM joined j JOIN source s ON s.key = j.key AND s."offset" = j.version
+        GROUP BY ALL HAVING bool_and(s.appended_at > epoch_us(j.time)) ORDER BY j.partition, j."offset" """
+    _flag(sql, query, join.name, findings)
+
+
+def _joined_for_another(sql: Any, findings: Findings) -> None:
+    """What is joined is what was asked for: the order's own customer and lines, where its request is in the log."""
+    query = """
+        SELECT v.partition, v."offset", v.order_id, v.customer_id, r.customer_id, v.lines = r.lines
+        FROM orders v JOIN order_requests r ON r.order_id = v.order_id AND r.type = 'OrderRequested'
+        WHERE v.type = 'OrderValidated'
+            AND (v.customer_id IS DISTINCT FROM r.customer_id OR v.lines IS DISTINCT FROM r.lines)
+        ORDER BY v.partition, v."offset" """
+    for partition, offset, order, customer, asked, same_lines in sql.execute(query).fetchall():
+        lines = "the same lines" if same_lines else "other lines"
+        findings.flag(f"orders/{partition}@{offset}: order {order} for {customer}, asked for by {asked}, with {lines}")
 
 
 def _one_answer_per_line(evidence: Evidence, joins: list[Join], findings: Findings) -> None:

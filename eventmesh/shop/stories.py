@@ -32,6 +32,7 @@ class Stories:
         self.requests, self.orders = evidence.facts("order-requests"), evidence.facts("orders")
         self.stock, self.payments = evidence.facts("stock"), evidence.facts("payments")
         self.shipments = evidence.facts("shipments")
+        self._asked: dict[str, pa.Table] = {}
 
     def name(self, order: int) -> str:
         """The id of an order."""
@@ -58,16 +59,29 @@ class Stories:
     @cached_property
     def by_command(self) -> bool:
         """Whether orders come to the orders service as commands, not as facts."""
-        wiring = self.evidence.mesh.application.WIRINGS[self.evidence.mesh.wiring]
-        return "orders" in wiring and "OrderRequested" not in wiring["orders"].rules
+        return not self._listened_to("OrderRequested")
 
     @cached_property
-    def placed(self) -> pa.Table:
-        """The callers' orders, with the number of each in ``order`` (-1: not in the log)."""
-        callers = self.evidence.history.callers
-        placed = callers.filter(pc.equal(callers["command"], "PlaceOrder"))
-        found = pc.fill_null(pc.index_in(placed["key"], value_set=self.ids), ABSENT)
-        return placed.append_column("order", found.cast(pa.int64()))
+    def stopped_by_command(self) -> bool:
+        """Whether cancellations do."""
+        return not self._listened_to("CancellationRequested")
+
+    def _listened_to(self, kind: str) -> bool:
+        wiring = self.evidence.mesh.application.WIRINGS[self.evidence.mesh.wiring]
+        return "orders" not in wiring or kind in wiring["orders"].rules
+
+    def asked(self, command: str) -> pa.Table:
+        """What callers asked by one command."""
+        if command not in self._asked:
+            callers = self.evidence.history.callers
+            self._asked[command] = callers.filter(pc.equal(callers["command"], command))
+        return self._asked[command]
+
+    def orders_asked(self, command: str) -> Integers:
+        """The order of each row of :meth:`asked`; -1 where the log does not know it."""
+        found = pc.fill_null(pc.index_in(self.asked(command)["key"], value_set=self.ids), ABSENT)
+        order: Integers = found.to_numpy().astype(np.int64)
+        return order
 
     @cached_property
     def requested(self) -> Mask:
@@ -75,7 +89,7 @@ class Stories:
         asked = np.zeros(self.count, bool)
         asked[self.orders_of(self.requests, "OrderRequested")] = True
         if self.by_command:
-            placed = self.placed["order"].to_numpy()
+            placed = self.orders_asked("PlaceOrder")
             asked[placed[placed != ABSENT]] = True
         return asked
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from eventmesh import mesh as meshes
 from eventmesh.history import History
 from eventmesh.lab.audit import Audit, audit
 from eventmesh.lab.simulated_run import run_simulated
-from eventmesh.log.store import LogReader
+from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.contract import Limits
@@ -24,11 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that was drained: what its callers saw, and what it wrote."""
+    """A run that was drained: what its callers saw, and what it wrote. ``virtual``: on a virtual clock."""
 
     mesh: Mesh
     history: History
     reader: LogReader
+    virtual: bool
 
     def audit(self) -> Audit:
         """The audit of all checks."""
@@ -53,20 +54,43 @@ class Runtime(Protocol):
         ...
 
 
-def simulated(mesh: Mesh, workload: Workload, *, limits: Limits | None = None) -> Finished:
+def simulated(request: pytest.FixtureRequest) -> Runtime:
     """On the virtual clock."""
-    done = run_simulated(mesh, workload, seed=1, limits=limits)
-    return Finished(mesh, done.history, done.reader)
+
+    def run(mesh: Mesh, workload: Workload, *, limits: Limits | None = None) -> Finished:
+        done = run_simulated(mesh, workload, seed=1, limits=limits)
+        return Finished(mesh, done.history, done.reader, virtual=True)
+
+    return run
 
 
-RUNTIMES: dict[str, Runtime] = {"simulated": simulated}
+def on_ray(request: pytest.FixtureRequest) -> Runtime:
+    """On Ray actors, over Arrow Flight. Every subscriber is remote: there is no other way to the broker yet."""
+    request.getfixturevalue("ray_cluster")
+    folders = request.getfixturevalue("tmp_path_factory")
+
+    def run(mesh: Mesh, workload: Workload, *, limits: Limits | None = None) -> Finished:
+        from eventmesh.runtime.on_ray.cluster import MeshOnRay
+
+        folder = folders.mktemp("mesh") / "log"
+        with MeshOnRay(mesh, folder, seed=1, limits=limits) as running:
+            running.seed_with(workload.seeding)
+            callers = running.measure("load", workload.load, window=workload.window, timeout_s=120).callers
+            # A story may send poison: whether it did, only it can say.
+            history = replace(running.history(callers), poison=None)
+        return Finished(mesh, history, open_read_only(folder), virtual=False)
+
+    return run
+
+
+RUNTIMES: dict[str, Callable[[pytest.FixtureRequest], Runtime]] = {"simulated": simulated, "on_ray": on_ray}
 DescribeMesh = Callable[..., Mesh]
 
 
-@pytest.fixture(params=sorted(RUNTIMES))
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.timeout(180)) for name in RUNTIMES])
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     """Every runtime in turn."""
-    return RUNTIMES[request.param]
+    return RUNTIMES[request.param](request)
 
 
 def described(path: Path, wiring: str | None, options: dict[str, dict[str, Any]]) -> Mesh:

@@ -73,10 +73,10 @@ def test_the_same_order_twice_is_one_order_with_one_answer(runtime: Runtime, sho
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_an_order_can_be_cancelled_in_every_state(runtime: Runtime, shop: DescribeMesh, wiring: str) -> None:
-    placed = orders(60, rate=100.0)
+    placed = orders(90, rate=100.0)
     count = len(placed.load)
     # Cancelled from 2 ms before it is placed to 28 ms after, when it has long been shipped.
-    cancelled = placed.load.at + np.arange(count) * 500 - 2_000
+    cancelled = placed.load.at + np.arange(count) * 333 - 2_000
     at = np.concatenate([placed.load.at, np.maximum(0, cancelled)])
     by_time = np.argsort(at, kind="stable")
     commands = [*placed.load.commands, *["CancelOrder"] * count]
@@ -85,9 +85,12 @@ def test_an_order_can_be_cancelled_in_every_state(runtime: Runtime, shop: Descri
     load = Requests(commands, keys, twice, at).take(by_time)
     run = runtime(shop(wiring), Workload(placed.seeding, load))
     assert run.audit().describe() == "audit: valid"
-    before = states_when_cancelled(run)
-    assert {None, "OrderValidated", "OrderConfirmed", "OrderShipped"} <= before, before
-    assert {row["outcome"] for row in run.callers("PlaceOrder")} == {"confirmed", "cancelled"}
+    outcomes = {row["outcome"] for row in run.callers("PlaceOrder")}
+    assert outcomes <= {"confirmed", "cancelled"}
+    if run.virtual:  # on a real clock nobody knows which states an order was caught in
+        before = states_when_cancelled(run)
+        assert {None, "OrderValidated", "OrderConfirmed", "OrderShipped"} <= before, before
+        assert len(outcomes) == 2
 
 
 def states_when_cancelled(run: Finished) -> set[str | None]:

@@ -43,6 +43,22 @@ def test_given_the_same_orders_then_ray_and_the_simulation_end_alike(wiring: str
     reader.close()
 
 
+@pytest.mark.parametrize("durability", ["memory", "fsync"])
+def test_given_any_level_then_what_was_written_is_there_to_be_audited(durability: str, tmp_path: Path) -> None:
+    document = meshes.load(MESHES / "views.yaml").resolved()
+    document["log"]["durability"] = durability
+    mesh = meshes.parse(document)
+    workload = of_history(generate(60, seed=2, products=20))
+    with MeshOnRay(mesh, tmp_path / "log") as running:
+        running.seed_with(workload.seeding)
+        history = running.history(running.measure("load", workload.load).callers)
+    reader = open_read_only(tmp_path / "log")
+    found = audit(mesh, reader, history)
+    reader.close()
+    assert found.verdict == "valid", found.describe()
+    assert found.checks["E1"].examined >= 60
+
+
 def test_given_an_emulated_round_trip_then_no_order_is_faster_than_its_hops(tmp_path: Path) -> None:
     mesh = meshes.load(MESHES / "views.yaml")
     workload = of_history(generate(5, seed=1, lines_per_order=1), rate=5.0)

@@ -22,7 +22,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic, partition_for
 from eventmesh.messages import Columns, encode_rows
 from eventmesh.runtime.instance import Instance
-from eventmesh.runtime.simulated import START
+from eventmesh.runtime.simulated_network import START
 from eventmesh.shop import SCHEMAS, VIEWS, WIRINGS
 from eventmesh.shop.orders import Orders
 from eventmesh.views import View

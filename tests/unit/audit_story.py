@@ -100,7 +100,9 @@ class Story:
         self.rows: list[dict[str, Any]] = []
         self.together = False
         self.drained = True
+        self.poison: bool | None = False
         self.spoiled: list[ViewDump] | None = None
+        self.shown: LogReader | None = None  # what the audit is shown instead of the log
 
     # --- the log ----------------------------------------------------------------------------------
 
@@ -240,19 +242,23 @@ class Story:
             self.levels[sku], self.versions["stock", sku] = after, said.position[1]
         return said
 
-    def request(self, order_id: str, lines: Lines, outcome: str | None = "confirmed") -> Said | None:
-        """A caller places an order, and is told ``outcome``."""
+    def call(self, command: str, order_id: str, outcome: str | None) -> None:
+        """A caller asks, hears that it was accepted, and then ``outcome``."""
         self.now += 1
         self.calls.append(
             {
                 "request": len(self.calls),
-                "command": "PlaceOrder",
+                "command": command,
                 "key": order_id,
                 "sent_at": self.now,
                 "accepted_at": self.now + 5,
                 "outcome": outcome,
             }
         )
+
+    def request(self, order_id: str, lines: Lines, outcome: str | None = "confirmed") -> Said | None:
+        """A caller places an order, and is told ``outcome``."""
+        self.call("PlaceOrder", order_id, outcome)
         cause = command(f"load:PlaceOrder:{order_id}", order_id)
         return self.say(
             "order-requests",
@@ -339,21 +345,27 @@ class Story:
         rejected = self.say("orders", "OrderRejected", short, order_id=order_id, reason="out of stock: s1") or short
         self.move("StockReleased", rejected, lines[0][0], 0, order_id=order_id, line_number=0)
 
-    def cancelled(self, order_id: str, lines: Lines) -> None:
+    def cancel(self, order_id: str, outcome: str | None = "recorded") -> Said:
+        """A caller wants an order cancelled."""
+        self.call("CancelOrder", order_id, outcome)
+        cause = command(f"load:CancelOrder:{order_id}", order_id)
+        return self.say("order-requests", "CancellationRequested", cause, order_id=order_id) or command("lost")
+
+    def cancelled(self, order_id: str, lines: Lines, outcome: str = "recorded") -> None:
         """A confirmed order that is cancelled before it is shipped."""
         self.until_confirmed(order_id, lines)
-        asked = self.say(
-            "order-requests",
-            "CancellationRequested",
-            command(f"load:CancelOrder:{order_id}", order_id),
-            order_id=order_id,
-        ) or command("lost")
+        asked = self.cancel(order_id, outcome)
         cancelling = self.say("orders", "OrderCancelling", asked, order_id=order_id) or asked
         refused = self.say("shipments", "ShipmentRefused", cancelling, order_id=order_id) or cancelling
         cancelled = self.say("orders", "OrderCancelled", refused, order_id=order_id) or refused
         self.settle(order_id, lines, cancelled, "StockReleased")
         amount = sum(quantity * price for _, quantity, price in lines)
         self.say("payments", "PaymentRefunded", cancelled, order_id=order_id, amount=amount)
+
+    def refuse(self, cause: Said, reason: str, **changes: Any) -> None:
+        """Orders has no answer to an input, or to a command."""
+        position = "" if cause.position is None else f"{cause.position[0]}/{cause.position[1]}"
+        self.say("orders", "InputRefused", cause, **{"position": position, "reason": reason, **changes})
 
     # --- the audit --------------------------------------------------------------------------------
 
@@ -380,16 +392,16 @@ class Story:
 
     def history(self) -> History:
         rows = [{name: call.get(name) for name in CALLERS.names} for call in self.calls]
-        return History(pa.Table.from_pylist(rows, CALLERS), self.views(), self.drained)
+        return History(pa.Table.from_pylist(rows, CALLERS), self.views(), self.drained, self.poison)
 
     def evidence(self) -> Evidence:
         return Evidence(self.mesh, self.log, self.history())
 
     def audit(self, reader: LogReader | None = None) -> Audit:
-        return audit(self.mesh, reader or self.log, self.history())
+        return audit(self.mesh, reader or self.shown or self.log, self.history())
 
     def check(self, name: str, reader: LogReader | None = None) -> CheckResult:
-        return audit(self.mesh, reader or self.log, self.history(), only={name}).checks[name]
+        return audit(self.mesh, reader or self.shown or self.log, self.history(), only={name}).checks[name]
 
 
 class Forged(LogReader):

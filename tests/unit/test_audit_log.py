@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eventmesh.history import CALLERS, History
 from eventmesh.lab.audit import FRAMEWORK_CHECKS, Audit, CheckResult, audit
+from eventmesh.lab.run import audit_folder
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
+from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import LogReader
 from tests.unit.audit_story import LINES, Forged, Story, a_day, command, entries_of, with_header
 
@@ -108,23 +114,24 @@ def two_incarnations(entries: list[LogBatch]) -> list[LogBatch]:
     return [*entries[:-1], with_header(entries[-1], incarnation="orders.other")]
 
 
+FORGED: list[tuple[str, Forge]] = [
+    ("A1", an_overlap),
+    ("A1", a_grant_below_the_end),
+    ("A1", rows_elsewhere),
+    ("A2", a_hole),
+    ("A4", a_fall_of_epochs),
+    ("A5", an_append_repeated),
+    ("A5", an_append_left_out),
+    ("D4", a_zombie),
+    ("D4", a_second_grant_of_one_epoch),
+    ("D5", a_first_append_elsewhere),
+    ("E5", another_writer),
+    ("E5", two_incarnations),
+]
+
+
 @pytest.mark.parametrize(
-    ("check", "forge"),
-    [
-        ("A1", an_overlap),
-        ("A1", a_grant_below_the_end),
-        ("A1", rows_elsewhere),
-        ("A2", a_hole),
-        ("A4", a_fall_of_epochs),
-        ("A5", an_append_repeated),
-        ("A5", an_append_left_out),
-        ("D4", a_zombie),
-        ("D4", a_second_grant_of_one_epoch),
-        ("D5", a_first_append_elsewhere),
-        ("E5", another_writer),
-        ("E5", two_incarnations),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
+    ("check", "forge"), FORGED, ids=lambda value: value if isinstance(value, str) else value.__name__
 )
 def test_given_a_forged_log_then_its_check_says_so(day: Story, check: str, forge: Forge) -> None:
     found = day.check(check, Forged(day, "orders", forge(entries_of(day, "orders"))))
@@ -281,30 +288,6 @@ def test_given_inputs_decided_in_one_append_or_below_an_open_one_then_d3_is_cont
     assert story.check("D3").verdict == "valid"
 
 
-def test_given_a_fact_whose_append_does_not_carry_how_far_its_writer_had_read_then_d6_says_so() -> None:
-    story = a_day()
-    request = story.request("late", LINES)
-    assert request is not None
-    story.tweak["OrderRejected"] = {"progress": {"next": {REQUESTS: 1}}}
-    story.say("orders", "OrderRejected", request, order_id="late")
-    found = story.check("D6")
-    assert found.violations == 1
-    assert REQUESTS in found.examples[0]
-
-
-def test_given_a_fact_about_an_input_done_ahead_then_d6_is_content() -> None:
-    story = a_day()
-    request = story.request("late", LINES)
-    assert request is not None
-    position = int(request.id.partition("#")[0].rpartition("/")[2]) if "/" in request.id else 0
-    ahead = story.log.watermark("order-requests", 0) - 1
-    story.tweak["OrderRejected"] = {
-        "progress": {"next": {REQUESTS: position}, "ahead": {REQUESTS: [[ahead, ahead + 1]]}}
-    }
-    story.say("orders", "OrderRejected", request, order_id="late")
-    assert story.check("D6").verdict == "valid"
-
-
 # --- views -----------------------------------------------------------------------------------------------
 
 
@@ -336,3 +319,46 @@ def test_given_no_view_was_read_at_the_end_then_e8_does_not_know() -> None:
     story = a_day()
     story.spoiled = []
     assert story.check("E8").verdict == "unknown"
+
+
+# --- a run's folder ---------------------------------------------------------------------------------------
+
+
+def a_folder(story: Story, folder: Path) -> Path:
+    """The log of a story as a run leaves it on disk."""
+    with closing(FileStorage(folder / "log")) as storage:
+        for path, content in story.storage.files.items():
+            storage.replace(path, content)
+        for path, counter in story.storage.counters.items():
+            storage.counter(path).set(counter.get())
+    return folder
+
+
+def test_given_a_runs_folder_then_verdict_and_totals_come_from_one_reading(
+    day: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    batches = LogReader.batches
+
+    def watched(reader: LogReader, topic: str, partition: int) -> Any:
+        read.append(f"{topic}/{partition}")
+        return batches(reader, topic, partition)
+
+    history = day.history()  # folds the log for its views
+    monkeypatch.setattr(LogReader, "batches", watched)
+    audited, totals = audit_folder(day.mesh, a_folder(day, tmp_path), history)
+    assert audited.verdict == "valid"
+    assert totals == {"confirmed": 2, "rejected": 2, "cancelled": 1, "confirmed_value_minor_units": 2 * 540}
+    assert sorted(read) == sorted(f"{topic.name}/{n}" for topic in day.topics.values() for n in range(topic.partitions))
+    assert json.loads((tmp_path / "audit.json").read_text()) == audited.to_json()
+
+
+def test_given_a_runs_folder_with_a_damaged_file_then_the_verdict_is_written_and_totals_are_not_made_up(
+    tmp_path: Path,
+) -> None:
+    story = a_day()
+    path = next(path for path in story.storage.files if path.startswith("orders/0/") and path.endswith(".arrow"))
+    story.storage.files[path][-40] ^= 1
+    audited, totals = audit_folder(story.mesh, a_folder(story, tmp_path), History(CALLERS.empty_table(), [], True))
+    assert (audited.verdict, audited.checks["A3"].verdict, totals) == ("invalid", "invalid", {})
+    assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "invalid"

@@ -141,3 +141,16 @@ def test_what_was_refused_is_not_folded_when_it_is_read_back() -> None:
     again = decider("together")
     again.fold(entry)
     assert (again.state, again.progress.next) == (sums.state, {"in/0": 2})
+
+
+def test_a_refused_command_is_told_the_same_again_and_refused_on_record_once() -> None:
+    sums = decider("together")
+    sums.decide(command([1, POISON]))
+    header = Header("facts", 0, 2, 1, 0, "adder", "adder.1", 1, {})
+    entry = LogBatch.encode(header, sums.new_facts.to_batch(0))
+    again = decider("together")
+    again.fold(entry)
+    again.decide(command([5, POISON, 7]))  # the first of them is another command of the same id: the rule's business
+    assert [kind for kind, _, _ in written(again)] == ["Added", "Added"]
+    (error,) = [effect.reply for effect in again.release.errors]
+    assert (list(error.indexes), str(error.error)) == ([1], "refused: ValueError: poison")

@@ -7,13 +7,14 @@ A slow subscriber holds up its own stream only. At level ``fsync`` one thread sy
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from eventmesh.errors import EventmeshError, InputError, OffsetOutOfRange
+from eventmesh.errors import EventmeshError, InputError, LogStopped, MayHaveHappened, OffsetOutOfRange
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage
 from eventmesh.log.store import Durability, Log
@@ -88,20 +89,38 @@ class Subscriber:
             return True
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The answer to an append, and the partition that has grown by it (none, where it was refused)."""
+
+    name: str
+    channel: Channel
+    answer: Mapping[str, Any]
+
+    def send(self, error: EventmeshError | None = None) -> None:
+        """Answer, as planned or that the append failed after all."""
+        failed = {"error": frames.pack_error(error)} if error is not None else {}
+        self.channel.send(frames.pack({**self.answer, **failed, "sent_at": now()}))
+
+
 class Broker(Process):
-    """The log with its lock, its listener and its subscribers."""
+    """The log with its lock, its listener and its subscribers. Level ``memory`` leaves ``directory`` alone.
+
+    ``failure`` is why the log stopped: it accepts nothing until it is opened again.
+    """
 
     def __init__(
-        self, topics: Mapping[str, Topic], directory: Path | None, durability: str, cluster_id: str, delay_us: int
+        self, topics: Mapping[str, Topic], directory: Path, durability: str, cluster_id: str, delay_us: int
     ) -> None:
         super().__init__()
         self.topics, self.delay_us = topics, delay_us
         self.durability = Durability(durability)
-        storage: Storage = FileStorage(directory) if directory is not None else MemoryStorage()
-        self.log = Log.open(storage, topics, durability=self.durability, cluster_id=cluster_id, clock=now)
+        self.storage: Storage = MemoryStorage() if self.durability is Durability.memory else FileStorage(directory)
+        self.log = Log.open(self.storage, topics, durability=self.durability, cluster_id=cluster_id, clock=now)
         self.lock = threading.Lock()
         self.subscribers: dict[int, Subscriber] = {}
-        self.unsynced: list[tuple[str, Callable[[], Any]]] = []
+        self.failure: EventmeshError | None = None
+        self.unsynced: list[Waiting] = []
         self.wants_sync = threading.Condition()
         self.closing = False
         self.listener = Listener(self)
@@ -166,6 +185,7 @@ class Broker(Process):
             with self.lock:
                 grant = self.log.grant(header["topic"], header["partition"], header["service"], header["incarnation"])
         except EventmeshError as error:
+            self._note(error)
             channel.send(frames.pack({**answer, "error": frames.pack_error(error)}))
             return
         channel.send(frames.pack({**answer, "epoch": grant.epoch, "end": grant.end}))
@@ -179,39 +199,49 @@ class Broker(Process):
             with self.lock:
                 end = self.log.append(topic, partition, entry)
         except EventmeshError as error:
-            refusal = frames.pack_error(error)
-            self._after_sync("", lambda: channel.send(frames.pack({**answer, "sent_at": now(), "error": refusal})))
-            return
+            self._note(error)
+            self._answer(Waiting("", channel, {**answer, "error": frames.pack_error(error)}))
+        else:
+            self._answer(Waiting(position_name(topic, partition), channel, {**answer, "end": end}))
 
-        def acknowledge() -> None:
-            channel.send(frames.pack({**answer, "sent_at": now(), "end": end}))
-
-        self._after_sync(position_name(topic, partition), acknowledge)
-
-    def _after_sync(self, name: str, acknowledge: Callable[[], Any]) -> None:
-        if self.durability is Durability.fsync:
+    def _answer(self, waiting: Waiting) -> None:
+        """Now, or after the sync: a refusal must not overtake the acknowledgements before it."""
+        if self.durability is Durability.fsync and self.failure is None:
             with self.wants_sync:
-                self.unsynced.append((name, acknowledge))
+                self.unsynced.append(waiting)
                 self.wants_sync.notify()
             return
-        acknowledge()
-        self._grown({name})
+        waiting.send()
+        self._grown({waiting.name})
 
     def _sync_all(self) -> None:
         while not self.closing:
             with self.wants_sync:
                 if not self.unsynced:
                     self.wants_sync.wait(timeout=1.0)
-                waiting, self.unsynced = self.unsynced, []
-            if not waiting:
-                continue
+                batch, self.unsynced = self.unsynced, []
+            if batch and not self._sync(batch):
+                return
+
+    def _sync(self, batch: Sequence[Waiting]) -> bool:
+        try:
             with self.lock:
                 if self.closing:
-                    return
-                self.log.sync()  # a failure ends this thread: nobody is acknowledged any more (rule 9)
-            for _, acknowledge in waiting:
-                acknowledge()
-            self._grown({name for name, _ in waiting})
+                    return False
+                self.log.sync()
+        except EventmeshError as error:
+            self._note(error)
+            for waiting in batch:  # rule 9: what this sync should have covered may be lost, or not
+                waiting.send(MayHaveHappened(f"the sync failed: {error}"))
+            return False
+        for waiting in batch:
+            waiting.send()
+        self._grown({waiting.name for waiting in batch})
+        return True
+
+    def _note(self, error: EventmeshError) -> None:
+        if isinstance(error, LogStopped) and self.failure is None:
+            self.failure = error
 
     def _grown(self, names: Collection[str]) -> None:
         for subscriber in list(self.subscribers.values()):
@@ -220,13 +250,21 @@ class Broker(Process):
     # --- the control plane ------------------------------------------------------------------------
 
     def ends(self) -> dict[str, int]:
-        """The watermark of every partition."""
+        """The watermark of every partition; :class:`~eventmesh.errors.LogStopped` if the log accepts nothing more."""
         with self.lock:
+            if self.failure is not None:
+                raise self.failure
             return {
                 position_name(name, partition): self.log.watermark(name, partition)
                 for name, topic in self.topics.items()
                 for partition in range(topic.partitions)
             }
+
+    def save(self, directory: Path) -> None:
+        """Level ``memory``: write the log out, for the audit. Nothing at other levels."""
+        if isinstance(self.storage, MemoryStorage):
+            with self.lock:
+                self.storage.save(directory)
 
     def address(self) -> str:
         """Where it is served."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
 #: Seconds between two looks at how far a load has come.
-PROGRESS_S = 0.25
+PROGRESS_S = 0.5
 OBJECT_STORE_BYTES = 100 << 20
 #: Ray starts this many worker processes at once, ahead of the actors that will live in them: a broker,
 #: seven services and a generator.
@@ -46,7 +47,19 @@ PROCESSES = 9
 
 @contextmanager
 def embedded_ray() -> Iterator[None]:
-    """A Ray of our own on this machine, gone at the end; :class:`EnvironmentUnavailable` if it does not start."""
+    """A Ray of our own on this machine, gone at the end; :class:`EnvironmentUnavailable` if it does not start.
+
+    Its folder, with its sockets and its processes' logs, goes with it.
+    """
+    with tempfile.TemporaryDirectory(prefix="eventmesh-", ignore_cleanup_errors=True) as folder:
+        _start_ray(folder)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start_ray(folder: str) -> None:
     try:
         ray.init(
             address="local",
@@ -57,13 +70,10 @@ def embedded_ray() -> Iterator[None]:
             configure_logging=False,
             object_store_memory=OBJECT_STORE_BYTES,
             namespace="eventmesh",
+            _temp_dir=folder,
         )
     except (RuntimeError, OSError, ConnectionError, ValueError) as error:
         raise EnvironmentUnavailable(f"Ray did not start on this machine: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _actor(kind: type) -> Any:
@@ -98,23 +108,22 @@ class Measured:
 class MeshOnRay:
     """A running mesh. Use as a context manager: leaving it ends every process of it.
 
-    ``directory`` holds the log; None keeps it in the broker's memory, for level ``memory``.
+    ``directory`` holds the log; at level ``memory`` it is written there when :meth:`history` is asked for.
     """
 
     def __init__(
         self,
         mesh: Mesh,
-        directory: Path | None,
+        directory: Path,
         *,
         rtt_ms: float = 0.0,
         seed: int = 0,
         limits: Limits | None = None,
     ) -> None:
         self.mesh, self.rtt_ms, self.seed = mesh, rtt_ms, seed
-        in_memory = mesh.log.durability == "memory"
-        log_directory = None if in_memory or directory is None else directory
+        self.log_directory = directory
         self.broker = _actor(Broker).remote(
-            mesh.topics(), log_directory, mesh.log.durability, uuid.uuid4().hex, int(rtt_ms * 500)
+            mesh.topics(), directory, mesh.log.durability, uuid.uuid4().hex, int(rtt_ms * 500)
         )
         self.services: dict[tuple[str, int], Any] = {
             (service, number): _actor(ServiceMember).remote(
@@ -164,6 +173,7 @@ class MeshOnRay:
 
         def done() -> bool:
             state = _get(caller.progress.remote(PROGRESS_S))
+            self.check()
             if progress is not None:
                 progress(state)
             return bool(state["done"])
@@ -219,6 +229,11 @@ class MeshOnRay:
             for status in statuses
         )
 
+    def check(self) -> None:
+        """Raise what ended a process of the mesh, or stopped its log."""
+        _get(self.broker.ends.remote())
+        self.statuses()
+
     def statuses(self) -> list[dict[str, Any]]:
         """Of every service instance."""
         statuses: list[dict[str, Any]] = _get([service.status.remote() for service in self.services.values()])
@@ -230,7 +245,8 @@ class MeshOnRay:
         return statuses
 
     def history(self, callers: Any) -> History:
-        """What was seen, for the audit."""
+        """What was seen, for the audit, which finds the log in its directory."""
+        _get(self.broker.save.remote(self.log_directory))
         views = _get([service.views.remote() for service in self.services.values()])
         return History(callers, [dump for dumps in views for dump in dumps], self.quiet())
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventmesh.errors import AskTimeout
-from eventmesh.service import Row, Talk, Trigger
+from eventmesh.service import UNTIL_ANSWERED, Row, Talk, Trigger
 from eventmesh.shop.gateway import Gateway
 from eventmesh.shop.inventory import Inventory
 from eventmesh.shop.orders import TRANSITIONS, Order, Orders, cancelled, gathered, payment_answered
@@ -21,7 +21,6 @@ from eventmesh.shop.wirings.asking import validate_by_asking
 from eventmesh.shop.wirings.event_driven import TABLES
 
 QUERY_ATTEMPTS = 4
-UNTIL_ANSWERED = 1_000_000  # what must be undone is asked for until it is
 
 
 async def forward_order(gateway: Gateway, row: Mapping[str, Any], talk: Talk) -> Row:
