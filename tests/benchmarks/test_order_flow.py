@@ -107,12 +107,14 @@ def test_every_repetition_leaves_records_and_both_distributions_and_no_log(tmp_p
     assert (tmp_path / "report.html").read_text() == report.render(run)
 
 
-def test_what_was_measured_is_kept_when_it_is_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop_at", "repetitions"), [(0, []), (3, [2, 1])])
+def test_what_was_measured_is_kept_when_it_is_stopped(stop_at: int, repetitions: list[int], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        measured(MadeUp(capacity=1_000, stop_at=3), tmp_path)
+        measured(MadeUp(capacity=1_000, stop_at=stop_at), tmp_path)
     kept = record.read(tmp_path)
     assert kept.status == "aborted"
-    assert [point.repetitions for point in kept.points] == [2, 1]
+    assert (tmp_path / "report.html").is_file()
+    assert [point.repetitions for point in kept.points] == repetitions
     assert not (tmp_path / "work").exists()
 
 
