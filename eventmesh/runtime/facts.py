@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,11 @@ class FactBatch:
         key = self._column(self.topic.schema.field(self.topic.key), used)
         envelope = [
             pa.array(self._ids, pa.string()),
-            pa.repeat(pa.scalar(self.source, pa.string()), count),
+            pa.array([self.source] * count, pa.string()),
             pa.array(self._kinds, pa.string()),
             key,
             pa.array(self._times, _TIME),
-            pa.repeat(pa.scalar(self._dataschema, pa.string()), count),
+            pa.array([self._dataschema] * count, pa.string()),
             pa.array(self._stories, pa.string()),
             pa.array(self._causations, pa.string()),
             key,
@@ -90,8 +91,13 @@ class FactBatch:
 
     def _column(self, field: pa.Field, used: set[str]) -> pa.Array:
         if field.name not in used:
-            return pa.nulls(len(self._ids), field.type)
+            return _nulls(field.type, len(self._ids))
         values: list[Any] = []
         for count, payload in self._chunks:
             values += payload[field.name] if field.name in payload else [None] * count
         return encode_column(values, field.type)
+
+
+@lru_cache(maxsize=256)
+def _nulls(kind: pa.DataType, count: int) -> pa.Array:
+    return pa.nulls(count, kind)

@@ -15,7 +15,7 @@ from tests.unit.run_story import INVALID, VALID
 
 
 def measured(folder: Path, said: list[str], **changes: object) -> Run:
-    settings = {"orders": 20, "seeds": 2, "repetitions": 2, "crashes": 4, **changes}
+    settings = {"orders": 20, "seeds": 2, "repetitions": 2, "crashes": 4, "processes": 1, **changes}
     return small("simulation", **settings).run(folder, seed=11, report=silent, say=said.append)
 
 
@@ -31,6 +31,11 @@ def test_seeds_are_counted_with_their_crashes_and_outcomes(tmp_path: Path, said:
     assert all(more > less for more, less in zip(without_audit.samples, whole.samples, strict=True))
     assert run.faults
     assert record.read(tmp_path) == run
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path, said: list[str]) -> None:
+    one, two = (measured(tmp_path / str(n), said, processes=n, repetitions=1) for n in (1, 2))
+    assert (one.outcomes, one.verdict) == (two.outcomes, two.verdict)
 
 
 def test_without_crashes_no_fault_is_told(tmp_path: Path, said: list[str]) -> None:
@@ -55,4 +60,4 @@ def test_an_invalid_seed_is_named_and_the_run_has_no_speed(
 def test_what_it_repeats_is_described() -> None:
     benchmark = small("simulation")
     assert isinstance(benchmark, SimulatedSeeds)
-    assert benchmark.describe() == ["views: 40 seeds of 200 orders, 8 deaths each x 5"]
+    assert benchmark.describe() == ["views: 40 seeds of 200 orders, 8 deaths each, 2 processes x 5"]
