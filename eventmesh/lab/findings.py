@@ -20,7 +20,7 @@ OBJECTIVE_MS = 1_000.0
 #: The role of the load generator is no part of what a mesh costs.
 GENERATOR = "generator"
 JOINS = {
-    "view": "local view", "per_row": "a query per row", "per_order": "pipelined queries",
+    "view": "local view", "per_row": "a query per row", "per_order": "queries per order",
     "pipelined": "pipelined queries", "batched": "batched queries", "cached": "cached queries",
     "hedged": "hedged queries", "none": "no join",
 }  # fmt: skip

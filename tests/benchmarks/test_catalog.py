@@ -48,7 +48,7 @@ def test_a_file_that_names_no_benchmark_is_refused(tmp_path: Path) -> None:
 
 
 def test_loads_that_do_not_rise_are_refused(tmp_path: Path) -> None:
-    text = (FILES / "order-flow.yaml").read_text().replace("[1000, 2000,", "[2000, 1000,")
+    text = (FILES / "order-flow.yaml").read_text().replace("[6000, 8000,", "[8000, 6000,")
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match="offered_per_s: must be positive and rise"):
         catalog.load(FILES, str(tmp_path / "mine.yaml"), quick=False)

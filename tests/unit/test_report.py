@@ -119,7 +119,7 @@ def test_the_first_sentence_names_who_holds_how_much_and_where_asking_wins(swept
     said = findings.headline(swept)
     assert said.startswith(
         "With 3 joined services and 1 ms between services, views (local view) held 800 orders/s within the objective "
-        "(completed p99 below 1 s), 4 times hybrid (batched queries) at 200 and 16 times request (pipelined queries) "
+        "(completed p99 below 1 s), 4 times hybrid (batched queries) at 200 and 16 times request (queries per order) "
         "at 50; "
     )
     assert "asking wins at low load: with 1 joined service and no added network delay, at 50 orders/s request" in said
@@ -133,7 +133,7 @@ def test_the_first_sentence_follows_the_data_when_asking_is_better_throughout(sw
         each.model_copy(update={"wiring": swap.get(each.wiring, each.wiring), "join": swap.get(each.join, each.join)})
         for each in swept.points
     ]
-    assert "request (pipelined queries) held 800 orders/s" in findings.headline(run(turned))
+    assert "request (queries per order) held 800 orders/s" in findings.headline(run(turned))
 
 
 def test_asking_is_not_said_to_win_within_the_spread(swept: Run) -> None:
