@@ -21,7 +21,8 @@ __all__ = ["eventmesh"]
 def tiny(tmp_path: Path) -> Path:
     """A simulation of two seeds, with a target that no machine reaches; beside the command's own folder."""
     document = {
-        **configuration.read(FILES / "simulation.yaml"), "orders": 5, "seeds": 2, "repetitions": 1, "processes": 1, "target": ">=1e9",
+        **configuration.read(FILES / "simulation.yaml"), "orders": 5, "seeds": 2, "repetitions": 1, "processes": 1,
+        "target": ">=1e9",
     }  # fmt: skip
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(document))
