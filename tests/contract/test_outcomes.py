@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.lab.audit import Evidence
+from eventmesh.log.batch import Header
 from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
@@ -102,6 +103,21 @@ def states_when_cancelled(run: Finished) -> set[str | None]:
             found.add(last.get(fact["order_id"]))
         last[fact["order_id"]] = fact["type"]
     return found | {kind for kind in last.values() if kind == "OrderShipped"}
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_two_instances_of_each_service_share_its_partitions(runtime: Runtime, shop: DescribeMesh, wiring: str) -> None:
+    shared = {service: {"instances": 2} for service in ("gateway", "orders", "inventory", "payments", "shipping")}
+    run = runtime(shop(wiring, **shared), orders(30))
+    assert run.audit().describe() == "audit: valid"
+    assert {row["outcome"] for row in run.callers("PlaceOrder")} == {"confirmed"}
+    writers = {header.incarnation for number in (0, 1) for header in headers(run, "orders", number)}
+    assert len(writers) == 2, "a process per partition"
+
+
+def headers(run: Finished, topic: str, partition: int) -> list[Header]:
+    """The headers of all batches of a partition."""
+    return [entry.header for entry in run.reader.batches(topic, partition)]
 
 
 @pytest.mark.parametrize("wiring", ["events", "asking"])

@@ -33,12 +33,18 @@ IMPATIENT = Limits(attempt_timeout=15_000, backoff=1_000, backoff_max=8_000, ref
 
 
 @lru_cache
-def shop(wiring: str, durability: str, decline_permille: int, restocks: bool) -> Mesh:
-    """The shop's mesh of that name, at another level, with declined payments, and with stock that is bought again."""
+def shop(wiring: str, durability: str, decline_permille: int, restocks: bool, instances: int = 1) -> Mesh:
+    """The shop's mesh of that name, at another level, with declined payments, and with stock that is bought again.
+
+    ``instances`` is how many processes share the partitions of each service that has several.
+    """
     document = mesh.load(MESHES / f"{wiring}.yaml").resolved()
     document["log"]["durability"] = durability
     services = document["services"]
     services["payments"]["decline_permille"] = decline_permille
+    for name, topic in ((topic["owner"], topic) for topic in document["topics"].values()):
+        if name in services:
+            services[name]["instances"] = min(instances, topic["partitions"])
     if restocks:
         services["inventory"]["restock"] = {"below": 8, "quantity": 5}
         services["orders"]["commands_restock"] = wiring == "request"
@@ -138,6 +144,7 @@ class Scenario:
     products: int = 30
     cancel_permille: int = 150
     restocks: bool = False
+    instances: int = 1
     crashes_while_seeding: int = 0
     crashes: Crashes = field(default_factory=Crashes)
     disk: DiskFaults = field(default_factory=DiskFaults)
@@ -149,7 +156,7 @@ class Scenario:
     @property
     def mesh(self) -> Mesh:
         """The mesh that is run."""
-        return shop(self.wiring, self.durability, self.decline_permille, self.restocks)
+        return shop(self.wiring, self.durability, self.decline_permille, self.restocks, self.instances)
 
     def workload(self, seed: int) -> Workload:
         """The same orders whatever the wiring and whatever goes wrong."""
@@ -230,7 +237,7 @@ def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def drawn(wiring: str, durability: str, seed: int) -> Scenario:
-    """A scenario drawn from the seed: deaths, scarcity, network, patience."""
+    """A scenario drawn from the seed: deaths, scarcity, network, patience; a third of them with two instances each."""
     dice = random.Random(f"scenario {seed}")
     machines = 0.5 if durability == "fsync" else 0.0
     return Scenario(
@@ -240,6 +247,7 @@ def drawn(wiring: str, durability: str, seed: int) -> Scenario:
         rate=dice.choice((200.0, 500.0, 2_000.0)),
         stock_fraction=dice.choice((1.0, 0.6)),
         restocks=dice.random() < 0.3,
+        instances=1 + (seed % 3 == 0),
         crashes_while_seeding=dice.choice((0, 2)),
         crashes=Crashes(dice.randint(4, 14), broker_share=dice.choice((0.1, 0.4)), machine_share=machines),
         disk=DiskFaults(dice.randint(0, 1), dice.randint(0, 2), dice.randint(0, 2)),
