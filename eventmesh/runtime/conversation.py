@@ -107,7 +107,7 @@ class Conversations:
         inputs = run.inputs
         resumed = inputs.kind in self.decider.service.resume
         for row in range(len(run)):
-            reason = self.decider.refused_inputs.get(run.cause(row))
+            reason = self.decider.refused_inputs.pop(run.cause(row), None)
             if reason is not None:
                 self._refuse_input(run, row, reason)
                 continue

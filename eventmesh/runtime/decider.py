@@ -182,7 +182,7 @@ class Decider:
 
     def _decide_carefully(self, run: Run) -> None:
         self._careful_rows -= 1
-        reason = self.refused_inputs.get(run.cause(0))
+        reason = self.refused_inputs.pop(run.cause(0), None)
         if reason is None:
             self._decide(run)
         else:
