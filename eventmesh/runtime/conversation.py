@@ -109,14 +109,10 @@ class Conversations:
         for row in range(len(run)):
             reason = self.decider.refused_inputs.pop(run.cause(row), None)
             if reason is not None:
-                self._refuse_input(run, row, reason)
+                self.decider.refuse_input(run, row, reason)
                 continue
             key = (inputs.kind, inputs.stories[row] or run.cause(row))
             self._start(rule, key, inputs.row(row), run, row, resumed=resumed)
-
-    def _refuse_input(self, run: Run, row: int, reason: str) -> None:
-        story, causation = run.inputs.stories[row], run.inputs.ids[row]
-        self.decider.record_refusal(run.cause(row), run.position(row), story, causation, reason, run.caller(row))
 
     def _start(self, rule: Rule, key: Key, row: Mapping[str, Any], run: Run, number: int, *, resumed: bool) -> None:
         running, caller, position = self.running.get(key), run.caller(number), run.position(number)

@@ -186,8 +186,7 @@ class Decider:
         if reason is None:
             self._decide(run)
         else:
-            self._run, self._ordinals = run, {}
-            self._refuse(0, reason)
+            self.refuse_input(run, 0, reason)
 
     def _decide(self, run: Run) -> None:
         self._run, self._ordinals = run, {}
@@ -209,15 +208,15 @@ class Decider:
             return
         if half_done:
             self.discard(run.cause(0), defect)
-        self._refuse(0, describe(defect))
+        self.refuse_input(run, 0, describe(defect))
 
     def discard(self, cause: str, defect: Exception) -> None:
         """An input decided half: when it comes again it is refused. Raises :class:`FoldAgain`."""
         self.refused_inputs[cause] = describe(defect)
         raise FoldAgain from defect
 
-    def _refuse(self, row: int, reason: str) -> None:
-        run = self._run
+    def refuse_input(self, run: Run, row: int, reason: str) -> None:
+        """An input of a run is refused on record."""
         self.record_refusal(
             run.cause(row), run.position(row), run.inputs.stories[row], run.inputs.ids[row], reason, run.caller(row)
         )

@@ -410,7 +410,7 @@ def columns_not_checked(patch: Patch) -> None:
 
 @mutant("16", "an input that breaks a rule is dropped", log_scenarios.poisoned, seed=0, caught_by="not refused")
 def poison_swallowed(patch: Patch) -> None:
-    patch.setattr(Decider, "_refuse", lambda decider, row, reason: None)
+    patch.setattr(Decider, "refuse_input", lambda decider, run, row, reason: None)
 
 
 @mutant("16", "an input that breaks a rule ends the process", log_scenarios.poisoned, seed=0, caught_by="ValueError")
