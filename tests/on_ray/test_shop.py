@@ -14,6 +14,7 @@ from eventmesh.lab.audit import Evidence, audit
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
+from eventmesh.runtime.on_ray.directory import BROKER
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workload import of_history
@@ -30,7 +31,7 @@ def test_given_the_same_orders_then_ray_and_the_simulation_end_alike(wiring: str
         running.seed_with(workload.seeding)
         measured = running.measure("load", workload.load)
         history: History = running.history(measured.callers)
-        fetched = _fetch(running.directory["broker", 0], "orders/0/0")
+        fetched = _fetch(running.directory.address(BROKER), "orders/0/0")
     reader = open_read_only(tmp_path / "log")
     found = audit(mesh, reader, history)
     assert found.verdict == "valid", found.describe()

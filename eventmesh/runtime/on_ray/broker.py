@@ -1,4 +1,4 @@
-"""The broker's process: one log, served over Flight. Appends are acknowledged in order, subscribers are pushed to.
+"""The broker's process: one log, served over Flight. Appends are acknowledged in order, then subscribers hear of them.
 
 A slow subscriber holds up its own stream only. At level ``fsync`` one thread syncs for all who wait
 (group commit) and acknowledges after.
@@ -14,8 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from eventmesh.errors import EventmeshError, InputError, LogStopped, MayHaveHappened, OffsetOutOfRange
+from eventmesh.errors import EventmeshError, InputError, LogStopped, MayHaveHappened
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
@@ -24,69 +25,8 @@ from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.flight import Channel, Listener, Received
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
-
-#: Bytes of log batches that one push carries at most.
-PUSH_BYTES = 1 << 20
-
-
-class Subscriber:
-    """The cursors of one subscription stream, and the thread that pushes to it."""
-
-    def __init__(self, broker: Broker, channel: Channel) -> None:
-        self.broker, self.channel = broker, channel
-        self.cursors: dict[str, int] = {}
-        self.grown: set[str] = set()  # partitions that may have more than their cursor has seen
-        self.lock = threading.Lock()
-        self.wake = threading.Event()
-        self.thread = threading.Thread(target=self._push_all, name="push", daemon=True)
-        self.thread.start()
-
-    def received(self, frame: pa.Buffer) -> None:
-        """Subscribe or unsubscribe."""
-        header, _ = frames.unpack(frame)
-        with self.lock:
-            if header["kind"] == "subscribe":
-                self.cursors[header["name"]] = header["offset"]
-                self.grown.add(header["name"])
-            else:
-                self.cursors.pop(header["name"], None)
-        self.wake.set()
-
-    def notify(self, names: Collection[str]) -> None:
-        """These partitions have grown."""
-        with self.lock:
-            mine = self.cursors.keys() & names
-            self.grown |= mine
-        if mine:
-            self.wake.set()
-
-    def _push_all(self) -> None:
-        while self.channel.open:
-            self.wake.wait(timeout=1.0)
-            self.wake.clear()
-            while self.channel.open and self._push_some():
-                pass
-
-    def _push_some(self) -> bool:
-        with self.lock:
-            cursors = {name: self.cursors[name] for name in self.grown if name in self.cursors}
-            self.grown.clear()
-        entries: list[tuple[str, LogBatch]] = []
-        for name, offset in cursors.items():
-            found = self.broker.read(name, offset, PUSH_BYTES)
-            if found and self._advance(name, offset, found[-1].header.end):
-                self.grown.add(name)  # there may be more
-                entries += [(name, entry) for entry in found]
-        if entries:
-            self.channel.send(frames.pack_entries(entries, now()))
-        return bool(entries)
-
-    def _advance(self, name: str, offset: int, end: int) -> bool:
-        with self.lock:
-            if self.cursors.get(name) != offset:
-                return False  # subscribed anew meanwhile
-            self.cursors[name] = end
-            return True
+from eventmesh.runtime.on_ray.subscribers import Subscriber
+from eventmesh.runtime.on_ray.subscription import DELIVERY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +63,7 @@ class Broker(Process):
         self.unsynced: list[Waiting] = []
         self.wants_sync = threading.Condition()
         self.closing = False
+        self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
         self.listener = Listener(self)
         if self.durability is Durability.fsync:
             threading.Thread(target=self._sync_all, name="group commit", daemon=True).start()
@@ -132,7 +73,7 @@ class Broker(Process):
     def opened(self, purpose: str, channel: Channel) -> Received:
         """Streams for appends and grants, and streams for subscriptions."""
         if purpose == "subscribe":
-            subscriber = self.subscribers[id(channel)] = Subscriber(self, channel)
+            subscriber = self.subscribers[id(channel)] = Subscriber(channel, self.read, self.home)
             return subscriber.received
         return lambda frame: self._write(channel, frame)
 
@@ -140,7 +81,7 @@ class Broker(Process):
         """A client is gone."""
         subscriber = self.subscribers.pop(id(channel), None)
         if subscriber is not None:
-            subscriber.wake.set()
+            subscriber.close()
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
         """``topic/partition/offset``: everything from there to the watermark."""
@@ -151,7 +92,7 @@ class Broker(Process):
 
         def batches() -> Any:
             at = int(offset)
-            while found := self.read(name, at, PUSH_BYTES):
+            while found := self.read(name, at, DELIVERY_BYTES):
                 yield from (entry.batch for entry in found)
                 at = found[-1].header.end
 
@@ -164,10 +105,7 @@ class Broker(Process):
         with self.lock:
             if self.closing:
                 return []
-            try:
-                return self.log.read(topic, partition, offset, max_bytes)
-            except OffsetOutOfRange:
-                return []  # the subscriber is ahead of this log's end: nothing to push
+            return self.log.read(topic, partition, offset, max_bytes)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -276,6 +214,12 @@ class Broker(Process):
             self.closing = True
             self.log.close()
         self.listener.shutdown()
+
+
+def _home(directory: Path) -> Mapping[str, Any]:
+    """Where the files are, and the manifest's device and inode: who sees the same file is on this node."""
+    found = (directory / MANIFEST).stat()
+    return {"directory": str(directory.resolve()), "manifest": [found.st_dev, found.st_ino]}
 
 
 def _sleep_until(due: int) -> None:

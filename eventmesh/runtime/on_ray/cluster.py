@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 import uuid
@@ -17,26 +16,27 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from eventmesh.errors import EnvironmentUnavailable, EventmeshError
 from eventmesh.history import History
+from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Requests
 from eventmesh.runtime.contract import Limits
-
-# Ray reads these when it is imported. On one machine nothing of Ray's listens on more than loopback.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
-
 from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.member import BROKER, CallerMember, ServiceMember
+from eventmesh.runtime.on_ray.caller_member import CallerMember
+from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.service_member import ServiceMember
+from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
 
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
+#: Seconds that processes have to close in an orderly way.
+CLOSING_S = 10.0
+#: Seconds that Ray has to end what it was told to kill.
+ENDING_S = 3.0
 #: Seconds between two looks at how far a load has come.
 PROGRESS_S = 0.5
 OBJECT_STORE_BYTES = 100 << 20
@@ -76,9 +76,15 @@ def _start_ray(folder: str) -> None:
         raise EnvironmentUnavailable(f"Ray did not start on this machine: {error}") from error
 
 
-def _actor(kind: type) -> Any:
-    """Ray's actor class of a plain class. No CPU is reserved: the machine's cores are shared by choice."""
-    return ray.remote(num_cpus=0, max_restarts=0)(kind)
+def _actor(kind: type, peer: Peer, namespace: str, *, restarts: bool) -> Any:
+    """Ray's actor class of a plain class. No CPU is reserved: the machine's cores are shared by choice.
+
+    A process that has died is started again by Ray, from its constructor; calls are never repeated.
+    """
+    declare: Any = ray.remote  # its declaration does not know of concurrency groups
+    return declare(num_cpus=0, concurrency_groups={"lease": 1})(kind).options(
+        name=actor_name(peer), namespace=namespace, max_restarts=-1 if restarts else 0
+    )
 
 
 @dataclass
@@ -119,20 +125,30 @@ class MeshOnRay:
         rtt_ms: float = 0.0,
         seed: int = 0,
         limits: Limits | None = None,
+        local: bool = True,
+        lease_s: float = LEASE_S,
     ) -> None:
         self.mesh, self.rtt_ms, self.seed = mesh, rtt_ms, seed
         self.log_directory = directory
-        self.broker = _actor(Broker).remote(
+        namespace = f"eventmesh-{uuid.uuid4().hex[:12]}"
+        self.directory = Directory(namespace)
+        # A log in memory dies with its process: another one in its place would have lost what was acknowledged.
+        kept = mesh.log.durability != Durability.memory
+        self.broker = _actor(Broker, BROKER, namespace, restarts=kept).remote(
             mesh.topics(), directory, mesh.log.durability, uuid.uuid4().hex, int(rtt_ms * 500)
         )
-        self.services: dict[tuple[str, int], Any] = {
-            (service, number): _actor(ServiceMember).remote(
-                mesh, service, number, f"{service}/{number}.1", rtt_ms=rtt_ms, seed=seed, limits=limits
+        self.services: dict[Peer, Any] = {
+            (service, number): _actor(ServiceMember, (service, number), namespace, restarts=True).remote(
+                mesh, service, number, self.directory, rtt_ms=rtt_ms, seed=seed, limits=limits, local=local
             )
             for service, section in mesh.services.items()
             for number in range(section.instances)
         }
-        self.generator = _actor(CallerMember).remote(mesh, "generator", rtt_ms=rtt_ms)
+        self.generator = _actor(CallerMember, GENERATOR, namespace, restarts=True).remote(
+            mesh, self.directory, rtt_ms=rtt_ms
+        )
+        actors = {BROKER: self.broker, **self.services, GENERATOR: self.generator}
+        self.supervisor = Supervisor(actors, lease_s=lease_s)
         self._baseline = Roles()
 
     def __enter__(self) -> MeshOnRay:
@@ -149,12 +165,11 @@ class MeshOnRay:
         self.stop()
 
     def _start(self) -> None:
-        actors = {BROKER: self.broker, **self.services}
-        addresses = _get([actor.address.remote() for actor in actors.values()])
-        self.directory = dict(zip(actors, addresses, strict=True))
-        _get([service.start.remote(self.directory) for service in self.services.values()])
-        _get(self.generator.connect.remote(self.directory))
-        self._wait(lambda: all(status["live"] for status in self.statuses()), "every service to go live")
+        self._wait(self.live, "every service to go live")
+
+    def live(self) -> bool:
+        """Whether every service decides."""
+        return all(status["live"] for status in self.statuses())
 
     # --- running --------------------------------------------------------------------------------
 
@@ -179,7 +194,7 @@ class MeshOnRay:
             return bool(state["done"])
 
         self._wait(done, f"{name} to have every outcome", timeout_s)
-        return _get(caller.table.remote())
+        return self._eventually(caller.table, f"the history of {name}")
 
     def seed_with(
         self, stages: Sequence[Requests], progress: Callable[[str, Mapping[str, Any]], None] | None = None
@@ -238,10 +253,8 @@ class MeshOnRay:
         """Of every service instance."""
         statuses: list[dict[str, Any]] = _get([service.status.remote() for service in self.services.values()])
         for status in statuses:
-            if status["failure"] or status["exited"]:
-                raise EventmeshError(
-                    f"{status['service']}/{status['instance']}: {status['failure'] or status['exited']}"
-                )
+            if status["failure"]:
+                raise EventmeshError(f"{status['service']}/{status['instance']}: {status['failure']}")
         return statuses
 
     def history(self, callers: Any) -> History:
@@ -251,14 +264,37 @@ class MeshOnRay:
         return History(callers, [dump for dumps in views for dump in dumps], self.quiet())
 
     def _wait(self, done: Callable[[], bool], what: str, timeout_s: float = CALL_TIMEOUT_S) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not done():
+        """Until ``done``; a process that is being started again only makes it take longer."""
+        deadline, reason = time.monotonic() + timeout_s, ""
+        while True:
+            try:
+                if done():
+                    return
+            except ProcessDown as error:
+                reason = f": {error}"
             if time.monotonic() > deadline:
-                raise EnvironmentUnavailable(f"waited {timeout_s:g} s for {what}\n{self._positions()}")
+                raise EnvironmentUnavailable(f"waited {timeout_s:g} s for {what}{reason}\n{self._positions()}")
             time.sleep(POLL_S)
 
+    def _eventually(self, method: Any, what: str) -> Any:
+        """What an actor's method returns, asked again while its process is being started again."""
+        answer: list[Any] = []
+
+        def ask() -> bool:
+            answer[:] = [_get(method.remote())]
+            return True
+
+        self._wait(ask, what)
+        return answer[0]
+
     def _positions(self) -> str:
-        return "\n".join(f"{status['service']}: {status}" for status in self.statuses())
+        lines = []
+        for (service, number), actor in self.services.items():
+            try:
+                lines.append(f"{service}/{number}: {_get(actor.status.remote())}")
+            except EnvironmentUnavailable as error:
+                lines.append(f"{service}/{number}: {error}")
+        return "\n".join(lines)
 
     # --- what it used ---------------------------------------------------------------------------
 
@@ -267,7 +303,8 @@ class MeshOnRay:
         used = self._usage_now()
         before = self._baseline
         return Roles(
-            {role: value - before.cpu_s.get(role, 0.0) for role, value in used.cpu_s.items()},
+            # A process that was started again counts from its own beginning.
+            {role: max(0.0, value - before.cpu_s.get(role, 0.0)) for role, value in used.cpu_s.items()},
             used.memory_mb,
             used.bytes_appended - before.bytes_appended,
         )
@@ -299,12 +336,18 @@ class MeshOnRay:
     # --- the end --------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End every process: asked to first, then killed."""
+        """End every process: asked to first, then killed, also those that are stopped."""
+        self.supervisor.close()
         actors = [self.generator, *self.services.values(), self.broker]
         closing = [actor.close.remote() for actor in actors]
-        ray.wait(closing, num_returns=len(closing), timeout=10)
+        ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S)
         for actor in actors:
             ray.kill(actor)
+        self.supervisor.end(ENDING_S)
+
+
+class ProcessDown(EnvironmentUnavailable):
+    """A process of the mesh has died; Ray is starting it again."""
 
 
 def _get(what: Any) -> Any:
@@ -315,6 +358,8 @@ def _get(what: Any) -> Any:
         if isinstance(error.cause, EventmeshError):
             raise error.cause from None
         raise cause from None
+    except ray.exceptions.ActorUnavailableError as error:
+        raise ProcessDown(f"a process of the mesh is being started again: {error}") from error
     except ray.exceptions.RayActorError as error:
         raise EnvironmentUnavailable(f"a process of the mesh died: {error}") from error
     except ray.exceptions.GetTimeoutError as error:

@@ -22,7 +22,7 @@ class Process:
         gc.set_threshold(*GC_THRESHOLDS)
 
     def pid(self) -> int:
-        """The process's number."""
+        """The process's number: what it answers to whoever watches its lease."""
         return os.getpid()
 
     def usage(self) -> dict[str, float]:

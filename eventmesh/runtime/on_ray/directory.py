@@ -1,0 +1,45 @@
+"""Where the processes of a mesh are: actors named ``service/instance``, in a namespace of the mesh's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from eventmesh.errors import PeerLost
+
+#: (service, instance).
+Peer = tuple[str, int]
+BROKER: Peer = ("broker", 0)
+GENERATOR: Peer = ("generator", 0)
+#: Seconds that a process may take to say where it is served; one that is just starting is asked again.
+ANSWER_S = 5.0
+
+
+def actor_name(peer: Peer) -> str:
+    """The name of a process's actor."""
+    return f"{peer[0]}/{peer[1]}"
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Finds the processes of the mesh in ``namespace``, wherever Ray has started them again."""
+
+    namespace: str
+
+    def actor(self, peer: Peer) -> Any:
+        """The actor; :class:`~eventmesh.errors.PeerLost` if there is none of that name."""
+        try:
+            return ray.get_actor(actor_name(peer), self.namespace)
+        except ValueError as error:
+            raise PeerLost(f"there is no {actor_name(peer)} in {self.namespace}") from error
+
+    def address(self, peer: Peer) -> str:
+        """Where it is served now; :class:`~eventmesh.errors.PeerLost` while it is not up."""
+        actor = self.actor(peer)
+        try:
+            address: str = ray.get(actor.address.remote(), timeout=ANSWER_S)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise PeerLost(f"{actor_name(peer)} is not up: {type(error).__name__}") from error
+        return address
