@@ -209,11 +209,12 @@ class Broker(Process):
         return self.listener.address
 
     def close(self) -> None:
-        """Stop serving, and close the log."""
+        """Stop serving, and close the log; harmless to repeat."""
         with self.lock:
-            self.closing = True
-            self.log.close()
-        self.listener.shutdown()
+            if not self.closing:
+                self.closing = True
+                self.log.close()
+        self.listener.end()
 
 
 def _home(directory: Path) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -16,6 +17,10 @@ import pyarrow.flight as flight
 from eventmesh.errors import PeerLost
 
 LOOPBACK = "127.0.0.1"
+#: What a listener that ends sends on every stream: Flight itself has no way to end one from the serving side.
+GOODBYE = pa.py_buffer(b"\0")
+#: Seconds that clients have to end their streams after that.
+ENDING_S = 2.0
 Received = Callable[[pa.Buffer], None]
 
 
@@ -37,6 +42,11 @@ class Channel:
                 self.open = False
             return self.open
 
+    def end(self) -> None:
+        """Nothing is sent any more, nor being sent: afterwards the stream itself may go."""
+        with self._lock:
+            self.open = False
+
 
 class Serving(Protocol):
     """What a listener's owner does with a stream."""
@@ -57,24 +67,35 @@ class Listener(flight.FlightServerBase):  # type: ignore[misc]
     def __init__(self, serving: Serving, host: str = LOOPBACK) -> None:
         super().__init__(f"grpc://{host}:0")
         self._serving = serving
+        self._channels: set[Channel] = set()
         self.address = f"grpc://{host}:{self.port}"
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """One stream, until the client ends it or dies."""
         purpose, channel = descriptor.command.decode(), Channel(writer)
         received = self._serving.opened(purpose, channel)
+        self._channels.add(channel)
         try:
             while True:
                 received(reader.read_chunk().app_metadata)
         except (StopIteration, pa.ArrowException, OSError):
             return
         finally:
-            channel.open = False
+            channel.end()
+            self._channels.discard(channel)
             self._serving.closed(purpose, channel)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
         """A partition's rows in the topic's own schema, readable by any Flight client."""
         return flight.RecordBatchStream(self._serving.fetch(ticket.ticket))
+
+    def end(self) -> None:
+        """Stop serving: every client is told, and who does not go is not waited for for long."""
+        for channel in list(self._channels):
+            channel.send(GOODBYE)
+        ending = threading.Thread(target=self.shutdown, name="end listener", daemon=True)
+        ending.start()
+        ending.join(ENDING_S)
 
 
 class Connection:
@@ -95,22 +116,27 @@ class Connection:
         self._thread.start()
 
     def _read(self) -> None:
-        try:
-            while True:
-                self._received(self._reader.read_chunk().app_metadata)
-        except (StopIteration, pa.ArrowException, OSError):
-            self.channel.open = False
-            if not self._closing:
-                self._lost()
+        with suppress(StopIteration, pa.ArrowException, OSError):  # the stream has ended or broken: lost says so
+            while not (frame := self._reader.read_chunk().app_metadata).equals(GOODBYE):
+                self._received(frame)
+            self._writer.done_writing()  # the other side is waiting for the end of the stream
+        self.channel.open = False
+        if not self._closing:
+            self._lost()
 
     def close(self) -> None:
         """End the stream; ``lost`` is not called."""
         self._closing = True
         self.channel.open = False
-        for ending in (self._writer.done_writing, self._reader.cancel, self._client.close):
-            try:
+        own = self._thread is threading.current_thread()
+        endings: list[Callable[[], None]] = [self._writer.done_writing]
+        if not own:
+            endings += [lambda: self._thread.join(ENDING_S)]
+        for ending in [*endings, self._cancel, self._client.close]:
+            with suppress(pa.ArrowException, OSError):  # the other side was gone first
                 ending()
-            except (pa.ArrowException, OSError):
-                continue  # the other side was gone first
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=5)
+
+    def _cancel(self) -> None:
+        """The other side did not end the stream in answer: it is stopped, or busy."""
+        if self._thread.is_alive():
+            self._reader.cancel()

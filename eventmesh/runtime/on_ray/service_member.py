@@ -328,4 +328,4 @@ class ServiceMember(Member):
         super().close()
         self._room.set()
         self._broker.close()
-        self.listener.shutdown()
+        self.listener.end()
