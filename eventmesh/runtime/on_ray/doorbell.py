@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 import uuid
+from contextlib import suppress
 
 #: Rings that are taken in one go; a queue of datagrams holds about a dozen.
 RINGS_MAX = 1_024
@@ -43,10 +44,11 @@ class Doorbell:
         return True
 
     def ring(self) -> None:
-        """Wake the reader from within its own process."""
-        ringer = Ringer(self.name)
-        ringer.ring()
-        ringer.close()
+        """Wake the reader from within its own process; it may have gone already."""
+        with suppress(ConnectionRefusedError):
+            ringer = Ringer(self.name)
+            ringer.ring()
+            ringer.close()
 
     def close(self) -> None:
         """Its name is free again."""
