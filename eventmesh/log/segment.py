@@ -23,6 +23,7 @@ _VERSION = 1
 _HEAD = struct.Struct("<8sIIqII")  # magic, version, entry size, base, zero, crc32c of what precedes
 _ENTRY = struct.Struct("<qqIIII")  # base, byte position, rows, length, crc32c of the batch, crc32c of what precedes
 ENTRY_BYTES = _ENTRY.size
+_CHECKED = ENTRY_BYTES - 4
 
 
 def crc32c(data: pa.Buffer | bytes) -> int:
@@ -88,14 +89,16 @@ class Segment:
         if not self.size and not self._opens():
             return False
         here = self._index_size
-        data = memoryview(self.storage.read(self.index_path, here, self.storage.size(self.index_path) - here))
-        whole = len(data) - len(data) % ENTRY_BYTES
-        for at in range(0, whole, ENTRY_BYTES):
+        # Each entry is for one offset at least, so that a follower need not ask for the size.
+        length = self.storage.size(self.index_path) - here if below is None else (below - self.end) * ENTRY_BYTES
+        data = memoryview(self.storage.read(self.index_path, here, length))
+        for at in range(0, len(data) - ENTRY_BYTES + 1, ENTRY_BYTES):
+            # What the writer may yet cut is not even touched: no page of it need exist.
             if below is not None and self.end >= below:
                 return True
-            if not self._take(bytes(data[at : at + ENTRY_BYTES])):
+            if not self._take(data, at):
                 return False
-        return whole == len(data)
+        return len(data) % ENTRY_BYTES == 0
 
     def _opens(self) -> bool:
         opening = schema_message(self.schema)
@@ -106,9 +109,9 @@ class Segment:
         self.size = len(opening)
         return True
 
-    def _take(self, packed: bytes) -> bool:
-        base, position, rows, length, checksum, check = _ENTRY.unpack(packed)
-        if crc32c(packed[:-4]) != check or position != self.size or base < self.end:
+    def _take(self, data: memoryview, at: int) -> bool:
+        base, position, rows, length, checksum, check = _ENTRY.unpack_from(data, at)
+        if position != self.size or base < self.end or crc32c(bytes(data[at : at + _CHECKED])) != check:
             return False
         self._add(base, rows, length, checksum)
         return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +15,11 @@ from typing import Protocol
 import pyarrow as pa
 
 from eventmesh.errors import DataDirectoryError, StorageFull
+from eventmesh.log.mapped_files import NOTHING, MappedCounter, MappedFile, write_fully
 
 LOCK = "lock"
+#: Files that stay mapped, per storage; each costs address space and no descriptor.
+MAPS_MAX = 256
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -166,39 +168,6 @@ class MemoryStorage:
         """Nothing to let go of."""
 
 
-class MappedCounter:
-    """An int64 in a mapped file of eight bytes.
-
-    Stored by one aligned store through ``memoryview.cast``: ``struct.pack_into`` zeroes its target
-    first, and readers in other processes do see the zero.
-    """
-
-    def __init__(self, path: Path, *, writable: bool) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY, 0o644)
-        try:
-            if os.fstat(descriptor).st_size != 8:
-                # Written out in full before it is mapped: a full disk under a sparse page is a SIGBUS.
-                _write(descriptor, str(path), 0, b"\0" * 8)
-            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            self._map = mmap.mmap(descriptor, 8, access=access)
-        finally:
-            os.close(descriptor)
-        self._cells = memoryview(self._map).cast("q")
-
-    def get(self) -> int:
-        """The value; 0 if never set."""
-        return self._cells[0]
-
-    def set(self, value: int) -> None:
-        """Store ``value``."""
-        self._cells[0] = value
-
-    def close(self) -> None:
-        """Unmap the file."""
-        self._cells.release()
-        self._map.close()
-
-
 class FileStorage:
     """A directory held by ``flock``. With ``read_only`` it takes no lock and refuses to write."""
 
@@ -207,7 +176,7 @@ class FileStorage:
         self.read_only = read_only
         self.boot_id = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
         self._descriptors: dict[str, int] = {}
-        self._maps: dict[str, pa.Buffer] = {}
+        self._maps: dict[str, MappedFile] = {}
         self._counters: dict[str, MappedCounter] = {}
         self._unnamed: set[str] = set()  # created, and their directory entries not yet synced
         self._lock = -1 if read_only else self._take_lock()
@@ -241,18 +210,20 @@ class FileStorage:
             return 0
 
     def read(self, path: str, position: int, length: int) -> pa.Buffer:
-        """A view into the mapped file, without a copy; the mapping is made anew when the file has grown."""
+        """A view into the mapped file, without a copy; the file is looked up again when it must have grown."""
         mapped = self._maps.get(path)
         if mapped is None or position + length > mapped.size:
-            mapped = self._map(path)
-        there = min(length, mapped.size - position)
-        return mapped.slice(position, there) if there > 0 else pa.py_buffer(b"")
+            mapped = mapped if mapped is not None and mapped.look_again() else self._map(path)
+        return NOTHING if mapped is None else mapped.view(position, length)
 
-    def _map(self, path: str) -> pa.Buffer:
-        if not self.size(path):
-            return pa.py_buffer(b"")
-        with pa.memory_map(str(self.directory / path)) as file:
-            mapped = file.read_buffer()
+    def _map(self, path: str) -> MappedFile | None:
+        self._maps.pop(path, None)
+        try:
+            mapped = MappedFile(self.directory / path)
+        except FileNotFoundError:
+            return None
+        if len(self._maps) >= MAPS_MAX:
+            del self._maps[next(iter(self._maps))]
         self._maps[path] = mapped
         return mapped
 
@@ -350,11 +321,9 @@ class FileStorage:
 
 
 def _write(descriptor: int, file: str, position: int, data: pa.Buffer | bytes) -> None:
-    at, view = position, memoryview(data)
     try:
-        while view:
-            written = os.pwrite(descriptor, view, at)
-            at, view = at + written, view[written:]
+        if os.pwrite(descriptor, data, position) != len(data):
+            write_fully(descriptor, data, position)
     except OSError as error:
         os.ftruncate(descriptor, position)
         raise _full(file, error) from error

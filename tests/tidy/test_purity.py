@@ -12,8 +12,8 @@ FORBIDDEN = {
 }  # fmt: skip
 #: Attributes that read a clock, randomness or the environment through a module that is allowed.
 FORBIDDEN_ATTRIBUTES = {"environ", "getenv", "now", "random", "today", "urandom", "utcnow"}
-#: The one module below the runtimes that does I/O by file descriptors.
-MAY_IMPORT_OS = {"eventmesh/log/storage.py"}
+#: The modules below the runtimes that do I/O by file descriptors.
+MAY_IMPORT_OS = {"eventmesh/log/mapped_files.py", "eventmesh/log/storage.py"}
 ABOVE = ("eventmesh/runtime/", "eventmesh/lab/", "eventmesh/shop/")
 
 
