@@ -62,7 +62,7 @@ class Header:
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
         """The reverse of :meth:`to_bytes`."""
-        return cls(**json.loads(data))
+        return cls(**json.loads(data.decode()))
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from eventmesh.errors import AppendRefused, Fenced, NotOwner, OffsetMismatch, RecordTooLarge, SchemaMismatch
-from eventmesh.log.batch import CONTROL_PREFIX, BatchKind, Header, LogBatch
+from eventmesh.log.batch import CONTROL_PREFIX, BatchKind, Header, LogBatch, embedded_head
 from eventmesh.log.topic import Topic
 from eventmesh.messages import ENVELOPE, encode_rows
 from eventmesh.progress import position_name
@@ -110,14 +110,24 @@ class Partition:
     def check_rows(self, entry: LogBatch) -> None:
         """``SchemaMismatch`` for other columns, ``AppendRefused`` for rows that are not what they say."""
         self._check_schema(entry.schema)
-        batch, header = entry.batch, entry.header
+        batch, header = self._valid_rows(entry), entry.header
         self._check_schema(batch.schema)
         if header.rows != batch.num_rows or header.rows < 1:
             raise AppendRefused(f"{self.name}: the header says {header.rows} rows, the batch has {batch.num_rows}")
+        if self.topic.enveloped:
+            self._check_envelope(batch, header)
+
+    def _valid_rows(self, entry: LogBatch) -> pa.RecordBatch:
         try:
-            batch.validate(full=True)
-        except pa.ArrowInvalid as error:
+            stored = embedded_head(entry.message)
+            entry.batch.validate(full=True)
+        except (pa.ArrowInvalid, OSError, ValueError) as error:
             raise AppendRefused(f"{self.name}: the batch is not valid Arrow: {error}") from error
+        if stored != entry.head:
+            raise AppendRefused(f"{self.name}: the batch's message holds another header than the one it came with")
+        return entry.batch
+
+    def _check_envelope(self, batch: pa.RecordBatch, header: Header) -> None:
         for number in _REQUIRED:
             if batch.column(number).null_count:
                 raise AppendRefused(f"{self.name}: column {ENVELOPE[number].name} has nulls")
@@ -146,7 +156,8 @@ def first_difference(expected: pa.Schema, found: pa.Schema) -> str:
 def control_batch(topic: Topic, partition: int, header: Header, **columns: Any) -> LogBatch:
     """A batch of one row without payload: a grant, a gap, or progress without a fact.
 
-    ``columns`` fill or override the envelope; ``id`` is ``topic/partition/kind/base`` by default.
+    ``columns`` fill or override the envelope; ``id`` is ``topic/partition/kind/base`` by default. In a
+    topic of plain rows it is a row of nulls: what it is, the header says.
     """
     assert header.rows == 1, f"a record of kind {header.kind} has one row, not {header.rows}"
     row = {
@@ -157,25 +168,12 @@ def control_batch(topic: Topic, partition: int, header: Header, **columns: Any) 
         "dataschema": f"{topic.name}/1",
         "sequence": header.base,
     }
-    return LogBatch.encode(header, encode_rows(topic.schema, [{**row, **columns}]))
-
-
-def _control_header(
-    kind: BatchKind,
-    topic: Topic,
-    base: int,
-    epoch: int,
-    append: int,
-    incarnation: str,
-    time: int,
-    progress: Mapping[str, Any] | None = None,
-) -> Header:
-    return Header(kind, base, 1, epoch, append, topic.owner, incarnation, time, progress or {})
+    return LogBatch.encode(header, encode_rows(topic.schema, [{**row, **columns} if topic.enveloped else {}]))
 
 
 def granted(topic: Topic, partition: int, *, base: int, epoch: int, incarnation: str, time: int) -> LogBatch:
     """The record that gives ``incarnation`` of the topic's owner the right to append at ``epoch``."""
-    header = _control_header("granted", topic, base, epoch, BEFORE_FIRST, incarnation, time)
+    header = Header("granted", base, 1, epoch, BEFORE_FIRST, topic.owner, incarnation, time)
     name = f"{position_name(topic.name, partition)}/epoch/{epoch}"
     return control_batch(topic, partition, header, id=name, subject=incarnation)
 
@@ -192,18 +190,23 @@ def progressed(
     progress: Mapping[str, Any],
 ) -> LogBatch:
     """A writer's record that it has read up to ``progress`` (:meth:`Progress.to_json`) without a fact to write."""
-    header = _control_header("progressed", topic, base, epoch, append, incarnation, time, progress)
+    header = Header("progressed", base, 1, epoch, append, topic.owner, incarnation, time, progress)
     return control_batch(topic, partition, header)
 
 
 def truncated(rules: Partition, *, lost_to: int, time: int) -> LogBatch:
     """The record that offsets ``[rules.end, lost_to)`` may have been given out and are gone; it lies at ``lost_to``."""
-    header = _control_header("truncated", rules.topic, lost_to, rules.epoch, rules.append, rules.incarnation, time)
+    header = _own_record(rules, "truncated", lost_to, time, {"lost_from": rules.end, "lost_to": lost_to})
     return control_batch(rules.topic, rules.number, header, position=f"{rules.end}:{lost_to}")
+
+
+def _own_record(rules: Partition, kind: BatchKind, base: int, time: int, control: Mapping[str, Any]) -> Header:
+    """The header of what the log writes between a writer's appends: its epoch and its number stay the newest."""
+    owner = rules.topic.owner
+    return Header(kind, base, 1, rules.epoch, rules.append, owner, rules.incarnation, time, control=control)
 
 
 def gap_of(entry: LogBatch) -> tuple[int, int]:
     """``(lost_from, lost_to)`` of a truncated record."""
     assert entry.header.kind == "truncated", f"a record of kind {entry.header.kind} names no gap"
-    lost_from, _, lost_to = entry.batch.column("position")[0].as_py().partition(":")
-    return int(lost_from), int(lost_to)
+    return entry.header.control["lost_from"], entry.header.control["lost_to"]

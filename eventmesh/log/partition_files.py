@@ -11,6 +11,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogTruncated, OffsetOutOfRange, StorageFull
@@ -332,24 +333,22 @@ class PartitionFiles:
 
 def as_table(entries: Iterator[LogBatch], partition: int, schema: pa.Schema) -> pa.Table:
     """Rows of all batches, with ``offset, partition, epoch, base, kind`` behind the topic's own columns."""
-    extra = [
-        ("offset", pa.int64()),
-        ("partition", pa.int32()),
-        ("epoch", pa.int64()),
-        ("base", pa.int64()),
-        ("kind", pa.string()),
-    ]
-    whole = pa.schema([*schema, *(pa.field(name, kind, nullable=False) for name, kind in extra)])
-    return pa.Table.from_batches([_with_header(entry, partition, whole) for entry in entries], whole)
-
-
-def _with_header(entry: LogBatch, partition: int, schema: pa.Schema) -> pa.RecordBatch:
-    header, batch = entry.header, entry.batch
-    constants = [
-        (partition, pa.int32()),
-        (header.epoch, pa.int64()),
-        (header.base, pa.int64()),
-        (header.kind, pa.string()),
-    ]
-    columns = [pa.repeat(pa.scalar(value, kind), header.rows) for value, kind in constants]
-    return pa.RecordBatch.from_arrays([*batch.columns, batch.column("sequence"), *columns], schema=schema)
+    found = list(entries)
+    headers = [entry.header for entry in found]
+    rows = np.array([header.rows for header in headers], np.int64)
+    batch = np.repeat(np.arange(len(rows)), rows)
+    base = np.array([header.base for header in headers], np.int64)[batch]
+    place = np.arange(len(batch)) - (np.cumsum(rows) - rows)[batch]
+    epoch = np.array([header.epoch for header in headers], np.int64)[batch]
+    kind = pa.array([header.kind for header in headers], pa.string()).take(pa.array(batch))
+    extra = {
+        "offset": pa.array(base + place),
+        "partition": pa.repeat(pa.scalar(partition, pa.int32()), len(batch)),
+        "epoch": pa.array(epoch),
+        "base": pa.array(base),
+        "kind": kind,
+    }
+    table = pa.Table.from_batches([entry.batch for entry in found], schema)
+    for name, column in extra.items():
+        table = table.append_column(pa.field(name, column.type, nullable=False), column)
+    return table

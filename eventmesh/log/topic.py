@@ -7,11 +7,14 @@ would choose: ``(murmur2(key) & 0x7fffffff) % partitions``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+
+from eventmesh.errors import ConfigurationError
+from eventmesh.messages import ENVELOPE
 
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
@@ -35,7 +38,11 @@ class TopicSettings:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic: ``schema`` is the whole wide schema, envelope included; ``key`` a payload column."""
+    """A topic: ``schema`` is the whole wide schema, ``key`` a payload column.
+
+    The schema begins with the whole envelope, or has none of its columns: a topic of plain rows, whose
+    batches have headers all the same. ``ConfigurationError`` for a part of the envelope.
+    """
 
     name: str
     owner: str
@@ -44,6 +51,27 @@ class Topic:
     schema: pa.Schema
     settings: TopicSettings = field(default_factory=TopicSettings)
     compatibility: Compatibility = "BACKWARD"
+
+    def __post_init__(self) -> None:
+        names = {column.name for column in ENVELOPE}
+        found = [name for name in self.schema.names if name in names]
+        if found and not self.enveloped:
+            raise ConfigurationError(
+                f"column {found[0]} is the envelope's, but the schema does not begin with {_first_unlike(self.schema)}",
+                path=f"topics.{self.name}",
+                hint="Put the whole envelope in front (topic_schema does), or give plain rows other column names",
+            )
+
+    @cached_property
+    def enveloped(self) -> bool:
+        """Whether rows carry the CloudEvents envelope; those of a topic without it have no ids and no types."""
+        return len(self.schema) >= len(ENVELOPE) and all(map(pa.Field.equals, ENVELOPE, self.schema))
+
+
+def _first_unlike(schema: pa.Schema) -> str:
+    fields = enumerate(ENVELOPE)
+    number = next(n for n, wanted in fields if n >= len(schema) or not wanted.equals(schema.field(n)))
+    return f"the envelope: column {number} should be {ENVELOPE[number]}"
 
 
 def murmur2(key: bytes) -> int:
