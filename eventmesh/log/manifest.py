@@ -21,14 +21,18 @@ from eventmesh.log.storage import Storage
 from eventmesh.log.topic import Topic, TopicSettings
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``durability`` is the level of the newest opening for writing, ``boot_id`` the machine start it saw."""
+    """``durability`` is the level of the newest opening for writing, ``boot_id`` the machine start it saw.
+
+    ``node`` is the one node that may write here: data has one home (rule 7).
+    """
 
     cluster_id: str
+    node: str
     boot_id: str
     durability: Durability
     topics: Mapping[str, Topic]
@@ -39,6 +43,7 @@ class Manifest:
         fields = {
             "format_version": FORMAT_VERSION,
             "cluster_id": self.cluster_id,
+            "node": self.node,
             "boot_id": self.boot_id,
             "durability": self.durability.value,
             "topics": topics,
@@ -61,6 +66,7 @@ def read_manifest(storage: Storage) -> Manifest | None:
         topics = [_topic_from_json(entry) for entry in fields["topics"]]
         return Manifest(
             fields["cluster_id"],
+            fields["node"],
             fields["boot_id"],
             Durability(fields["durability"]),
             {topic.name: topic for topic in topics},
@@ -85,6 +91,21 @@ def _topic_to_json(topic: Topic) -> dict[str, Any]:
 def _topic_from_json(fields: dict[str, Any]) -> Topic:
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"])))
     return Topic(**{**fields, "schema": schema, "settings": TopicSettings(**fields["settings"])})
+
+
+def check_home(manifest: Manifest, cluster_id: str, node: str) -> None:
+    """``DataDirectoryError`` if the directory belongs to another cluster, or has another node for its home."""
+    if manifest.cluster_id != cluster_id:
+        raise DataDirectoryError(
+            f"the data directory belongs to cluster {manifest.cluster_id}, not {cluster_id}. "
+            f"Name another directory, or open it as cluster {manifest.cluster_id}"
+        )
+    if manifest.node != node:
+        raise DataDirectoryError(
+            f"the data directory of cluster {cluster_id} belongs to node {manifest.node}, this is node {node}. "
+            f"Start its broker on node {manifest.node}, or name another directory: "
+            f"a copy opened elsewhere would give the same offsets out twice"
+        )
 
 
 def check_same(known: Topic, asked: Topic) -> None:

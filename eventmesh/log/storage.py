@@ -21,7 +21,14 @@ LOCK = "lock"
 #: Files that stay mapped, per storage; each costs address space and no descriptor.
 MAPS_MAX = 256
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def machine_id() -> str:
+    """A name for this machine that outlives its starts: systemd's machine id, else the host's name."""
+    known = _MACHINE_ID.read_text().strip() if _MACHINE_ID.exists() else ""
+    return known or os.uname().nodename
 
 
 class Counter(Protocol):

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogStopped, NotFound
 from eventmesh.log.batch import LogBatch
-from eventmesh.log.manifest import MANIFEST, Manifest, check_same, read_manifest
+from eventmesh.log.manifest import MANIFEST, Manifest, check_home, check_same, read_manifest
 from eventmesh.log.partition import Durability, Grant, granted
 from eventmesh.log.partition_files import PartitionFiles, RecentBatches, as_table
 from eventmesh.log.segment import crc32c
@@ -29,6 +29,7 @@ __all__ = [
     "Log",
     "LogReader",
     "open_read_only",
+    "read_cluster_id",
     "read_table",
     "read_topics",
     "verify",
@@ -163,21 +164,23 @@ class Log(LogReader):
         *,
         durability: Durability,
         cluster_id: str,
+        node: str,
         clock: Callable[[], int],
         recent_bytes_max: int = RECENT_BYTES_MAX,
     ) -> Log:
         """Recover every partition that the manifest names, create the new ones, and go on.
 
-        ``clock`` gives microseconds since the epoch. ``DataDirectoryError`` for another cluster, format
-        or topic than asked for, ``CorruptSegment`` for rot. Dying in here changes nothing that was owed:
+        ``clock`` gives microseconds since the epoch; ``node`` names the machine, in any way that tells it
+        from all others. ``DataDirectoryError`` for another cluster, node, format or topic than asked for,
+        ``CorruptSegment`` for rot. Dying in here changes nothing that was owed:
         the manifest is replaced last, and until then the next opening recovers the same way.
         """
         manifest = read_manifest(storage)
-        known = _known_topics(manifest, topics, cluster_id)
+        known = _known_topics(manifest, topics, cluster_id, node)
         log = cls(storage, {**known, **topics}, durability, clock, recent_bytes_max)
         with log._stopping():
             log._recover(manifest)
-            written = Manifest(cluster_id, storage.boot_id, durability, log.topics).to_bytes()
+            written = Manifest(cluster_id, node, storage.boot_id, durability, log.topics).to_bytes()
             if storage.read(MANIFEST, 0, storage.size(MANIFEST)).to_pybytes() != written:
                 storage.replace(MANIFEST, written)
         log._sync_failed.set(0)
@@ -282,13 +285,12 @@ class Log(LogReader):
         self._storage.close()
 
 
-def _known_topics(manifest: Manifest | None, topics: Mapping[str, Topic], cluster_id: str) -> Mapping[str, Topic]:
+def _known_topics(
+    manifest: Manifest | None, topics: Mapping[str, Topic], cluster_id: str, node: str
+) -> Mapping[str, Topic]:
     if manifest is None:
         return {}
-    if manifest.cluster_id != cluster_id:
-        raise DataDirectoryError(
-            f"the data directory belongs to cluster {manifest.cluster_id}, not {cluster_id}. Name another directory"
-        )
+    check_home(manifest, cluster_id, node)
     for name in manifest.topics.keys() & topics.keys():
         check_same(manifest.topics[name], topics[name])
     return manifest.topics
@@ -297,6 +299,12 @@ def _known_topics(manifest: Manifest | None, topics: Mapping[str, Topic], cluste
 def open_read_only(directory: Path | str) -> LogReader:
     """A reader of the data directory, for audits and readers on the writer's node."""
     return LogReader.of(FileStorage(directory, read_only=True))
+
+
+def read_cluster_id(directory: Path | str) -> str | None:
+    """The cluster that the directory belongs to; None where there is no log yet, or no directory."""
+    manifest = read_manifest(FileStorage(directory, read_only=True))
+    return None if manifest is None else manifest.cluster_id
 
 
 def read_topics(directory: Path | str) -> dict[str, Topic]:

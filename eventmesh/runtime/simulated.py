@@ -98,7 +98,12 @@ class Simulation(Network):
         broker.inbox.clear()
         broker.cursors, broker.unsynced, broker.sync_scheduled = {}, [], False
         broker.log = Log.open(
-            self.storage, self.topics, durability=self.durability, cluster_id="simulated", clock=self.clock
+            self.storage,
+            self.topics,
+            durability=self.durability,
+            cluster_id="simulated",
+            node="simulated",
+            clock=self.clock,
         )
         for host in self.hosts.values():
             self.after(self.speeds.notice, lambda host=host, life=host.life: self._reconnect(host, life))  # type: ignore[misc]

@@ -106,7 +106,9 @@ def test_a_gateway_with_too_many_open_orders_says_so(runtime: Runtime, shop: Des
 def log(library: DescribeMesh) -> Log:
     """The library's log, opened for writing."""
     topics = library().topics()
-    return Log.open(MemoryStorage(), topics, durability=Durability.memory, cluster_id="one", clock=lambda: 1)
+    return Log.open(
+        MemoryStorage(), topics, durability=Durability.memory, cluster_id="one", node="one", clock=lambda: 1
+    )
 
 
 def loan(base: int, *, epoch: int, append: int = 0, writer: str = "desk", incarnation: str = "desk.1") -> LogBatch:

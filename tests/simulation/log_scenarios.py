@@ -124,7 +124,9 @@ SHIPMENTS = Topic("shipments", "shipping", "order_id", 2, SCHEMAS["shipments"])
 
 
 def _open(storage: MemoryStorage, topic: Topic) -> Log:
-    return Log.open(storage, {topic.name: topic}, durability=Durability.memory, cluster_id="one", clock=lambda: START)
+    return Log.open(
+        storage, {topic.name: topic}, durability=Durability.memory, cluster_id="one", node="one", clock=lambda: START
+    )
 
 
 def _append(log: Log, topic: Topic, partition: int, order_id: str, schema: pa.Schema) -> None:
@@ -153,7 +155,9 @@ def more_partitions(seed: int) -> set[str]:
     document = shop("views", "memory", 0, False).resolved()
     document["topics"]["shipments"]["partitions"] = 5
     described = mesh.parse(document)
-    whole = Log.open(storage, described.topics(), durability=Durability.memory, cluster_id="one", clock=lambda: START)
+    whole = Log.open(
+        storage, described.topics(), durability=Durability.memory, cluster_id="one", node="one", clock=lambda: START
+    )
     found = audit(described, whole, History(CALLERS.empty_table(), [], True), only={"A6"})
     return {name for name, check in found.checks.items() if check.verdict == "invalid"}
 

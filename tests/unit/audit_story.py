@@ -86,7 +86,12 @@ class Story:
         self.storage = MemoryStorage()
         self.now = NOON
         self.log = Log.open(
-            self.storage, self.topics, durability=Durability.memory, cluster_id="test", clock=lambda: self.now
+            self.storage,
+            self.topics,
+            durability=Durability.memory,
+            cluster_id="test",
+            node="test",
+            clock=lambda: self.now,
         )
         self.writers: dict[tuple[str, int], Writer] = {}
         self.progress: dict[tuple[str, int], Progress] = {}

@@ -25,6 +25,7 @@ def open_log(
     *,
     level: str = "os",
     cluster: str = "test",
+    node: str = "here",
     more: Mapping[str, Topic] | None = None,
 ) -> Log:
     return Log.open(
@@ -32,6 +33,7 @@ def open_log(
         {topic.name: topic, **(more or {})},
         durability=Durability(level),
         cluster_id=cluster,
+        node=node,
         clock=lambda: NOON,
     )
 

@@ -17,8 +17,8 @@ import pytest
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogStopped, StorageFull
 from eventmesh.log.partition_files import RecentBatches
-from eventmesh.log.storage import FileStorage, MemoryStorage
-from eventmesh.log.store import Durability, Log, open_read_only, read_table, read_topics, verify
+from eventmesh.log.storage import FileStorage, MemoryStorage, machine_id
+from eventmesh.log.store import Durability, Log, open_read_only, read_cluster_id, read_table, read_topics, verify
 from tests.unit.log_story import ORDERS, SMALL, Writer, ids, open_log
 
 SEGMENT = "orders/0/00000000000000000000.arrow"
@@ -95,6 +95,37 @@ def test_given_another_cluster_then_the_directory_is_refused() -> None:
         open_log(storage, cluster="two")
 
 
+def test_given_another_node_then_the_directory_stays_where_it_is(tmp_path: Path) -> None:
+    log = open_log(FileStorage(tmp_path), node="attic")
+    Writer(log).append("a")
+    log.close()
+    copied = FileStorage(tmp_path)
+    with pytest.raises(DataDirectoryError, match=r"belongs to node attic, this is node cellar.*Start its broker on"):
+        open_log(copied, node="cellar")
+    copied.close()
+    log = open_log(FileStorage(tmp_path), node="attic")
+    assert ids(log) == ["a"]
+    log.close()
+
+
+def test_given_a_directory_then_the_cluster_it_belongs_to_can_be_read(tmp_path: Path) -> None:
+    assert read_cluster_id(tmp_path / "nowhere") is None
+    assert read_cluster_id(tmp_path) is None
+    log = open_log(FileStorage(tmp_path), cluster="one")
+    assert read_cluster_id(tmp_path) == "one"
+    log.close()
+    assert read_cluster_id(tmp_path) == "one"
+
+
+def test_given_a_machine_without_an_id_then_its_host_name_stands_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventmesh.log.storage._MACHINE_ID", tmp_path / "machine-id")
+    assert machine_id() == os.uname().nodename
+    (tmp_path / "machine-id").write_text("0123456789abcdef\n")
+    assert machine_id() == "0123456789abcdef"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -117,7 +148,9 @@ def test_given_a_further_topic_then_it_is_added_and_the_known_ones_stay() -> Non
     storage = MemoryStorage()
     Writer(open_log(storage)).append("a")
     payments = replace(ORDERS, name="payments", owner="payments", partitions=3)
-    log = Log.open(storage, {"payments": payments}, durability=Durability.os, cluster_id="test", clock=lambda: 0)
+    log = Log.open(
+        storage, {"payments": payments}, durability=Durability.os, cluster_id="test", node="here", clock=lambda: 0
+    )
     assert sorted(log.topics) == ["orders", "payments"]
     assert log.grant("payments", 2, "payments", "first").end == 1
     assert ids(log) == ["a"]

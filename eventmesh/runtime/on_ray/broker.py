@@ -17,7 +17,7 @@ import pyarrow as pa
 from eventmesh.errors import EventmeshError, InputError, LogStopped, MayHaveHappened
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.manifest import MANIFEST
-from eventmesh.log.storage import FileStorage, MemoryStorage, Storage
+from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
@@ -56,7 +56,9 @@ class Broker(Process):
         self.topics, self.delay_us = topics, delay_us
         self.durability = Durability(durability)
         self.storage: Storage = MemoryStorage() if self.durability is Durability.memory else FileStorage(directory)
-        self.log = Log.open(self.storage, topics, durability=self.durability, cluster_id=cluster_id, clock=now)
+        self.log = Log.open(
+            self.storage, topics, durability=self.durability, cluster_id=cluster_id, node=machine_id(), clock=now
+        )
         self.lock = threading.Lock()
         self.subscribers: dict[int, Subscriber] = {}
         self.failure: EventmeshError | None = None
