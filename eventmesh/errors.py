@@ -17,7 +17,7 @@
     │   ├── OffsetOutOfRange         below the log start, or beyond the end
     │   ├── LogTruncated             the reader's position lies in a gap the machine's death left
     │   ├── CorruptSegment           a checksum fails below the watermark
-    │   ├── DataDirectoryError       in use, of another version or of another cluster
+    │   ├── DataDirectoryError       in use, of another version, cluster or node
     │   └── EnvironmentUnavailable   Ray, a port or a library is not available
     └── MayHaveHappened              unknown: the request may have taken effect
         ├── AskTimeout               no answer within the deadline
@@ -169,7 +169,7 @@ class CorruptSegment(DidNotHappen):
 
 
 class DataDirectoryError(DidNotHappen):
-    """The data directory is in use, of another format version, or of another cluster."""
+    """The data directory is in use, of another format version, of another cluster or of another node."""
 
     exit_code = 6
 

@@ -86,6 +86,7 @@ class TopicSection(_Section):
     retention_ms: int = Field(TopicSettings.retention_ms, alias="retention.ms", ge=-1)
     retention_bytes: int = Field(TopicSettings.retention_bytes, alias="retention.bytes", ge=-1)
     segment_bytes: int = Field(TopicSettings.segment_bytes, alias="segment.bytes", ge=1)
+    segment_ms: int = Field(TopicSettings.segment_ms, alias="segment.ms", ge=1)
     max_message_bytes: int = Field(TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1)
 
     def settings(self) -> TopicSettings:
@@ -95,6 +96,7 @@ class TopicSection(_Section):
             retention_ms=self.retention_ms,
             retention_bytes=self.retention_bytes,
             segment_bytes=self.segment_bytes,
+            segment_ms=self.segment_ms,
             max_message_bytes=self.max_message_bytes,
         )
 

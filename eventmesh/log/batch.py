@@ -19,7 +19,9 @@ from eventmesh.messages import Columns
 
 METADATA_KEY = b"eventmesh"
 CONTROL_PREFIX = "eventmesh."
-BatchKind = Literal["facts", "granted", "progressed", "truncated"]
+BatchKind = Literal["facts", "granted", "progressed", "truncated", "overridden"]
+#: Records that the log puts between a writer's appends, without being one of them.
+OWN_RECORDS = frozenset({"truncated", "overridden"})
 _UINT32, _INT32 = struct.Struct("<I"), struct.Struct("<i")
 _MESSAGE = struct.Struct(
     "<HHHHHHH"

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from eventmesh.errors import AppendRefused, Fenced, NotOwner, OffsetMismatch, RecordTooLarge, SchemaMismatch
-from eventmesh.log.batch import CONTROL_PREFIX, BatchKind, Header, LogBatch, embedded_head
+from eventmesh.log.batch import CONTROL_PREFIX, OWN_RECORDS, BatchKind, Header, LogBatch, embedded_head
 from eventmesh.log.topic import Topic
 from eventmesh.messages import ENVELOPE, encode_rows
 from eventmesh.progress import position_name
@@ -64,7 +64,7 @@ class Partition:
         assert header.epoch >= self.epoch, f"{self.name}: epochs must rise, {header.epoch} follows {self.epoch}"
         self.end = header.end
         self.epoch, self.incarnation, self.append = header.epoch, header.incarnation, header.append
-        if header.kind != "truncated":
+        if header.kind not in OWN_RECORDS:
             self._last = (header.epoch, header.append, header.base, checksum)
             self._last_end = header.end
 
@@ -198,6 +198,13 @@ def truncated(rules: Partition, *, lost_to: int, time: int) -> LogBatch:
     """The record that offsets ``[rules.end, lost_to)`` may have been given out and are gone; it lies at ``lost_to``."""
     header = _own_record(rules, "truncated", lost_to, time, {"lost_from": rules.end, "lost_to": lost_to})
     return control_batch(rules.topic, rules.number, header, position=f"{rules.end}:{lost_to}")
+
+
+def overridden(rules: Partition, *, reason: str, start: int, floor: int, deleted_to: int, time: int) -> LogBatch:
+    """The record that ``[start, deleted_to)`` goes although ``floor`` and what follows is still needed, and why."""
+    control = {"reason": reason, "deleted_from": start, "deleted_to": deleted_to, "floor": floor}
+    header = _own_record(rules, "overridden", rules.end, time, control)
+    return control_batch(rules.topic, rules.number, header, position=f"{start}:{deleted_to}", reason=reason)
 
 
 def _own_record(rules: Partition, kind: BatchKind, base: int, time: int, control: Mapping[str, Any]) -> Header:

@@ -7,23 +7,28 @@ machine died can go on at an offset that nobody ever heard of.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogTruncated, OffsetOutOfRange, StorageFull
-from eventmesh.log.batch import LogBatch
-from eventmesh.log.partition import Durability, Partition, truncated
+from eventmesh.log.batch import OWN_RECORDS, Header, LogBatch
+from eventmesh.log.durable_number import DurableNumber
+from eventmesh.log.partition import Durability, Partition, overridden, truncated
+from eventmesh.log.retention import ClosedSegment, Deleted, new_start
 from eventmesh.log.segment import Segment, crc32c
 from eventmesh.log.storage import Storage
 from eventmesh.log.topic import Topic
 
 #: Offsets per reservation, each a durable replace of a small file: at six million rows a second six a second.
 RESERVATION_BLOCK = 1 << 20
-_RESERVATION = struct.Struct("<qI")
+#: Closed segments of a partition whose index stays in memory: 28 bytes per batch.
+LOADED_MAX = 4
+_WRITERS = ("facts", "progressed")
 
 
 class RecentBatches:
@@ -58,12 +63,19 @@ class PartitionFiles:
         self.rules = Partition(topic, number)
         self.storage, self.schema, self.recent = storage, topic.schema, recent
         self.directory = f"{topic.name}/{number}"
-        self._reservation_path = f"{self.directory}/reservation"
+        self._reservation = DurableNumber(storage, f"{self.directory}/reservation", 1)
+        self._durable_start = DurableNumber(storage, f"{self.directory}/start", 0)
         self.segments: list[Segment] = []
+        self._loaded: list[Segment] = []  # closed ones, oldest use first
         self.reserved = 1  # no position at or above this was ever given out
         self.watermark = 0
         self.dirty = False  # batches above the watermark wait for a sync
+        self.vector: Mapping[str, Any] = {}  # the newest one below the watermark
+        self._newest_vector: Mapping[str, Any] = {}
+        self._has_vector = False
+        self._needed = 0  # base of the batch that carries it, else of the newest grant: recovery folds from here
         self._counter = storage.counter(f"{self.directory}/watermark")
+        self._published_start = storage.counter(f"{self.directory}/published_start")
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -99,8 +111,9 @@ class PartitionFiles:
 
         ``CorruptSegment`` for damage below the watermark that only rot can explain.
         """
+        self._finish_deletion()
         self._find_segments()
-        self.reserved = self._read_reservation()
+        self.reserved = self._reservation.read()
         self._cut_torn_tail(same_boot, level)
         # Nothing is shown before it is known to be on the disk.
         if sync_failed:
@@ -114,10 +127,29 @@ class PartitionFiles:
             self._record_gap(clock)
         self.publish()
 
+    def _finish_deletion(self) -> None:
+        """A death in the middle of :meth:`_delete_below` leaves files below the start."""
+        start = self._durable_start.read()
+        self._published_start.set(start)
+        for base in self.bases_on_storage():
+            if base < start:
+                self._new_segment(base).remove()
+
     def _find_segments(self) -> None:
-        self.segments = [self._new_segment(base) for base in self.bases_on_storage()]
-        if not self.segments:
-            raise DataDirectoryError(f"the manifest says that {self.name} exists, its files are gone. Restore them")
+        start = self._known_start()
+        bases = [base for base in self.bases_on_storage() if base >= start]
+        if bases[:1] == [start]:
+            self.segments = [self._new_segment(base) for base in bases]
+        elif start < self._known_start():
+            self._find_segments()  # beside the writer: it deleted segments meanwhile
+        else:
+            raise DataDirectoryError(
+                f"the manifest says that {self.name} exists from offset {start} on, its files are gone. Restore them"
+            )
+
+    def _known_start(self) -> int:
+        # The counter is the writer's word to readers beside it; after a restart of the machine it may be an old one.
+        return max(self._durable_start.read(), self._published_start.get())
 
     def _cut_torn_tail(self, same_boot: bool, level: Durability) -> None:
         active = self.active
@@ -143,15 +175,15 @@ class PartitionFiles:
             raise self.active.corrupt(kept, f"everything below offset {floor} was acknowledged, this ends at {end}")
 
     def _fold_tail(self) -> None:
-        """Fold the last batches' headers: the newest carries epoch, incarnation and append number."""
+        """Fold the last batches' headers, back to the newest vector: they carry epoch, incarnation, append number."""
         self.rules.end = 0
-        newest: list[tuple[LogBatch, int]] = []
+        newest: list[tuple[Header, int]] = []
         for segment, number in self._backwards():
-            newest.append((segment.batch(number), segment.checksums[number]))
-            if newest[-1][0].header.kind != "truncated":
+            newest.append((segment.batch(number).header, segment.checksums[number]))
+            if newest[-1][0].kind in _WRITERS:
                 break
-        for entry, checksum in reversed(newest):
-            self.rules.accepted(entry.header, checksum)
+        for header, checksum in reversed(newest):
+            self._accepted(header, checksum)
         self.rules.end = max(self.rules.end, self.active.end)
 
     def _backwards(self) -> Iterator[tuple[Segment, int]]:
@@ -164,10 +196,17 @@ class PartitionFiles:
         """Load a closed segment's index on first use; it must be whole and reach the next segment."""
         if segment.size or segment is self.active:
             return
+        self._check_not_deleted(segment.base)
         whole = segment.load()
         following = self.segments[self.segments.index(segment) + 1]
         if not whole or segment.end != following.base:
             raise segment.corrupt(len(segment), f"{segment.index_path} should reach offset {following.base}")
+        self._keep_loaded(segment)
+
+    def _keep_loaded(self, closed: Segment) -> None:
+        self._loaded.append(closed)
+        while len(self._loaded) > LOADED_MAX:
+            self._loaded.pop(0).unload()
 
     def _record_gap(self, clock: Callable[[], int]) -> None:
         """Go on at the reservation. Dying in here leaves a wider gap to the next opening, never a reused offset."""
@@ -179,18 +218,8 @@ class PartitionFiles:
 
     # -- reservation -----------------------------------------------------------------------------
 
-    def _read_reservation(self) -> int:
-        data = self.storage.read(self._reservation_path, 0, _RESERVATION.size).to_pybytes()
-        if not data:
-            return 1
-        if len(data) != _RESERVATION.size or crc32c(data[:8]) != _RESERVATION.unpack(data)[1]:
-            raise CorruptSegment(self._reservation_path, 0, 0, "the reservation does not match its checksum")
-        reserved: int = _RESERVATION.unpack(data)[0]
-        return reserved
-
     def _write_reservation(self, reserved: int) -> None:
-        packed = struct.pack("<q", reserved)
-        self.storage.replace(self._reservation_path, packed + struct.pack("<I", crc32c(packed)))
+        self._reservation.write(reserved)
         self.reserved = reserved
 
     def _reserve(self, end: int) -> None:
@@ -213,19 +242,34 @@ class PartitionFiles:
         """
         if reserve:
             self._reserve(entry.header.end)
-        if self.active.size + entry.message.size > self.rules.topic.settings.segment_bytes and len(self.active):
-            self._roll()
+        settings = self.rules.topic.settings
+        if self.active.size + entry.message.size > settings.segment_bytes or self._aged(entry.header.time):
+            self.roll()
         self._write(entry, checksum)
         self.recent.add(self.name, entry)
         self.dirty = True
 
+    def _aged(self, now: int) -> bool:
+        """Whether the active segment's first batch is older than ``segment.ms``."""
+        return len(self.active) > 0 and now - self.active.began_at() >= self.rules.topic.settings.segment_ms * 1_000
+
     def _write(self, entry: LogBatch, checksum: int) -> None:
         self.active.append(entry.header, entry.message, checksum)
-        self.rules.accepted(entry.header, checksum)
+        self._accepted(entry.header, checksum)
 
-    def _roll(self) -> None:
-        """Close the active segment durably, publish it, and begin the next."""
+    def _accepted(self, header: Header, checksum: int) -> None:
+        self.rules.accepted(header, checksum)
+        if header.kind in _WRITERS:
+            self._newest_vector, self._has_vector = header.progress, True
+        elif header.kind in OWN_RECORDS or self._has_vector:
+            return
+        self._needed = header.base
+
+    def roll(self) -> None:
+        """Close the active segment durably, publish it, and begin the next; nothing if it is empty."""
         closed = self.active
+        if not len(closed):
+            return
         closed.seal()
         # The watermark must not lag behind into a closed segment: recovery cuts the newest one only.
         self.publish()
@@ -237,6 +281,7 @@ class PartitionFiles:
             raise
         closed.release()
         self.segments.append(following)
+        self._keep_loaded(closed)
 
     def sync(self) -> None:
         """Sync what was appended, then publish it; ``OSError`` if the disk fails."""
@@ -246,8 +291,52 @@ class PartitionFiles:
     def publish(self) -> None:
         """Show everything that was appended."""
         self.watermark = self.rules.end
+        self.vector = self._newest_vector
         self._counter.set(self.watermark)
         self.dirty = False
+
+    # -- retention -------------------------------------------------------------------------------
+
+    def retain(self, now: int, floor: int) -> int:
+        """Where the partition should start, by its topic's retention; closes a segment that ``segment.ms`` ends."""
+        if self._aged(now):
+            self.roll()
+        size = sum(segment.bytes for segment in self.segments)
+        floor, settings = min(floor, self._needed), self.rules.topic.settings
+        return new_start(self._closed(), settings, start=self.start, size=size, now=now, floor=floor)
+
+    def _closed(self) -> Iterator[ClosedSegment]:
+        for segment in self.segments[:-1]:
+            self._load(segment)
+            yield ClosedSegment(segment.end, segment.bytes, segment.ended_at())
+
+    def delete_below(self, start: int) -> Deleted:
+        """Delete the segments below ``start``, one's base: said durably, then to readers, then done.
+
+        Dying in here leaves files below the start, which the next opening removes. What stays is synced
+        first: epoch and vector must not be left to a page cache alone.
+        """
+        self.sync()
+        before, gone = self.start, [segment for segment in self.segments if segment.base < start]
+        deleted = Deleted(self.name, before, start, len(gone), sum(segment.bytes for segment in gone))
+        self._durable_start.write(start)
+        self._published_start.set(start)
+        self._forget(gone)
+        for segment in gone:
+            segment.remove()
+        return deleted
+
+    def _forget(self, gone: list[Segment]) -> None:
+        self.segments = self.segments[len(gone) :]
+        self._loaded = [segment for segment in self._loaded if segment not in gone]
+        for segment in gone:
+            segment.release()
+
+    def override(self, *, reason: str, floor: int, deleted_to: int, time: int, reserve: bool) -> None:
+        """Record, durably, that retention goes past ``floor``, before it does."""
+        entry = overridden(self.rules, reason=reason, start=self.start, floor=floor, deleted_to=deleted_to, time=time)
+        self.append(entry, crc32c(entry.message), reserve=reserve)
+        self.sync()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -258,25 +347,53 @@ class PartitionFiles:
 
     def follow(self) -> None:
         """As a reader beside the writer: take over its watermark and the index entries below it."""
-        if not self.segments:
+        start = self._published_start.get()
+        if not self.segments or self.active.base < start:
             self._find_segments()
+            self.watermark = self.start  # of what is below, nothing is left to know
+        elif self.start < start:
+            self._forget([segment for segment in self.segments if segment.base < start])
         watermark = self._counter.get()
         if watermark <= self.watermark:
             return
         self.active.load(watermark)
         if self.active.end < watermark:
-            known = self.active.base
-            self.segments += [self._new_segment(base) for base in self.bases_on_storage() if base > known]
+            self._follow_roll()
             self.active.load(watermark)
         if self.active.end < watermark:
             raise self.active.corrupt(len(self.active), f"the watermark is {watermark}, the index ends before it")
         self.watermark = watermark
         self.rules.end = watermark
 
+    def _follow_roll(self) -> None:
+        closed = self.active
+        closed.release()
+        self.segments += [self._new_segment(base) for base in self.bases_on_storage() if base > closed.base]
+        if closed is not self.active:
+            self._keep_loaded(closed)
+
     def read(self, offset: int, max_bytes: int) -> list[LogBatch]:
         """Whole batches from the one that contains ``offset``, at least one if there is any."""
         if not self.start <= offset <= self.watermark:
             raise OffsetOutOfRange(self.name, offset, self.start, self.watermark)
+        with self._unless_deleted(offset):
+            return self._read(offset, max_bytes)
+
+    @contextmanager
+    def _unless_deleted(self, offset: int) -> Iterator[None]:
+        """Files that the writer deletes while they are read are no damage: the start has moved."""
+        try:
+            yield
+        except CorruptSegment:
+            self._check_not_deleted(offset)
+            raise
+
+    def _check_not_deleted(self, offset: int) -> None:
+        start = max(self.start, self._published_start.get())
+        if offset < start:
+            raise OffsetOutOfRange(self.name, offset, start, self.watermark)
+
+    def _read(self, offset: int, max_bytes: int) -> list[LogBatch]:
         found: list[LogBatch] = []
         size = 0
         for segment, number in self._forwards(offset):
@@ -315,10 +432,12 @@ class PartitionFiles:
 
     def _visible(self) -> Iterator[tuple[Segment, int]]:
         for segment in self.segments:
-            self._load(segment)
-            for number in range(len(segment)):
-                if segment.bases[number] < self.watermark:
-                    yield segment, number
+            with self._unless_deleted(segment.base):
+                self._load(segment)
+                for number in range(len(segment)):
+                    self._load(segment)  # other readers may have crowded it out meanwhile
+                    if segment.bases[number] < self.watermark:
+                        yield segment, number
 
     def verify(self) -> tuple[int, int]:
         """Check all that is visible on the disk: ``(batches, bytes)``. ``CorruptSegment`` at the first damage."""

@@ -47,12 +47,14 @@ class Segment:
         self.storage, self.base, self.schema = storage, base, schema
         self.data_path = f"{directory}/{base:020d}.arrow"
         self.index_path = f"{directory}/{base:020d}.index"
-        self._clear()
+        self.unload()
 
-    def _clear(self) -> None:
+    def unload(self) -> None:
+        """Forget what was read of the index; :meth:`load` reads it again."""
         self.bases, self.positions = array("q"), array("q")
         self.rows, self.lengths, self.checksums = array("I"), array("I"), array("I")
         self.size = 0  # data bytes up to the end of the last batch; 0: not written or not loaded
+        self._began_at: int | None = None
 
     def __len__(self) -> int:
         return len(self.bases)
@@ -68,15 +70,14 @@ class Segment:
 
     def create(self) -> None:
         """Write an empty segment. ``StorageFull``: none is left."""
-        self._clear()
+        self.unload()
         opening = schema_message(self.schema)
         head = _with_check(_HEAD.pack(_MAGIC, _VERSION, ENTRY_BYTES, self.base, 0, 0))
         try:
             self.storage.append(self.data_path, 0, opening)
             self.storage.append(self.index_path, 0, head)
         except StorageFull:
-            self.storage.remove(self.data_path)
-            self.storage.remove(self.index_path)
+            self.remove()
             raise
         self.size = len(opening)
 
@@ -138,6 +139,8 @@ class Segment:
             self.storage.truncate(self.data_path, position)
             raise
         self._add(header.base, header.rows, length, checksum)
+        if len(self) == 1:
+            self._began_at = header.time
 
     def cut(self, count: int) -> bool:
         """Keep the first ``count`` batches and nothing behind them; False if there was nothing to cut.
@@ -151,6 +154,7 @@ class Segment:
             self.size = self.positions[count]
             for column in (self.bases, self.rows, self.positions, self.lengths, self.checksums):
                 del column[count:]
+            self._began_at = self._began_at if count else None
         sizes = {self.data_path: self.size, self.index_path: self._index_size}
         longer = [path for path, size in sizes.items() if self.storage.size(path) != size]
         for path in longer:
@@ -184,6 +188,26 @@ class Segment:
         """Put durable copies in the files' places, where a sync of the files themselves cannot be believed."""
         for path, size in ((self.data_path, self.size), (self.index_path, self._index_size)):
             self.storage.replace(path, self.storage.read(path, 0, size))
+
+    def began_at(self) -> int:
+        """When the first batch was appended, in microseconds, by its header."""
+        if self._began_at is None:
+            self._began_at = self.batch(0).header.time
+        return self._began_at
+
+    def ended_at(self) -> int:
+        """When the last batch was appended."""
+        return self.batch(len(self) - 1).header.time
+
+    @property
+    def bytes(self) -> int:
+        """What its files take on the disk."""
+        return self.storage.size(self.data_path) + self.storage.size(self.index_path)
+
+    def remove(self) -> None:
+        """Delete both files."""
+        self.storage.remove(self.data_path)
+        self.storage.remove(self.index_path)
 
     def release(self) -> None:
         """Let go of the files' handles."""

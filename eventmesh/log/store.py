@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,11 +19,14 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.manifest import MANIFEST, Manifest, check_home, check_same, read_manifest
 from eventmesh.log.partition import Durability, Grant, granted
 from eventmesh.log.partition_files import PartitionFiles, RecentBatches, as_table
+from eventmesh.log.retention import Deleted
 from eventmesh.log.segment import crc32c
 from eventmesh.log.storage import FileStorage, Storage
 from eventmesh.log.topic import Topic
+from eventmesh.progress import split_position
 
 __all__ = [
+    "Deleted",
     "Durability",
     "Finding",
     "Grant",
@@ -256,6 +260,42 @@ class Log(LogReader):
             for files in self._partitions.values():
                 if files.dirty:
                     files.sync()
+
+    def vectors(self) -> dict[str, Mapping[str, Any]]:
+        """How far each partition's owner has read, by ``topic/partition``: what its newest visible append carries.
+
+        :meth:`Progress.to_json`'s form; empty where the owner has appended nothing yet.
+        """
+        return {files.name: files.vector for files in self._partitions.values()}
+
+    def retain(
+        self, now: int, floors: Mapping[str, int], *, overrides: Mapping[str, str] | None = None
+    ) -> list[Deleted]:
+        """Delete whole closed segments that their topic's retention lets go; what went, by partition.
+
+        ``now`` in microseconds; a segment's age is that of its last append. ``floors`` gives, by
+        ``topic/partition``, the lowest offset that a registered reader or the owner's snapshot still needs:
+        nothing at or above it is deleted, and nothing of a partition without one. ``overrides`` names
+        partitions whose floor does not count, each with a reason, which is recorded in the partition first.
+        The newest vector and the newest grant always stay.
+        """
+        reasons = overrides or {}
+        names = sorted({*floors, *reasons})
+        return [deleted for name in names if (deleted := self._retain(name, now, floors.get(name), reasons.get(name)))]
+
+    def _retain(self, name: str, now: int, floor: int | None, reason: str | None) -> Deleted | None:
+        files = self._writable(*split_position(name))
+        with self._stopping():
+            if floor is None:
+                floor = files.start
+            start = files.retain(now, floor if reason is None else files.watermark)
+            if start == files.start:
+                return None
+            if reason is None or start <= floor:
+                return files.delete_below(start)
+            reserve = self.durability is not Durability.fsync
+            files.override(reason=reason, floor=floor, deleted_to=start, time=now, reserve=reserve)
+            return replace(files.delete_below(start), overrode=floor)
 
     def _writable(self, topic: str, partition: int) -> PartitionFiles:
         self._check_running()

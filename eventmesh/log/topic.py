@@ -33,6 +33,7 @@ class TopicSettings:
     retention_ms: int = 604_800_000  # 7 days; -1 keeps everything
     retention_bytes: int = -1
     segment_bytes: int = 1_073_741_824
+    segment_ms: int = 604_800_000  # a segment older than this is closed, so that retention can delete it
     max_message_bytes: int = 1_048_588
 
 

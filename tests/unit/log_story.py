@@ -10,7 +10,7 @@ import pyarrow as pa
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.partition import Durability, Grant
 from eventmesh.log.storage import Storage
-from eventmesh.log.store import Log
+from eventmesh.log.store import Log, LogReader
 from eventmesh.log.topic import Topic, TopicSettings
 from eventmesh.messages import encode_rows, topic_schema
 
@@ -53,12 +53,14 @@ def rows_at(base: int, names: list[str]) -> list[dict[str, object]]:
     ]
 
 
-def header_at(base: int, rows: int, *, epoch: int, append: int, incarnation: str) -> Header:
-    return Header("facts", base, rows, epoch, append, "orders", incarnation, NOON)
+def header_at(base: int, rows: int, *, epoch: int, append: int, incarnation: str, time: int = NOON) -> Header:
+    return Header("facts", base, rows, epoch, append, "orders", incarnation, time, {"next": {"requests/0": base}})
 
 
-def facts(base: int, names: list[str], *, epoch: int = 1, append: int = 0, incarnation: str = "first") -> LogBatch:
-    header = header_at(base, len(names), epoch=epoch, append=append, incarnation=incarnation)
+def facts(
+    base: int, names: list[str], *, epoch: int = 1, append: int = 0, incarnation: str = "first", time: int = NOON
+) -> LogBatch:
+    header = header_at(base, len(names), epoch=epoch, append=append, incarnation=incarnation, time=time)
     return LogBatch.encode(header, encode_rows(ORDERS.schema, rows_at(base, names)))
 
 
@@ -68,12 +70,11 @@ class Writer:
     def __init__(self, log: Log, incarnation: str = "first") -> None:
         self.log, self.incarnation = log, incarnation
         self.grant: Grant = log.grant("orders", 0, "orders", incarnation)
-        self.end, self.append_number = self.grant.end, 0
+        self.end, self.append_number, self.time = self.grant.end, 0, NOON
 
     def batch(self, *names: str) -> LogBatch:
-        return facts(
-            self.end, list(names), epoch=self.grant.epoch, append=self.append_number, incarnation=self.incarnation
-        )
+        numbers = {"epoch": self.grant.epoch, "append": self.append_number, "time": self.time}
+        return facts(self.end, list(names), incarnation=self.incarnation, **numbers)
 
     def append(self, *names: str) -> LogBatch:
         entry = self.batch(*names)
@@ -82,9 +83,10 @@ class Writer:
         return entry
 
 
-def ids(log: Log, offset: int = 0) -> list[str]:
-    """The ids of all visible facts from ``offset``, read as a reader reads: from end to end."""
+def ids(log: LogReader, offset: int = 0) -> list[str]:
+    """The ids of all visible facts from ``offset`` or the start, read as a reader reads: from end to end."""
     found: list[str] = []
+    offset = max(offset, log.start("orders", 0))
     while entries := log.read("orders", 0, offset):
         for entry in entries:
             if entry.header.kind == "facts":

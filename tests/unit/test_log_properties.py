@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import Phase, settings
@@ -27,9 +28,11 @@ from eventmesh.log.partition import Partition, gap_of
 from eventmesh.log.segment import Segment
 from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
 from eventmesh.log.store import Log
-from tests.unit.log_story import SMALL, Writer, open_log
+from tests.unit.log_story import NOON, SMALL, Writer, open_log
 
 BYTES = st.integers(0, 5_000)
+LONG_AFTER = NOON * 1_000
+RETAINED = replace(SMALL, settings=replace(SMALL.settings, segment_ms=1 << 40))  # the active segment stays active
 
 
 class LogUnderFailures(RuleBasedStateMachine):
@@ -40,7 +43,7 @@ class LogUnderFailures(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32 - 1))
     def begin(self, seed: int) -> None:
         self.disk = SimulatedStorage(random.Random(seed))
-        self.log: Log = open_log(self.disk, SMALL, level=self.level)
+        self.log: Log = open_log(self.disk, RETAINED, level=self.level)
         self.writer: Writer | None = None
         self.zombies: list[Writer] = []
         self.last: LogBatch | None = None
@@ -50,6 +53,7 @@ class LogUnderFailures(RuleBasedStateMachine):
         self.told: dict[int, str] = {}  # acknowledged or shown, ever: no other fact may come to lie there
         self.waiting: dict[int, str] = {}  # level fsync: appended, sync outstanding
         self.closed = False  # cleanly, and nothing was appended since
+        self.start = self.deletable = 0  # of the log, and how far it may have risen
         self.position_told = 0  # the highest end that was ever acknowledged or shown
 
     # -- what the world does ---------------------------------------------------------------------
@@ -68,7 +72,7 @@ class LogUnderFailures(RuleBasedStateMachine):
         self.disk.fail_sync = self.disk.full = False
         self.waiting.clear()
         self.retire()
-        self.log = open_log(self.disk, SMALL, level=self.level)
+        self.log = open_log(self.disk, RETAINED, level=self.level)
 
     def retire(self) -> None:
         if self.writer is not None:
@@ -189,12 +193,31 @@ class LogUnderFailures(RuleBasedStateMachine):
     def restart_after_crash(self) -> None:
         self.waiting.clear()
         self.retire()
-        self.log = open_log(self.disk, SMALL, level=self.level)
+        self.log = open_log(self.disk, RETAINED, level=self.level)
         self.disk.die_after = None
 
     @rule(full=st.booleans())
     def fill(self, full: bool) -> None:
         self.disk.full = full
+
+    @rule(share=st.floats(0, 1), override=st.booleans(), die_after=st.none() | BYTES)
+    def retain(self, share: float, override: bool, die_after: int | None) -> None:
+        self.disk.die_after = die_after
+        self.attempt(lambda: self._retain(int(share * self.position_told), override))
+
+    def _retain(self, floor: int, override: bool) -> None:
+        self.deletable = self.position_told if override else max(self.deletable, floor)
+        if override:
+            self.closed = False
+            self.retire()
+        overrides = {"orders/0": "for the test"} if override else None
+        try:
+            found = self.log.retain(LONG_AFTER, {"orders/0": floor}, overrides=overrides)
+        except StorageFull:
+            return
+        assert all(deleted.start == self.log.start("orders", 0) > deleted.start_before for deleted in found)
+        if found:
+            self.acknowledge()  # what stays is synced first
 
     @rule()
     def break_sync(self) -> None:
@@ -206,7 +229,10 @@ class LogUnderFailures(RuleBasedStateMachine):
     def promises_hold(self) -> None:
         if not hasattr(self, "log"):
             return
-        offset, epoch = 0, 0
+        offset, epoch = self.log.start("orders", 0), 0
+        assert self.start <= offset <= self.deletable, "the start rises, and no higher than it may"
+        self.start = offset
+        self.owed = {at: name for at, name in self.owed.items() if at >= offset}
         visible: dict[int, str] = {}
         for entry in self.log.batches("orders", 0):
             header = entry.header
