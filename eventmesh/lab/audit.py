@@ -15,6 +15,7 @@ from eventmesh.lab.evidence import Check, Evidence
 from eventmesh.lab.verdict import Audit, CheckResult, unknown
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
 
 __all__ = ["FRAMEWORK_CHECKS", "Audit", "Check", "CheckResult", "Evidence", "audit", "judge"]
 
@@ -45,7 +46,8 @@ def judge(
     """Carry out the framework's checks and the application's own, in the order of their ids.
 
     ``checks`` replaces the application's ``CHECKS``; ``only`` names the checks to carry out (all, if
-    None). A check that cannot read what it needs is unknown, and says why; it never raises for that.
+    None). A check that cannot read what it needs is unknown, and says why; it never raises for that. So are
+    all checks but those of group A where retention has deleted the beginning of a partition.
     """
     if checks is None:
         checks = getattr(evidence.mesh.application, "CHECKS", {})
@@ -55,8 +57,17 @@ def judge(
 
 
 def _carry_out(name: str, check: Check, evidence: Evidence) -> CheckResult:
+    title = (check.__doc__ or name).strip().partition("\n")[0]
     try:
+        if name not in log_checks.CHECKS and (deleted := evidence.made("deleted", _deleted)):
+            return unknown(name, title, deleted)
         return check(evidence)
     except EventmeshError as error:
-        title = (check.__doc__ or name).strip().partition("\n")[0]
         return unknown(name, title, [f"the log cannot be read: {error}"])
+
+
+def _deleted(evidence: Evidence) -> list[str]:
+    """What retention took: only group A looks at nothing but what is left."""
+    partitions = [(topic, number) for topic, each in evidence.topics.items() for number in range(each.partitions)]
+    starts = [(position_name(*partition), evidence.reader.start(*partition)) for partition in partitions]
+    return [f"offsets [0, {start}) of {name}, which retention deleted" for name, start in starts if start > 0]

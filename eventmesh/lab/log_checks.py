@@ -72,7 +72,10 @@ def epochs_rise(evidence: Evidence) -> CheckResult:
 
 
 def appends_counted(evidence: Evidence) -> CheckResult:
-    """A5: within an epoch the writer's appends count from 0, without a gap or a repeat."""
+    """A5: within an epoch the writer's appends count from 0, without a gap or a repeat.
+
+    Of the epoch in whose middle retention left the log's start, the first append that is left may have any number.
+    """
     findings = Findings("A5", "per epoch, appends are numbered without gap or repeat")
     for log in evidence.all_partitions():
         _count_appends(log, findings)
@@ -82,9 +85,11 @@ def appends_counted(evidence: Evidence) -> CheckResult:
 def _count_appends(log: PartitionLog, findings: Findings) -> None:
     next_number: dict[int, int] = {}
     for header in log.headers:
+        if header.kind == "granted":
+            next_number.setdefault(header.epoch, BEFORE_FIRST + 1)
         if header.kind not in ("facts", "progressed"):
             continue
-        expected = next_number.get(header.epoch, BEFORE_FIRST + 1)
+        expected = next_number.get(header.epoch, header.append if log.start else BEFORE_FIRST + 1)
         if header.append != expected:
             findings.flag(f"{log.name}@{header.base}: append {header.append} of epoch {header.epoch}, not {expected}")
         next_number[header.epoch] = header.append + 1

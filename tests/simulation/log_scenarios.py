@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 
 from eventmesh import mesh
-from eventmesh.errors import DataDirectoryError, LogTruncated, SchemaMismatch
+from eventmesh.errors import DataDirectoryError, LogTruncated, OffsetOutOfRange, SchemaMismatch
 from eventmesh.history import CALLERS, History
 from eventmesh.lab.audit import audit
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log
-from eventmesh.log.topic import Topic, partition_for
+from eventmesh.log.topic import Topic, TopicSettings, partition_for
 from eventmesh.messages import Columns, encode_rows
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.simulated_network import START
@@ -83,6 +83,28 @@ def one_record_per_offset(seed: int) -> set[str]:
         except Exception as error:
             found.add(type(error).__name__)
     return found | ({"inconsistent-offsets"} if any(len(ids) > 1 for ids in seen.values()) else set())
+
+
+# --- 11: a reader that is slow, and segments that are old ---------------------------------------------
+
+
+def slow_reader(seed: int) -> set[str]:
+    """A reader lags by a few batches while old segments are deleted: with its position as floor it misses nothing."""
+    dice = random.Random(seed)
+    small = TopicSettings(segment_bytes=6_000, retention_ms=1)
+    topic = replace(SHIPMENTS, partitions=1, settings=small)
+    log, read, written = _open(MemoryStorage(), topic), 0, 0
+    for number in range(60):
+        _append(log, topic, 0, f"order-{number}", topic.schema)
+        written = log.end("shipments", 0)
+        while read < written and dice.randrange(10) < 4:
+            try:
+                read = log.read("shipments", 0, read, max_bytes=1)[-1].header.end
+            except OffsetOutOfRange as error:
+                return {type(error).__name__}
+        log.retain(START + 1_000_000, {"shipments/0": read})
+    assert log.start("shipments", 0) > 0, "nothing was ever deleted"
+    return set()
 
 
 # --- 13: folds over interleavings --------------------------------------------------------------------

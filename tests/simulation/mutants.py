@@ -360,6 +360,14 @@ def failed_sync_retried(patch: Patch) -> None:
 
 
 @mutant(
+    "11", "retention ignores its floors", log_scenarios.slow_reader, seed=0, caught_by="OffsetOutOfRange",
+)  # fmt: skip
+def floors_ignored(patch: Patch) -> None:
+    retain = PartitionFiles.retain
+    patch.setattr(PartitionFiles, "retain", lambda files, now, floor: retain(files, now, files.watermark))
+
+
+@mutant(
     "12",
     "an order id is taken as often as it comes",
     replace(SLOW_DEATHS, build=SlowStreams).judge,

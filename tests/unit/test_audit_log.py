@@ -13,6 +13,7 @@ import pytest
 
 from eventmesh.history import CALLERS, History
 from eventmesh.lab.audit import FRAMEWORK_CHECKS, Audit, CheckResult, audit
+from eventmesh.lab.evidence import Evidence
 from eventmesh.lab.run import audit_folder
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
@@ -164,6 +165,50 @@ def test_given_a_log_that_starts_above_zero_though_nothing_may_be_removed_then_a
         story.shipped("o1", [("s1", 1, 10)])
         assert story.check("A7").verdict == "valid"
         assert story.check("A7", Forged(story, "orders", entries_of(story, "orders"), start=3)).verdict == verdict
+
+
+def retained() -> Story:
+    """A day whose first facts of orders are gone since, by the rules; the owner was granted two epochs."""
+    small = {"orders": {"segment.bytes": 20_000, "retention.ms": 1}}
+    story = Story(topics=small)
+    story.seed({"s1": 50})
+    for number in range(30):
+        story.shipped(f"o{number}", [("s1", 1, 10)])
+        if number == 20:
+            story.restart("orders")
+    [deleted] = story.log.retain(story.now + 1_000_000, {"orders/0": story.log.end("orders", 0) // 2})
+    assert deleted.start > 0
+    return story
+
+
+def test_given_a_log_that_was_retained_then_what_is_left_is_judged_and_the_rest_is_unknown() -> None:
+    story = retained()
+    checks = story.audit().checks
+    assert {name: check.verdict for name, check in checks.items() if check.verdict == "invalid"} == {}
+    assert {check.verdict for name, check in checks.items() if name.startswith("A")} == {"valid"}
+    rest = {check.verdict for name, check in checks.items() if not name.startswith("A")}
+    assert rest == {"unknown"}
+    assert "which retention deleted" in checks["D3"].examples[0]
+
+
+def test_given_a_retained_log_then_checks_of_the_whole_story_would_find_fault_with_it() -> None:
+    """Why they are not asked."""
+    story = retained()
+    with closing(Evidence(story.mesh, story.log, story.history())) as evidence:
+        assert FRAMEWORK_CHECKS["D4"](evidence).verdict == "invalid"
+
+
+def the_first_of_an_epoch_left_out(entries: list[LogBatch]) -> list[LogBatch]:
+    place = max(place for place, entry in enumerate(entries) if entry.header.kind == "granted")
+    return [*entries[: place + 1], *entries[place + 2 :]]
+
+
+@pytest.mark.parametrize("change", [an_append_repeated, an_append_left_out, the_first_of_an_epoch_left_out])
+def test_given_a_retained_log_then_the_appends_that_are_left_are_counted_all_the_same(change: Forge) -> None:
+    story = retained()
+    entries, start = entries_of(story, "orders"), story.log.start("orders", 0)
+    assert story.check("A5", Forged(story, "orders", entries, start=start)).verdict == "valid"
+    assert story.check("A5", Forged(story, "orders", change(entries), start=start)).verdict == "invalid"
 
 
 def test_given_one_flipped_byte_then_the_checksums_say_where_and_the_rest_is_unknown() -> None:
