@@ -20,6 +20,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)  # Python's own mmap refuses to reach 
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -84,7 +85,8 @@ class MappedFile:
             self._file = (status.st_dev, status.st_ino)
             self.size = status.st_size
             reach = max(REACH_MIN, 1 << self.size.bit_length())
-            self._buffer = pa.foreign_buffer(*_address_of(_Mapping(descriptor, reach)))
+            self._mapping = _Mapping(descriptor, reach)
+            self._buffer = pa.foreign_buffer(self._mapping.address, reach, self._mapping)
         finally:
             os.close(descriptor)
 
@@ -92,6 +94,10 @@ class MappedFile:
         """Up to ``length`` bytes from ``position``; fewer where the known size ends. Stays valid for ever."""
         there = min(length, self.size - position)
         return self._buffer.slice(position, there) if there > 0 else NOTHING
+
+    def let_go(self) -> None:
+        """Give the pages that were looked at back to the page cache alone; a view brings its own in again."""
+        _LIBC.madvise(self._mapping.address, self._mapping.reach, mmap.MADV_DONTNEED)
 
     def look_again(self) -> bool:
         """Look the size up. False if another file has come in this one's place, or this mapping is too short.
@@ -106,10 +112,6 @@ class MappedFile:
             return False
         self.size = status.st_size
         return True
-
-
-def _address_of(mapping: _Mapping) -> tuple[int, int, _Mapping]:
-    return mapping.address, mapping.reach, mapping
 
 
 def write_fully(descriptor: int, data: pa.Buffer | bytes, position: int) -> None:

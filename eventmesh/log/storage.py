@@ -20,6 +20,8 @@ from eventmesh.log.mapped_files import NOTHING, MappedCounter, MappedFile, write
 LOCK = "lock"
 #: Files that stay mapped, per storage; each costs address space and no descriptor.
 MAPS_MAX = 256
+#: Bytes that are looked at in mapped files before their pages are let go of: they would count as the process's own.
+LOOKED_AT_MAX = 64 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -184,6 +186,7 @@ class FileStorage:
         self.boot_id = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
         self._descriptors: dict[str, int] = {}
         self._maps: dict[str, MappedFile] = {}
+        self._looked_at = 0
         self._counters: dict[str, MappedCounter] = {}
         self._unnamed: set[str] = set()  # created, and their directory entries not yet synced
         self._lock = -1 if read_only else self._take_lock()
@@ -221,7 +224,18 @@ class FileStorage:
         mapped = self._maps.get(path)
         if mapped is None or position + length > mapped.size:
             mapped = mapped if mapped is not None and mapped.look_again() else self._map(path)
-        return NOTHING if mapped is None else mapped.view(position, length)
+        if mapped is None:
+            return NOTHING
+        view = mapped.view(position, length)
+        self._looked_at += view.size
+        if self._looked_at > LOOKED_AT_MAX:
+            self._let_go()
+        return view
+
+    def _let_go(self) -> None:
+        for mapped in self._maps.values():
+            mapped.let_go()
+        self._looked_at = 0
 
     def _map(self, path: str) -> MappedFile | None:
         self._maps.pop(path, None)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogStopped, StorageFull
+from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition_files import RecentBatches
 from eventmesh.log.storage import FileStorage, MemoryStorage, machine_id
 from eventmesh.log.store import Durability, Log, open_read_only, read_cluster_id, read_table, read_topics, verify
@@ -328,10 +329,25 @@ def test_given_kill_9_then_what_was_acknowledged_at_level_os_is_there(tmp_path: 
     log.close()
 
 
+def held(entry: LogBatch) -> int:
+    recent = RecentBatches(1 << 30)
+    recent.add("orders/0", entry)
+    return recent._bytes
+
+
+def test_given_a_batch_that_came_in_a_larger_frame_then_the_frame_counts() -> None:
+    entry = Writer(open_log(MemoryStorage())).batch("a")
+    frame = pa.py_buffer(b"x" * 100_000 + entry.message.to_pybytes())
+    sliced = LogBatch(entry.header, frame.slice(100_000), entry.schema, entry.head)
+    alone = LogBatch(entry.header, pa.py_buffer(entry.message.to_pybytes()), entry.schema, entry.head)
+    assert held(sliced) == held(alone) + 100_000
+    assert held(alone) > 2 * entry.message.size + 600 * len(entry.schema)
+
+
 def test_given_recent_batches_beyond_their_limit_then_the_oldest_go() -> None:
     writer = Writer(open_log(MemoryStorage()))
     entries = [writer.append(name) for name in "abc"]
-    recent = RecentBatches(2 * (entries[1].message.size + entries[2].message.size))
+    recent = RecentBatches(2 * held(entries[1]))
     for entry in entries:
         recent.add("orders/0", entry)
     assert [recent.get("orders/0", entry.header.base) for entry in entries] == [None, *entries[1:]]

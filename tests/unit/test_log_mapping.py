@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -123,6 +124,26 @@ def test_given_more_files_than_stay_mapped_then_the_oldest_mapping_goes(
     assert sorted(files._maps) == ["b", "c"]
     assert [view.to_pybytes() for view in views] == [b"a", b"b", b"c"]
     assert files.read("a", 0, 1).to_pybytes() == b"a"
+
+
+def test_given_much_that_was_looked_at_then_its_pages_are_let_go_and_views_stay(
+    files: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "LOOKED_AT_MAX", 1 << 20)
+    piece = os.urandom(1 << 18)
+    for number in range(40):
+        files.append("file", number * len(piece), piece)
+    views = []
+    for number in range(40):
+        views.append(files.read("file", number * len(piece), len(piece)))
+        assert views[-1].to_pybytes() == piece
+        assert resident(files.directory / "file") <= (2 << 20)
+    assert all(view.to_pybytes() == piece for view in views)
+
+
+def resident(file: Path) -> int:
+    """Bytes of the file that this process has paged in."""
+    return sum(each.rss for each in psutil.Process().memory_maps() if each.path == str(file))
 
 
 def test_given_a_data_file_that_ends_too_soon_then_that_is_damage_and_no_sigbus(
