@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -374,28 +373,30 @@ class PartitionFiles:
 
     def _follow_roll(self) -> None:
         closed = self.active
+        following = [self._new_segment(base) for base in self.bases_on_storage() if base > closed.base]
+        if not following:
+            return
+        self.segments += following
         closed.release()
-        self.segments += [self._new_segment(base) for base in self.bases_on_storage() if base > closed.base]
-        if closed is not self.active:
+        if closed.end == following[0].base:
             self._keep_loaded(closed)
+        else:
+            closed.unload()  # it was deleted before all of it was seen: nothing of it may be passed over
 
     def read(self, offset: int, max_bytes: int) -> list[LogBatch]:
         """Whole batches from the one that contains ``offset``, at least one if there is any."""
         if not self.start <= offset <= self.watermark:
             raise OffsetOutOfRange(self.name, offset, self.start, self.watermark)
-        with self._unless_deleted(offset):
-            return self._read(offset, max_bytes)
-
-    @contextmanager
-    def _unless_deleted(self, offset: int) -> Iterator[None]:
-        """Files that the writer deletes while they are read are no damage: the start has moved."""
+        if offset == self.watermark:
+            return []
         try:
-            yield
+            return self._read(offset, max_bytes)
         except CorruptSegment:
             self._check_not_deleted(offset)
             raise
 
     def _check_not_deleted(self, offset: int) -> None:
+        """Files that the writer deletes while they are read are no damage: the start has moved."""
         start = max(self.start, self._published_start.get())
         if offset < start:
             raise OffsetOutOfRange(self.name, offset, start, self.watermark)
@@ -439,12 +440,18 @@ class PartitionFiles:
 
     def _visible(self) -> Iterator[tuple[Segment, int]]:
         for segment in self.segments:
-            with self._unless_deleted(segment.base):
-                self._load(segment)
-                for number in range(len(segment)):
-                    self._load(segment)  # other readers may have crowded it out meanwhile
-                    if segment.bases[number] < self.watermark:
-                        yield segment, number
+            try:
+                yield from self._visible_in(segment)
+            except CorruptSegment:
+                self._check_not_deleted(segment.base)
+                raise
+
+    def _visible_in(self, segment: Segment) -> Iterator[tuple[Segment, int]]:
+        self._load(segment)
+        for number in range(len(segment)):
+            self._load(segment)  # other readers may have crowded it out meanwhile
+            if segment.bases[number] < self.watermark:
+                yield segment, number
 
     def verify(self) -> tuple[int, int]:
         """Check all that is visible on the disk: ``(batches, bytes)``. ``CorruptSegment`` at the first damage."""
@@ -462,17 +469,17 @@ def as_table(entries: Iterator[LogBatch], partition: int, schema: pa.Schema) -> 
     found = list(entries)
     headers = [entry.header for entry in found]
     rows = np.array([header.rows for header in headers], np.int64)
-    batch = np.repeat(np.arange(len(rows)), rows)
-    base = np.array([header.base for header in headers], np.int64)[batch]
-    place = np.arange(len(batch)) - (np.cumsum(rows) - rows)[batch]
-    epoch = np.array([header.epoch for header in headers], np.int64)[batch]
-    kind = pa.array([header.kind for header in headers], pa.string()).take(pa.array(batch))
+    base = np.array([header.base for header in headers], np.int64)
+    epoch = np.array([header.epoch for header in headers], np.int64)
+    ends = np.cumsum(rows)
+    kinds = pa.array([header.kind for header in headers], pa.string()).dictionary_encode()
+    codes = pa.array(np.repeat(kinds.indices.to_numpy(), rows))
     extra = {
-        "offset": pa.array(base + place),
-        "partition": pa.repeat(pa.scalar(partition, pa.int32()), len(batch)),
-        "epoch": pa.array(epoch),
-        "base": pa.array(base),
-        "kind": kind,
+        "offset": pa.array(np.arange(ends[-1] if found else 0) + np.repeat(base - (ends - rows), rows)),
+        "partition": pa.repeat(pa.scalar(partition, pa.int32()), len(codes)),
+        "epoch": pa.array(np.repeat(epoch, rows)),
+        "base": pa.array(np.repeat(base, rows)),
+        "kind": pa.DictionaryArray.from_arrays(codes, kinds.dictionary).cast(pa.string()),
     }
     table = pa.Table.from_batches([entry.batch for entry in found], schema)
     for name, column in extra.items():

@@ -479,6 +479,36 @@ def test_given_a_deletion_between_two_looks_at_the_directory_then_a_follower_loo
     assert reader.start("orders", 0) == log.start("orders", 0) > 15
 
 
+class Late:
+    """A counter that says the old value once more."""
+
+    def __init__(self, counter: Any) -> None:
+        self.counter, self.old = counter, [counter.get()]
+
+    def get(self) -> int:
+        value: int = self.old.pop() if self.old else self.counter.get()
+        return value
+
+
+def test_given_a_deletion_that_a_follower_is_late_to_hear_of_then_no_fact_is_passed_over(
+    log: Log, reader: LogReader
+) -> None:
+    writer = Writer(log, "second")
+    files = reader._partitions["orders", 0]
+    at = writer.end
+    assert reader.read("orders", 0, at) == []
+    for number in range(20):
+        writer.append(f"later-{number}")
+    late = Late(files._published_start)
+    files._published_start = late  # type: ignore[assignment]
+    log.retain(LATE, ALL)
+    with pytest.raises(OffsetOutOfRange) as told:
+        reader.read("orders", 0, at)
+    assert not late.old
+    assert told.value.start == log.start("orders", 0) > at
+    assert ids(reader) == ids(log)
+
+
 def test_given_many_closed_segments_then_few_of_their_indexes_stay_in_memory(log: Log, reader: LogReader) -> None:
     both = zip(reader.batches("orders", 0), reader.batches("orders", 0), strict=True)
     ahead = reader.batches("orders", 0)
