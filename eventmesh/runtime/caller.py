@@ -2,7 +2,9 @@
 
 Open loop: each request has an intended time, and latency counts from it, whether or not the caller was
 late itself. As fast as possible: all are intended at once, and at most ``window`` are open. A request
-is repeated under its own id until an answer is final, so a lost answer is never a lost request.
+is repeated under its own id until an answer is final, so a lost answer is never a lost request. What it
+asks and was told stands in its :class:`~eventmesh.runtime.journal.Journal`; a caller whose process was
+killed goes on from there.
 """
 
 from __future__ import annotations
@@ -19,54 +21,25 @@ import pyarrow as pa
 from eventmesh.errors import Throttled
 from eventmesh.history import CALLERS
 from eventmesh.log.topic import Topic, partitions_for
-from eventmesh.messages import Columns, MessageType, encode_rows
-from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, Row, SendAsk
+from eventmesh.messages import Columns, MessageType
+from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.journal import NEVER, Journal
+from eventmesh.runtime.requests import Requests as Requests  # callers of a caller look for it here
 
-NEVER = -1
+#: Open requests at most where nothing else is said: no bound for an open loop.
+WINDOW = 1_000_000
 #: Microseconds between two looks at the schedule where more than :data:`CROWD` requests fall due in between:
 #: they are sent together. The wait counts as latency like any other, since that is taken from the intended time.
 TICK = 2_000
 CROWD = 4
 
 
-@dataclass(frozen=True)
-class Requests:
-    """What a caller will ask, in order. ``at`` is the intended time of each, microseconds after the start.
-
-    ``payload`` has a row per request and the columns of all commands' questions; what a command does not
-    ask is null.
-    """
-
-    commands: Sequence[str]
-    keys: Sequence[str]
-    payload: pa.RecordBatch
-    at: np.ndarray  # int64, shape (n,), not decreasing
-
-    @classmethod
-    def of_rows(
-        cls,
-        messages: Mapping[str, MessageType],
-        commands: Sequence[str],
-        keys: Sequence[str],
-        rows: Sequence[Row],
-        at: np.ndarray,
-    ) -> Requests:
-        """Of rows as dicts with the columns of each command's question."""
-        asked = (field for command in sorted(set(commands)) for field in messages[command].question)
-        schema = pa.schema({field.name: field for field in asked}.values())
-        return cls(commands, keys, encode_rows(schema, rows), at)
-
-    def __len__(self) -> int:
-        return len(self.commands)
-
-    def take(self, places: np.ndarray) -> Requests:
-        """The requests at these places, in that order."""
-        commands, keys = [self.commands[i] for i in places], [self.keys[i] for i in places]
-        return Requests(commands, keys, self.payload.take(pa.array(places)), self.at[places])
-
-
 class Caller:
-    """One source of load."""
+    """One source of load.
+
+    ``journal`` is one of the same name and requests (``DataDirectoryError`` otherwise); without it there is one in
+    memory. ``window`` is the journal's, unless it is named. Times are microseconds.
+    """
 
     def __init__(
         self,
@@ -77,20 +50,22 @@ class Caller:
         owned: Mapping[str, Topic],
         clock: Callable[[], int],
         emit: Callable[[Effect], None],
-        window: int = 1_000_000,
+        window: int | None = None,
+        journal: Journal | None = None,
         batch_rows_max: int = 500,
         patience: int = 5_000_000,
         backoff: int = 50_000,
     ) -> None:
         self.name, self.requests, self.messages = name, requests, messages
         self.clock, self.emit = clock, emit
-        self.window, self.batch_rows_max, self.patience, self.backoff = window, batch_rows_max, patience, backoff
-        count = len(requests)
-        self.intended, self.sent, self.accepted, self.completed = (np.full(count, NEVER, np.int64) for _ in range(4))
-        self.attempts, self.throttled = np.zeros(count, np.int32), np.zeros(count, np.int32)
-        self.outcomes: list[str | None] = [None] * count
-        self.reasons: list[str | None] = [None] * count
-        self.started_at = NEVER
+        self.journal = journal or Journal.in_memory(name, requests, window or WINDOW)
+        self.journal.check(name, requests)
+        self.window = window or self.journal.window
+        self.batch_rows_max, self.patience, self.backoff = batch_rows_max, patience, backoff
+        self.sent, self.accepted, self.completed = self.journal.sent, self.journal.accepted, self.journal.completed
+        self.attempts, self.throttled = self.journal.attempts, self.journal.throttled
+        self.intended = np.full(len(requests), NEVER, np.int64)
+        self.life = 0
         self.next = 0
         self.open_requests = 0
         self._targets, self._target = _targets(requests, messages, owned)
@@ -106,9 +81,27 @@ class Caller:
 
     def start(self) -> None:
         """Time zero of the schedule is now."""
-        self.started_at = self.clock()
-        self.intended = self.started_at + self.requests.at
-        self.tick(self.started_at)
+        assert self.journal.lives == 0, f"{self.name} has begun already: resume it"
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on where an earlier life was killed; the first begins.
+
+        What was sent and has no outcome is asked again at once under its own id, what fell due meanwhile is sent late.
+        """
+        now = self.clock()
+        self.life = self.journal.begin_life(now)
+        self.intended = self.journal.started_at + self.requests.at
+        self.next = self.journal.next
+        self._again = np.flatnonzero(self.completed[: self.next] == NEVER).tolist()
+        self.open_requests = len(self._again)
+        self.tick(now)
+
+    @property
+    def outcomes(self) -> list[str | None]:
+        """The outcome of each request, None where there is none yet."""
+        outcomes: list[str | None] = self.journal.words.texts(self.journal.outcomes).to_pylist()
+        return outcomes
 
     @property
     def done(self) -> bool:
@@ -123,7 +116,7 @@ class Caller:
         last = max(self.next, min(last, self.next + self.window - self.open_requests))
         due = [*self._again, *range(self.next, last)]
         self._again.clear()
-        self.sent[self.next : last] = now
+        self.sent[self.next : last] = now  # in the journal before anything leaves
         self.open_requests += last - self.next
         self.next = last
         if due:
@@ -148,7 +141,7 @@ class Caller:
 
     def _send_message(self, command: str, partition: int, members: np.ndarray, now: int) -> None:
         self._count += 1
-        ask = f"{self.name}:{self._count}"
+        ask = f"{self.name}:{self.life}:{self._count}"  # never one of an earlier life, whose answers may still come
         requests = members.tolist()
         self._messages[ask] = requests
         heapq.heappush(self._due, (now + self.patience, ask))
@@ -186,8 +179,10 @@ class Caller:
             heapq.heappush(self._wake, (now + self.backoff, request))
 
     def _complete(self, request: int, now: int, outcome: str | None, reason: str | None) -> None:
-        self.completed[request] = now
-        self.outcomes[request], self.reasons[request] = outcome, reason
+        journal = self.journal
+        codes = journal.words.code(outcome), journal.words.code(reason)
+        journal.outcomes[request], journal.reasons[request] = codes
+        self.completed[request] = now  # last: from here on the request is never asked again
         self.open_requests -= 1
 
     def peer_lost(self) -> None:
@@ -202,7 +197,7 @@ class Caller:
 
     def next_deadline(self) -> int | None:
         """When :meth:`tick` wants to be called next."""
-        if self.started_at == NEVER:
+        if self.life == 0:
             return None
         times = [heap[0][0] for heap in (self._due, self._wake) if heap]
         if self.next < len(self.requests) and self.open_requests < self.window:
@@ -226,8 +221,8 @@ class Caller:
             pa.array(self.requests.commands, pa.string()),
             pa.array(self.requests.keys, pa.string()),
             *(times(values) for values in (self.intended, self.sent, self.accepted, self.completed)),
-            pa.array(self.outcomes, pa.string()),
-            pa.array(self.reasons, pa.string()),
+            self.journal.words.texts(self.journal.outcomes),
+            self.journal.words.texts(self.journal.reasons),
             pa.array(self.attempts),
             pa.array(self.throttled),
         ]
