@@ -26,6 +26,7 @@ class Crashes:
     count: int = 0
     broker_share: float = 0.25
     machine_share: float = 0.0  # of the broker's deaths, those that take the machine along
+    caller_share: float = 0.0  # the newest caller's deaths; it goes on from its journal
 
     def schedule(self, simulation: Simulation, seed: int) -> None:
         """Arrange the crashes from now on."""
@@ -35,7 +36,9 @@ class Crashes:
         def crash() -> None:
             nonlocal left
             left -= 1
-            if dice.random() < self.broker_share:
+            if self.caller_share and dice.random() < self.caller_share:
+                simulation.crash_client(list(simulation.clients.values())[-1])
+            elif dice.random() < self.broker_share:
                 simulation.crash_broker(machine=dice.random() < self.machine_share)
             else:
                 simulation.crash_host(dice.choice(list(simulation.hosts.values())))

@@ -35,6 +35,7 @@ from eventmesh.runtime.contract import (
     Unsubscribe,
 )
 from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.simulated_network import Network, Process, Speeds
 
 BROKER = "broker"
@@ -50,9 +51,10 @@ class Host(Process):
 
 @dataclass
 class Client(Process):
-    """A caller and what it left to do."""
+    """A caller and what it left to do. While it is down, ``caller`` is the one that died: of it the journal counts."""
 
     caller: Caller | None = None
+    journal: Journal | None = None
     effects: list[Effect] = field(default_factory=list)
 
 
@@ -156,6 +158,38 @@ class Simulation(Network):
             self.after(self.speeds.notice, lambda host=host, life=host.life: self._broker_lost(host, life))  # type: ignore[misc]
         self.after(self.speeds.restart, self.start_broker)
 
+    def crash_client(self, client: Client) -> None:
+        """Kill a caller's process; after a while it goes on from its journal."""
+        if not client.alive:
+            return
+        self.crashes += 1
+        client.alive, origin = False, (client.name, client.life)
+        for host in self.hosts.values():
+            self.after(self.speeds.notice, lambda host=host, life=host.life: self._origin_lost(host, life, origin))  # type: ignore[misc]
+        self.after(self.speeds.restart, lambda: self._start_client(client))
+
+    def _origin_lost(self, host: Host, life: int, origin: tuple[str, int]) -> None:
+        if host.life == life and host.instance is not None:
+            host.instance.origin_lost(origin)
+
+    def _start_client(self, client: Client) -> None:
+        journal = client.journal
+        assert journal is not None
+        journal.settle()
+        client.life, client.alive, client.effects, client.timer_at = client.life + 1, True, [], None
+        client.busy_until = self.now
+        client.inbox.clear()
+        client.caller = Caller(
+            client.name,
+            journal.requests,
+            messages=self.mesh.application.MESSAGES,
+            owned=self.owned,
+            clock=self.clock,
+            emit=client.effects.append,
+            journal=journal,
+        )
+        self._inside(client, client.caller.resume)
+
     def _peers(self, gone: Process) -> Iterable[Process]:
         return [process for process in (*self.hosts.values(), *self.clients.values()) if process is not gone]
 
@@ -165,12 +199,15 @@ class Simulation(Network):
             process.instance.peer_lost(service)
             process.instance.origin_lost(name)
             self._carry_out(process)
-        elif isinstance(process, Client) and process.caller is not None and self._talks_to(process.caller, service):
+        elif isinstance(process, Client) and process.alive and self._talks_to(process.caller, service):
+            assert process.caller is not None
             process.caller.peer_lost()
             self._carry_out(process)
 
-    def _talks_to(self, caller: Caller, service: str) -> bool:
-        return any(caller.messages[command].service == service for command in set(caller.requests.commands))
+    def _talks_to(self, caller: Caller | None, service: str) -> bool:
+        return caller is not None and any(
+            caller.messages[command].service == service for command in set(caller.requests.commands)
+        )
 
     def _broker_lost(self, host: Host, life: int) -> None:
         if host.life != life or host.instance is None:
@@ -403,18 +440,8 @@ class Simulation(Network):
 
     def call(self, name: str, requests: Requests, *, window: int = 1_000_000) -> Client:
         """Start a caller; it is done when ``client.caller.done``."""
-        client = Client(name, life=1, alive=True)
-        client.caller = Caller(
-            name,
-            requests,
-            messages=self.mesh.application.MESSAGES,
-            owned=self.owned,
-            clock=self.clock,
-            emit=client.effects.append,
-            window=window,
-        )
-        self.clients[name] = client
-        self._inside(client, client.caller.start)
+        client = self.clients[name] = Client(name, journal=Journal.in_memory(name, requests, window))
+        self._start_client(client)
         return client
 
     def quiet(self) -> bool:

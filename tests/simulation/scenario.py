@@ -237,7 +237,10 @@ def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def drawn(wiring: str, durability: str, seed: int) -> Scenario:
-    """A scenario drawn from the seed: deaths, scarcity, network, patience; a third of them with two instances each."""
+    """A scenario drawn from the seed: deaths, scarcity, network, patience.
+
+    In a third of them each service has two instances, in another the generator is killed too.
+    """
     dice = random.Random(f"scenario {seed}")
     machines = 0.5 if durability == "fsync" else 0.0
     return Scenario(
@@ -249,7 +252,12 @@ def drawn(wiring: str, durability: str, seed: int) -> Scenario:
         restocks=dice.random() < 0.3,
         instances=1 + (seed % 3 == 0),
         crashes_while_seeding=dice.choice((0, 2)),
-        crashes=Crashes(dice.randint(4, 14), broker_share=dice.choice((0.1, 0.4)), machine_share=machines),
+        crashes=Crashes(
+            dice.randint(4, 14),
+            broker_share=dice.choice((0.1, 0.4)),
+            machine_share=machines,
+            caller_share=0.3 * (seed % 3 == 1),
+        ),
         disk=DiskFaults(dice.randint(0, 1), dice.randint(0, 2), dice.randint(0, 2)),
         speeds=dice.choice((None, SLOW_NETWORK)),
         limits=dice.choice((None, IMPATIENT)),
