@@ -1,46 +1,60 @@
-"""A source of load in a process of its own."""
+"""A source of load in a process of its own. What it asks and was told is in a journal: its death loses nothing."""
 
 from __future__ import annotations
 
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Caller, Requests
+from eventmesh.runtime.caller import Caller
+from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.on_ray.directory import GENERATOR, Directory, Peer, actor_name
 from eventmesh.runtime.on_ray.member import Member
 from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.requests import Requests
 
 
 class CallerMember(Member):
-    """A source of load."""
+    """A source of load. ``folder`` holds the journal of one workload at a time; one that lies there is gone on with."""
 
-    def __init__(self, mesh: Mesh, directory: Directory, *, rtt_ms: float) -> None:
+    def __init__(self, mesh: Mesh, directory: Directory, folder: Path, *, rtt_ms: float) -> None:
         super().__init__(mesh, actor_name(GENERATOR), directory, rtt_ms)
         self.owned = {topic.owner: topic for topic in mesh.topics().values()}
+        self.folder = folder
         self.caller: Caller | None = None
         self._done = threading.Event()
+        for journal in self._journals():
+            self._begin(journal)
+
+    def _journals(self) -> list[Journal]:
+        found = [Journal.open(path) for path in sorted(self.folder.glob("*"))]
+        return [journal for journal in found if journal is not None]
 
     def start(self, name: str, requests: Requests, window: int) -> None:
-        """Begin to send; one workload at a time, each under a name of its own."""
+        """Begin to send; one workload at a time, each under a name of its own. To say it twice changes nothing."""
         if self.caller is not None:
+            if self.caller.name == name:
+                return
             self.reactor.stop()
             self.reactor = self.make_reactor()
+            self.caller.journal.close()
+            self.caller = None
+        shutil.rmtree(self.folder, ignore_errors=True)
         self._done.clear()
-        self.caller = Caller(
-            name,
-            requests,
-            messages=self.messages,
-            owned=self.owned,
-            clock=now,
-            emit=self.reactor.effects.append,
-            window=window,
-        )
-        self.reactor.start(self.caller)
-        self.reactor.post(self.caller.start)
+        self._begin(Journal.create(self.folder / name, name, requests, window))
+
+    def _begin(self, journal: Journal) -> None:
+        self.caller = caller = Caller(
+            journal.name, journal.requests, messages=self.messages, owned=self.owned, clock=now,
+            emit=self.reactor.effects.append, journal=journal,
+        )  # fmt: skip
+        self.reactor.start(caller)
+        self.reactor.post(caller.resume if journal.lives else caller.start)
 
     def replied(self, reply: Any) -> None:
         """An answer to one of our requests."""
@@ -70,3 +84,10 @@ class CallerMember(Member):
         """The history."""
         assert self.caller is not None
         return self.reactor.call(self.caller.table)
+
+    def close(self) -> None:
+        """Stop, and leave no journal: its history was handed over, or is not wanted."""
+        super().close()
+        if self.caller is not None:
+            self.caller.journal.close()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -145,7 +145,7 @@ class MeshOnRay:
             for number in range(section.instances)
         }
         self.generator = _actor(CallerMember, GENERATOR, namespace, restarts=True).remote(
-            mesh, self.directory, rtt_ms=rtt_ms
+            mesh, self.directory, directory.with_name("generator"), rtt_ms=rtt_ms
         )
         actors = {BROKER: self.broker, **self.services, GENERATOR: self.generator}
         self.supervisor = Supervisor(actors, lease_s=lease_s)
@@ -184,7 +184,7 @@ class MeshOnRay:
     ) -> Any:
         """Run one source of load to its end; returns its history table."""
         caller = self.generator
-        _get(caller.start.remote(name, requests, window))
+        self._eventually(lambda: caller.start.remote(name, requests, window), f"{name} to begin")
 
         def done() -> bool:
             state = _get(caller.progress.remote(PROGRESS_S))
@@ -194,7 +194,7 @@ class MeshOnRay:
             return bool(state["done"])
 
         self._wait(done, f"{name} to have every outcome", timeout_s)
-        return self._eventually(caller.table, f"the history of {name}")
+        return self._eventually(caller.table.remote, f"the history of {name}")
 
     def seed_with(
         self, stages: Sequence[Requests], progress: Callable[[str, Mapping[str, Any]], None] | None = None
@@ -276,12 +276,12 @@ class MeshOnRay:
                 raise EnvironmentUnavailable(f"waited {timeout_s:g} s for {what}{reason}\n{self._positions()}")
             time.sleep(POLL_S)
 
-    def _eventually(self, method: Any, what: str) -> Any:
-        """What an actor's method returns, asked again while its process is being started again."""
+    def _eventually(self, call: Callable[[], Any], what: str) -> Any:
+        """What a call that is harmless to repeat returns; made again while the process is being started again."""
         answer: list[Any] = []
 
         def ask() -> bool:
-            answer[:] = [_get(method.remote())]
+            answer[:] = [_get(call())]
             return True
 
         self._wait(ask, what)
