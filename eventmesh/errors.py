@@ -19,6 +19,7 @@
     │   ├── CorruptSegment           a checksum fails below the watermark
     │   ├── DataDirectoryError       in use, of another version, cluster or node
     │   └── EnvironmentUnavailable   Ray, a port or a library is not available
+    │       └── Unauthenticated      the token is missing or wrong
     └── MayHaveHappened              unknown: the request may have taken effect
         ├── AskTimeout               no answer within the deadline
         └── PeerLost                 the connection broke while an answer was owed
@@ -178,6 +179,10 @@ class EnvironmentUnavailable(DidNotHappen):
     """Something outside the program is missing: Ray, a port, a library."""
 
     exit_code = 6
+
+
+class Unauthenticated(EnvironmentUnavailable):
+    """A mesh or a cluster that asks for a token was given none, or another one."""
 
 
 class MayHaveHappened(EventmeshError):

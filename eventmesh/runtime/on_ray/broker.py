@@ -22,7 +22,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.on_ray import frames
-from eventmesh.runtime.on_ray.flight import Channel, Listener, Received
+from eventmesh.runtime.on_ray.flight import OPEN, Access, Channel, Listener, Received
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.on_ray.subscribers import Subscriber
@@ -50,7 +50,13 @@ class Broker(Process):
     """
 
     def __init__(
-        self, topics: Mapping[str, Topic], directory: Path, durability: str, cluster_id: str, delay_us: int
+        self,
+        topics: Mapping[str, Topic],
+        directory: Path,
+        durability: str,
+        cluster_id: str,
+        delay_us: int = 0,
+        access: Access = OPEN,
     ) -> None:
         super().__init__()
         self.topics, self.delay_us = topics, delay_us
@@ -66,7 +72,7 @@ class Broker(Process):
         self.wants_sync = threading.Condition()
         self.closing = False
         self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
-        self.listener = Listener(self)
+        self.listener = Listener(self, access)
         if self.durability is Durability.fsync:
             threading.Thread(target=self._sync_all, name="group commit", daemon=True).start()
 
@@ -87,19 +93,27 @@ class Broker(Process):
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
         """``topic/partition/offset``: everything from there to the watermark."""
-        name, _, offset = ticket.decode().rpartition("/")
-        topic, partition = split_position(name)
-        if topic not in self.topics or not offset.isdigit():
-            raise InputError(f"ticket {ticket.decode()!r}: expected topic/partition/offset, of {sorted(self.topics)}")
+        topic, partition, offset = self._asked_for(ticket.decode(errors="replace"))
+        name = position_name(topic, partition)
 
         def batches() -> Any:
-            at = int(offset)
+            at = offset
             while found := self.read(name, at, DELIVERY_BYTES):
                 yield from (entry.batch for entry in found)
                 at = found[-1].header.end
 
-        assert partition >= 0
         return pa.RecordBatchReader.from_batches(self.topics[topic].schema, batches())
+
+    def _asked_for(self, ticket: str) -> tuple[str, int, int]:
+        topic, *numbers = ticket.rsplit("/", 2)
+        known = self.topics.get(topic)
+        if known is None or len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+            raise InputError(f"ticket {ticket!r}: expected topic/partition/offset, of {sorted(self.topics)}")
+        partition, offset = map(int, numbers)
+        if partition >= known.partitions:
+            problem = f"{topic} has {known.partitions} partitions, counted from 0"
+            raise InputError(f"ticket {ticket!r}: {problem}; expected topic/partition/offset")
+        return topic, partition, offset
 
     def read(self, name: str, offset: int, max_bytes: int) -> list[LogBatch]:
         """Whole batches from ``offset``."""
@@ -133,6 +147,8 @@ class Broker(Process):
 
     def _append(self, channel: Channel, head: Mapping[str, Any], bodies: Sequence[pa.Buffer]) -> None:
         topic, partition = head["topic"], head["partition"]
+        if topic not in self.topics:
+            raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
         entry = frames.unpack_append(bodies, self.topics[topic].schema)
         answer = {"kind": "appended", "partition": partition, "epoch": entry.header.epoch}
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from eventmesh.errors import PeerLost
+from eventmesh.runtime.on_ray.flight import OPEN, Access
 
 #: (service, instance).
 Peer = tuple[str, int]
@@ -24,9 +25,10 @@ def actor_name(peer: Peer) -> str:
 
 @dataclass(frozen=True)
 class Directory:
-    """Finds the processes of the mesh in ``namespace``, wherever Ray has started them again."""
+    """Finds the processes of the mesh in ``namespace``, wherever Ray has started them again. ``access`` is theirs."""
 
     namespace: str
+    access: Access = OPEN
 
     def actor(self, peer: Peer) -> Any:
         """The actor; :class:`~eventmesh.errors.PeerLost` if there is none of that name."""

@@ -59,7 +59,8 @@ class Member(Process):
 
     def _link(self, peer: Peer) -> Link[Connection]:
         def connect(broken: Callable[[], None]) -> Connection:
-            return Connection(self.directory.address(peer), self.name, self._reply_received, broken)
+            address = self.directory.address(peer)
+            return Connection(address, self.name, self._reply_received, broken, self.directory.access)
 
         link = self._links[peer] = Link(
             actor_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer)

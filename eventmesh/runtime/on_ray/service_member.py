@@ -95,7 +95,7 @@ class ServiceMember(Member):
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
         self._began = False
-        self.listener = Listener(self)
+        self.listener = Listener(self, directory.access)
         self.reactor.start(self.instance)
         self._broker: Link[BrokerStreams] = Link("broker", self._connect, up=self._broker_up, down=self._broker_lost)
         self._broker.start()
@@ -108,10 +108,16 @@ class ServiceMember(Member):
 
     def _connect(self, broken: Callable[[], None]) -> BrokerStreams:
         address = self.directory.address(BROKER)
-        writing = Connection(address, "write", self._write_answered, broken)
+        writing = Connection(address, "write", self._write_answered, broken, self.directory.access)
         try:
             reading = Subscription(
-                address, self.schemas, self._deliver, broken, failed=self._cannot_read, local=self.local
+                address,
+                self.schemas,
+                self._deliver,
+                broken,
+                failed=self._cannot_read,
+                local=self.local,
+                access=self.directory.access,
             )
         except EventmeshError:
             writing.close()

@@ -20,7 +20,7 @@ from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.progress import split_position
 from eventmesh.runtime.on_ray import doorbell, frames
 from eventmesh.runtime.on_ray.doorbell import Doorbell
-from eventmesh.runtime.on_ray.flight import Connection
+from eventmesh.runtime.on_ray.flight import OPEN, Access, Connection
 from eventmesh.runtime.on_ray.reactor import now
 
 Entry = tuple[str, int, LogBatch]
@@ -51,6 +51,7 @@ class Subscription:
         *,
         failed: Failed,
         local: bool = True,
+        access: Access = OPEN,
     ) -> None:
         self._schemas, self._deliver, self._failed = schemas, deliver, failed
         self._lock = threading.Lock()
@@ -59,7 +60,7 @@ class Subscription:
         self._attached = False
         self._bell = Doorbell() if local and doorbell.available() else None
         try:
-            self._connection = Connection(address, "subscribe", self._received, lost)
+            self._connection = Connection(address, "subscribe", self._received, lost, access)
             self._connection.channel.send(frames.pack({"kind": "attach", "bell": self._bell and self._bell.name}))
         except BaseException:
             self._close_bell()
