@@ -19,7 +19,7 @@ from eventmesh.log.batch import OWN_RECORDS, Header, LogBatch
 from eventmesh.log.durable_number import DurableNumber
 from eventmesh.log.partition import Durability, Partition, overridden, truncated
 from eventmesh.log.retention import ClosedSegment, Deleted, new_start
-from eventmesh.log.segment import Segment, crc32c
+from eventmesh.log.segment import LoadedIndexes, Segment, crc32c
 from eventmesh.log.storage import Storage
 from eventmesh.log.topic import Topic
 
@@ -27,8 +27,6 @@ from eventmesh.log.topic import Topic
 RESERVATION_BLOCK = 1 << 20
 #: Bytes that the objects of a batch and of each of its decoded columns take, as measured on CPython 3.11.
 BATCH_OVERHEAD, COLUMN_OVERHEAD = 2_300, 600
-#: Closed segments of a partition whose index stays in memory: 28 bytes per batch.
-LOADED_MAX = 4
 _WRITERS = ("facts", "progressed")
 
 
@@ -65,14 +63,15 @@ def _held(entry: LogBatch) -> int:
 class PartitionFiles:
     """The segments of ``topic/partition``, oldest first, and the rules' state folded from them."""
 
-    def __init__(self, storage: Storage, topic: Topic, number: int, recent: RecentBatches) -> None:
+    def __init__(
+        self, storage: Storage, topic: Topic, number: int, recent: RecentBatches, loaded: LoadedIndexes
+    ) -> None:
         self.rules = Partition(topic, number)
-        self.storage, self.schema, self.recent = storage, topic.schema, recent
+        self.storage, self.schema, self.recent, self._loaded = storage, topic.schema, recent, loaded
         self.directory = f"{topic.name}/{number}"
         self._reservation = DurableNumber(storage, f"{self.directory}/reservation", 1)
         self._durable_start = DurableNumber(storage, f"{self.directory}/start", 0)
         self.segments: list[Segment] = []
-        self._loaded: list[Segment] = []  # closed ones, oldest use first
         self.reserved = 1  # no position at or above this was ever given out
         self.watermark = 0
         self.dirty = False  # batches above the watermark wait for a sync
@@ -207,12 +206,7 @@ class PartitionFiles:
         following = self.segments[self.segments.index(segment) + 1]
         if not whole or segment.end != following.base:
             raise segment.corrupt(len(segment), f"{segment.index_path} should reach offset {following.base}")
-        self._keep_loaded(segment)
-
-    def _keep_loaded(self, closed: Segment) -> None:
-        self._loaded.append(closed)
-        while len(self._loaded) > LOADED_MAX:
-            self._loaded.pop(0).unload()
+        self._loaded.keep(segment)
 
     def _record_gap(self, clock: Callable[[], int]) -> None:
         """Go on at the reservation. Dying in here leaves a wider gap to the next opening, never a reused offset."""
@@ -287,7 +281,7 @@ class PartitionFiles:
             raise
         closed.release()
         self.segments.append(following)
-        self._keep_loaded(closed)
+        self._loaded.keep(closed)
 
     def sync(self) -> None:
         """Sync what was appended, then publish it; ``OSError`` if the disk fails."""
@@ -334,8 +328,8 @@ class PartitionFiles:
 
     def _forget(self, gone: list[Segment]) -> None:
         self.segments = self.segments[len(gone) :]
-        self._loaded = [segment for segment in self._loaded if segment not in gone]
         for segment in gone:
+            self._loaded.forget(segment)
             segment.release()
 
     def override(self, *, reason: str, floor: int, deleted_to: int, time: int, reserve: bool) -> None:
@@ -379,7 +373,7 @@ class PartitionFiles:
         self.segments += following
         closed.release()
         if closed.end == following[0].base:
-            self._keep_loaded(closed)
+            self._loaded.keep(closed)
         else:
             closed.unload()  # it was deleted before all of it was seen: nothing of it may be passed over
 

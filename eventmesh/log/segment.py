@@ -242,8 +242,38 @@ class Segment:
                 return number
         return len(self.bases)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that its index takes in memory."""
+        columns = (self.bases, self.positions, self.rows, self.lengths, self.checksums)
+        return sum(column.itemsize * len(column) for column in columns)
+
     def corrupt(self, number: int, detail: str) -> CorruptSegment:
         """The error for batch ``number``, or for what should follow the last one."""
         if number < len(self.bases):
             return CorruptSegment(self.data_path, self.bases[number], self.positions[number], detail)
         return CorruptSegment(self.data_path, self.end, self.size, detail)
+
+
+class LoadedIndexes:
+    """The closed segments of a whole log whose indexes are in memory, bounded in bytes; at least the newest used."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._segments: list[tuple[Segment, int]] = []  # with its bytes, oldest use first
+        self._bytes = 0
+
+    def keep(self, closed: Segment) -> None:
+        """Keep an index that was read or written just now; the oldest make room."""
+        self._segments.append((closed, closed.memory))
+        self._bytes += closed.memory
+        while self._bytes > self.max_bytes and len(self._segments) > 1:
+            oldest, size = self._segments.pop(0)
+            self._bytes -= size
+            oldest.unload()
+
+    def forget(self, gone: Segment) -> None:
+        """The segment is not there any more."""
+        self._bytes -= sum(size for segment, size in self._segments if segment is gone)
+        self._segments = [each for each in self._segments if each[0] is not gone]
+        gone.unload()

@@ -20,7 +20,7 @@ from eventmesh.log.manifest import MANIFEST, Manifest, check_home, check_same, r
 from eventmesh.log.partition import Durability, Grant, granted
 from eventmesh.log.partition_files import PartitionFiles, RecentBatches, as_table
 from eventmesh.log.retention import Deleted
-from eventmesh.log.segment import crc32c
+from eventmesh.log.segment import LoadedIndexes, crc32c
 from eventmesh.log.storage import FileStorage, Storage
 from eventmesh.log.topic import Topic
 from eventmesh.progress import split_position
@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 RECENT_BYTES_MAX = 32 << 20
+#: Bytes of closed segments' indexes that stay in memory, at 28 bytes per batch.
+LOADED_BYTES_MAX = 64 << 20
 #: A counter that outlives the process, as the page cache does: 1 says that the cache is not to be believed.
 SYNC_FAILED = "sync_failed"
 
@@ -67,9 +69,9 @@ class LogReader:
     def __init__(self, storage: Storage, topics: Mapping[str, Topic], recent_bytes_max: int = 0) -> None:
         self.topics: dict[str, Topic] = dict(topics)
         self._storage = storage
-        recent = RecentBatches(recent_bytes_max)
+        recent, loaded = RecentBatches(recent_bytes_max), LoadedIndexes(LOADED_BYTES_MAX)
         self._partitions = {
-            (topic.name, number): PartitionFiles(storage, topic, number, recent)
+            (topic.name, number): PartitionFiles(storage, topic, number, recent, loaded)
             for topic in self.topics.values()
             for number in range(topic.partitions)
         }

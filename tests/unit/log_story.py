@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,6 +18,11 @@ from eventmesh.messages import encode_rows, topic_schema
 ORDERS = Topic("orders", "orders", "order_id", 1, topic_schema([pa.field("order_id", pa.string())]))
 SMALL = replace(ORDERS, settings=TopicSettings(segment_bytes=6_000))  # rolls every few batches
 NOON = 43_200_000_000
+DAY = 86_400_000_000  # in microseconds
+WEEK_MS = 604_800_000
+END = 1 << 40  # a floor that holds nothing back
+LATE = NOON + 30 * DAY
+ALL = {"orders/0": END}
 
 
 def open_log(
@@ -93,3 +99,30 @@ def ids(log: LogReader, offset: int = 0) -> list[str]:
                 found += entry.batch.column("id").to_pylist()
         offset = entries[-1].header.end
     return found
+
+
+def keeping(**settings: Any) -> Topic:
+    """Orders in segments of a few batches."""
+    return replace(
+        ORDERS, settings=TopicSettings(**{"segment_bytes": 6_000, "segment_ms": 60 * 86_400_000, **settings})
+    )
+
+
+def filled(storage: Storage, count: int = 20, level: str = "os", **settings: Any) -> tuple[Log, Writer]:
+    """A log of one order a day, the first at noon."""
+    log = open_log(storage, keeping(**settings), level=level)
+    writer = Writer(log)
+    for number in range(count):
+        writer.time = NOON + number * DAY
+        writer.append(f"order-{number}")
+    log.sync()
+    return log, writer
+
+
+def bases(storage: Storage) -> list[int]:
+    """The base of every segment on the disk, each with both of its files or else twice."""
+    stems = [path.rpartition("/")[2] for path in storage.list("orders/0")]
+    files = sorted(stem for stem in stems if stem.endswith((".arrow", ".index")))
+    whole = sorted({int(stem[:20]) for stem in files})
+    assert len(files) == 2 * len(whole), f"a file without the other: {files}"
+    return whole

@@ -200,25 +200,6 @@ class LogUnderFailures(RuleBasedStateMachine):
     def fill(self, full: bool) -> None:
         self.disk.full = full
 
-    @rule(share=st.floats(0, 1), override=st.booleans(), die_after=st.none() | BYTES)
-    def retain(self, share: float, override: bool, die_after: int | None) -> None:
-        self.disk.die_after = die_after
-        self.attempt(lambda: self._retain(int(share * self.position_told), override))
-
-    def _retain(self, floor: int, override: bool) -> None:
-        self.deletable = self.position_told if override else max(self.deletable, floor)
-        if override:
-            self.closed = False
-            self.retire()
-        overrides = {"orders/0": "for the test"} if override else None
-        try:
-            found = self.log.retain(LONG_AFTER, {"orders/0": floor}, overrides=overrides)
-        except StorageFull:
-            return
-        assert all(deleted.start == self.log.start("orders", 0) > deleted.start_before for deleted in found)
-        if found:
-            self.acknowledge()  # what stays is synced first
-
     @rule()
     def break_sync(self) -> None:
         self.disk.fail_sync = True
@@ -259,10 +240,40 @@ class LogUnderFailuresSynced(LogUnderFailures):
     level = "fsync"
 
 
+class RetainedLogUnderFailures(LogUnderFailures):
+    """The same with old segments deleted, as far as floors let them go."""
+
+    @rule(share=st.floats(0, 1), override=st.booleans(), die_after=st.none() | BYTES)
+    def retain(self, share: float, override: bool, die_after: int | None) -> None:
+        self.disk.die_after = die_after
+        self.attempt(lambda: self._retain(int(share * self.position_told), override))
+
+    def _retain(self, floor: int, override: bool) -> None:
+        self.deletable = self.position_told if override else max(self.deletable, floor)
+        if override:
+            self.closed = False
+            self.retire()
+        overrides = {"orders/0": "for the test"} if override else None
+        try:
+            found = self.log.retain(LONG_AFTER, {"orders/0": floor}, overrides=overrides)
+        except StorageFull:
+            return
+        assert all(deleted.start == self.log.start("orders", 0) > deleted.start_before for deleted in found)
+        if found:
+            self.acknowledge()  # what stays is synced first
+
+
+class RetainedLogUnderFailuresSynced(RetainedLogUnderFailures):
+    """The same at level fsync."""
+
+    level = "fsync"
+
+
+MACHINES = [LogUnderFailures, LogUnderFailuresSynced, RetainedLogUnderFailures, RetainedLogUnderFailuresSynced]
 QUICK = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
-@pytest.mark.parametrize("machine", [LogUnderFailures, LogUnderFailuresSynced])
+@pytest.mark.parametrize("machine", MACHINES)
 def test_given_any_failures_then_the_promises_hold(machine: type[LogUnderFailures]) -> None:
     run_state_machine_as_test(machine, settings=QUICK)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,44 +13,24 @@ from eventmesh.log import partition_files
 from eventmesh.log.partition import progressed
 from eventmesh.log.retention import ClosedSegment, Deleted, new_start
 from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
-from eventmesh.log.storage import FileStorage, MemoryStorage, Storage
-from eventmesh.log.store import Log, LogReader, open_read_only
-from eventmesh.log.topic import Topic, TopicSettings
-from tests.unit.log_story import NOON, ORDERS, Writer, ids, open_log
-
-DAY = 86_400_000_000  # in microseconds
-WEEK_MS = 604_800_000
-END = 1 << 40  # a floor that holds nothing back
-LATE = NOON + 30 * DAY
-ALL = {"orders/0": END}
-
-
-def keeping(**settings: Any) -> Topic:
-    """Orders in segments of a few batches."""
-    return replace(
-        ORDERS, settings=TopicSettings(**{"segment_bytes": 6_000, "segment_ms": 60 * 86_400_000, **settings})
-    )
-
-
-def filled(storage: Storage, count: int = 20, level: str = "os", **settings: Any) -> tuple[Log, Writer]:
-    """A log of one order a day, the first at noon."""
-    log = open_log(storage, keeping(**settings), level=level)
-    writer = Writer(log)
-    for number in range(count):
-        writer.time = NOON + number * DAY
-        writer.append(f"order-{number}")
-    log.sync()
-    return log, writer
-
-
-def bases(storage: Storage) -> list[int]:
-    """The base of every segment on the disk, each with both of its files or else twice."""
-    stems = [path.rpartition("/")[2] for path in storage.list("orders/0")]
-    files = sorted(stem for stem in stems if stem.endswith((".arrow", ".index")))
-    whole = sorted({int(stem[:20]) for stem in files})
-    assert len(files) == 2 * len(whole), f"a file without the other: {files}"
-    return whole
-
+from eventmesh.log.storage import MemoryStorage
+from eventmesh.log.store import Log
+from eventmesh.log.topic import TopicSettings
+from tests.unit.log_story import (
+    ALL,
+    DAY,
+    END,
+    LATE,
+    NOON,
+    ORDERS,
+    WEEK_MS,
+    Writer,
+    bases,
+    filled,
+    ids,
+    keeping,
+    open_log,
+)
 
 # --- which segments may go ----------------------------------------------------------------------------
 
@@ -390,132 +368,3 @@ def test_given_a_first_segment_that_is_lost_then_the_log_does_not_open() -> None
         storage.remove(f"orders/0/{start:020d}.{kind}")
     with pytest.raises(DataDirectoryError, match=f"exists from offset {start} on, its files are gone"):
         open_log(storage, keeping())
-
-
-# --- readers beside the writer ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    storage = FileStorage(tmp_path)
-    filled(storage)
-    storage.close()
-    return tmp_path
-
-
-@pytest.fixture
-def log(directory: Path) -> Iterator[Log]:
-    log = open_log(FileStorage(directory), keeping())
-    yield log
-    log.close()
-
-
-@pytest.fixture
-def reader(directory: Path, log: Log) -> Iterator[LogReader]:
-    reader = open_read_only(directory)
-    yield reader
-    reader.close()
-
-
-def test_given_a_follower_below_the_start_then_it_is_told_start_and_end(log: Log, reader: LogReader) -> None:
-    assert reader.read("orders", 0, 3)
-    log.retain(LATE, ALL)
-    start, end = log.start("orders", 0), log.end("orders", 0)
-    for offset in (0, 3, start - 1):
-        with pytest.raises(OffsetOutOfRange) as told:
-            reader.read("orders", 0, offset)
-        assert (told.value.start, told.value.end) == (start, end)
-    assert reader.start("orders", 0) == start
-    assert ids(reader) == ids(log) != []
-
-
-def test_given_a_follower_above_the_start_then_it_goes_on(log: Log, reader: LogReader) -> None:
-    writer = Writer(log, "second")
-    at = writer.end
-    assert reader.read("orders", 0, at) == []
-    log.retain(LATE, ALL)
-    for number in range(20):
-        writer.append(f"later-{number}")
-        [entry] = reader.read("orders", 0, at)
-        at = entry.header.end
-        log.retain(LATE, {"orders/0": at})
-    assert at == writer.end
-    assert reader.start("orders", 0) == log.start("orders", 0) > 21
-
-
-def test_given_a_follower_whose_every_segment_went_then_it_finds_the_others(log: Log, reader: LogReader) -> None:
-    assert reader.read("orders", 0, 0)
-    writer = Writer(log, "second")
-    for number in range(20):
-        writer.append(f"later-{number}")
-    log.retain(LATE, ALL)
-    assert reader.start("orders", 0) == log.start("orders", 0) > 21
-    assert ids(reader) == ids(log)
-    fresh = open_read_only(log._storage.directory)  # type: ignore[attr-defined]
-    assert ids(fresh) == ids(log)
-    fresh.close()
-
-
-def test_given_files_that_go_while_they_are_read_then_that_is_no_damage(log: Log, reader: LogReader) -> None:
-    entries = reader.batches("orders", 0)
-    next(entries)
-    log.retain(LATE, ALL)
-    with pytest.raises(OffsetOutOfRange) as told:
-        list(entries)
-    assert told.value.start == log.start("orders", 0)
-
-
-def test_given_a_deletion_between_two_looks_at_the_directory_then_a_follower_looks_again(
-    log: Log, reader: LogReader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find = partition_files.PartitionFiles.bases_on_storage
-
-    def overtaken(files: partition_files.PartitionFiles) -> list[int]:
-        monkeypatch.undo()
-        log.retain(LATE, ALL)
-        return find(files)
-
-    monkeypatch.setattr(partition_files.PartitionFiles, "bases_on_storage", overtaken)
-    assert reader.start("orders", 0) == log.start("orders", 0) > 15
-
-
-class Late:
-    """A counter that says the old value once more."""
-
-    def __init__(self, counter: Any) -> None:
-        self.counter, self.old = counter, [counter.get()]
-
-    def get(self) -> int:
-        value: int = self.old.pop() if self.old else self.counter.get()
-        return value
-
-
-def test_given_a_deletion_that_a_follower_is_late_to_hear_of_then_no_fact_is_passed_over(
-    log: Log, reader: LogReader
-) -> None:
-    writer = Writer(log, "second")
-    files = reader._partitions["orders", 0]
-    at = writer.end
-    assert reader.read("orders", 0, at) == []
-    for number in range(20):
-        writer.append(f"later-{number}")
-    late = Late(files._published_start)
-    files._published_start = late  # type: ignore[assignment]
-    log.retain(LATE, ALL)
-    with pytest.raises(OffsetOutOfRange) as told:
-        reader.read("orders", 0, at)
-    assert not late.old
-    assert told.value.start == log.start("orders", 0) > at
-    assert ids(reader) == ids(log)
-
-
-def test_given_many_closed_segments_then_few_of_their_indexes_stay_in_memory(log: Log, reader: LogReader) -> None:
-    both = zip(reader.batches("orders", 0), reader.batches("orders", 0), strict=True)
-    ahead = reader.batches("orders", 0)
-    for number, (one, other) in enumerate(both):
-        assert one.header == other.header
-        if number == 2:
-            assert len(list(ahead)) == 21
-    files = reader._partitions["orders", 0]
-    assert len(files.segments) > partition_files.LOADED_MAX + 1
-    assert sum(segment.size > 0 for segment in files.segments[:-1]) == partition_files.LOADED_MAX
