@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from eventmesh.errors import Throttled
+from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.history import CALLERS
 from eventmesh.log.topic import Topic, partitions_for
 from eventmesh.messages import Columns, MessageType
@@ -32,6 +33,7 @@ WINDOW = 1_000_000
 #: they are sent together. The wait counts as latency like any other, since that is taken from the intended time.
 TICK = 2_000
 CROWD = 4
+DOUBLINGS_MAX, PATIENCE_DOUBLINGS_MAX = 20, 3
 
 
 class Caller:
@@ -55,13 +57,16 @@ class Caller:
         batch_rows_max: int = 500,
         patience: int = 5_000_000,
         backoff: int = 50_000,
+        backoff_max: int = 2_000_000,
+        seed: int = 0,
     ) -> None:
         self.name, self.requests, self.messages = name, requests, messages
         self.clock, self.emit = clock, emit
         self.journal = journal or Journal.in_memory(name, requests, window or WINDOW)
         self.journal.check(name, requests)
         self.window = window or self.journal.window
-        self.batch_rows_max, self.patience, self.backoff = batch_rows_max, patience, backoff
+        self.batch_rows_max, self.patience, self.seed = batch_rows_max, patience, seed
+        self.backoff, self.backoff_max = backoff, backoff_max
         self.sent, self.accepted, self.completed = self.journal.sent, self.journal.accepted, self.journal.completed
         self.attempts, self.throttled = self.journal.attempts, self.journal.throttled
         self.intended = np.full(len(requests), NEVER, np.int64)
@@ -74,7 +79,11 @@ class Caller:
         }
         self._ticked_at = NEVER
         self._again: list[int] = []
-        self._messages: dict[str, list[int]] = {}  # ask id -> requests, by row
+        self._messages: dict[str, tuple[int, list[int]]] = {}  # ask id -> its number, requests by row
+        # The number of the message that each request was last sent in; NEVER while it waits to be sent again. So it is
+        # at most one message that a request is repeated for, however many were sent.
+        self._sent_in = np.full(len(requests), NEVER, np.int64)
+        self._repeats = np.zeros(len(requests), np.int64)  # for want of an answer
         self._due: list[tuple[int, str]] = []
         self._wake: list[tuple[int, int]] = []
         self._count = 0
@@ -91,6 +100,7 @@ class Caller:
         """
         now = self.clock()
         self.life = self.journal.begin_life(now)
+        self._dice = np.random.default_rng([self.seed, google_crc32c.value(self.name.encode()), self.life])
         self.intended = self.journal.started_at + self.requests.at
         self.next = self.journal.next
         self._again = np.flatnonzero(self.completed[: self.next] == NEVER).tolist()
@@ -124,12 +134,15 @@ class Caller:
 
     def _repeat_overdue(self, now: int) -> None:
         while self._due and self._due[0][0] <= now:
-            _, ask = heapq.heappop(self._due)
-            for request in self._messages.pop(ask, ()):
-                if self.completed[request] == NEVER:
-                    self._again.append(request)
+            overdue = self._unanswered(*self._messages.pop(heapq.heappop(self._due)[1], (0, [])))
+            self._repeats[overdue] += 1
+            self._again += overdue
         while self._wake and self._wake[0][0] <= now:
             self._again.append(heapq.heappop(self._wake)[1])
+
+    def _unanswered(self, number: int, requests: list[int]) -> list[int]:
+        """Those of a message that have no outcome, and were sent in no later one."""
+        return [one for one in requests if self._sent_in[one] == number and self.completed[one] == NEVER]
 
     def _send(self, due: np.ndarray, now: int) -> None:
         targets = self._target[due]
@@ -143,8 +156,11 @@ class Caller:
         self._count += 1
         ask = f"{self.name}:{self.life}:{self._count}"  # never one of an earlier life, whose answers may still come
         requests = members.tolist()
-        self._messages[ask] = requests
-        heapq.heappush(self._due, (now + self.patience, ask))
+        self._messages[ask] = self._count, requests
+        self._sent_in[members] = self._count
+        # Who does not answer may have too much to do: twice the patience each time, so that repeats do not add to it.
+        patience = self.patience << min(int(self._repeats[members].max()), PATIENCE_DOUBLINGS_MAX)
+        heapq.heappush(self._due, (now + patience, ask))
         self.attempts[members] += 1
         ids = [f"{self.name}:{command}:{request}" for request in requests]
         questions = self._questions[command].take(pa.array(members))
@@ -153,13 +169,13 @@ class Caller:
 
     def replied(self, reply: ReplyMessage) -> None:
         """An answer to some of the requests of one message."""
-        members = self._messages.get(reply.ask)
-        if members is None:
+        number, members = self._messages.get(reply.ask, (0, []))
+        if not members:
             return
         now = self.clock()
         requests = [members[index] for index in reply.indexes]
         if reply.error is not None:
-            self._come_back(requests, now, isinstance(reply.error, Throttled), str(reply.error), reply.error.definite)
+            self._failed(self._unanswered(number, requests), now, reply.error)
             return
         accepted = self.accepted[requests]
         self.accepted[requests] = np.where(accepted == NEVER, now, accepted)
@@ -168,15 +184,28 @@ class Caller:
                 if self.completed[request] == NEVER:
                     self._complete(request, now, row.get("outcome"), row.get("reason"))
 
-    def _come_back(self, requests: list[int], now: int, throttled: bool, reason: str, definite: bool) -> None:
-        for request in requests:
-            if self.completed[request] != NEVER:
-                continue
-            if definite and not throttled:
-                self._complete(request, now, "refused", reason)
-                continue
-            self.throttled[request] += throttled
-            heapq.heappush(self._wake, (now + self.backoff, request))
+    def _failed(self, requests: list[int], now: int, error: EventmeshError) -> None:
+        if isinstance(error, Throttled):
+            self.throttled[requests] += 1
+            self._come_back(requests, now)
+        elif error.definite:
+            for request in requests:
+                self._complete(request, now, "refused", str(error))
+        else:
+            self._come_back(requests, now)
+
+    def _come_back(self, requests: list[int], now: int) -> None:
+        """Ask again after a while, twice as long for each time a request was throttled; not all at the same time.
+
+        Exponential backoff with jitter, as in AWS's *Exponential Backoff and Jitter* (Brooker, 2015).
+        """
+        doubled = np.clip(self.throttled[requests] - 1, 0, DOUBLINGS_MAX)
+        spans = np.minimum(self.backoff << doubled.astype(np.int64), self.backoff_max)
+        at = now + (spans * (0.5 + self._dice.random(len(requests)))).astype(np.int64)
+        at += -at % TICK  # those of one tick share a message
+        self._sent_in[requests] = NEVER
+        for when, request in zip(at.tolist(), requests, strict=True):
+            heapq.heappush(self._wake, (when, request))
 
     def _complete(self, request: int, now: int, outcome: str | None, reason: str | None) -> None:
         journal = self.journal
@@ -187,13 +216,10 @@ class Caller:
 
     def peer_lost(self) -> None:
         """The connection broke: everything open is asked again, under the same ids."""
-        now = self.clock()
-        for members in self._messages.values():
-            for request in members:
-                if self.completed[request] == NEVER:
-                    heapq.heappush(self._wake, (now + self.backoff, request))
+        open_requests = [one for message in self._messages.values() for one in self._unanswered(*message)]
         self._messages.clear()
         self._due.clear()
+        self._come_back(open_requests, self.clock())
 
     def next_deadline(self) -> int | None:
         """When :meth:`tick` wants to be called next."""

@@ -187,6 +187,7 @@ class Simulation(Network):
             clock=self.clock,
             emit=client.effects.append,
             journal=journal,
+            seed=self.seed,
         )
         self._inside(client, client.caller.resume)
 

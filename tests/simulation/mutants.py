@@ -117,7 +117,7 @@ def views_not_awaited(patch: Patch) -> None:
 # --- 2. what was observable is a fact ---------------------------------------------------------------
 
 
-@mutant("2", "replies leave before the append is acknowledged", REQUEST.judge, seed=4, caught_by="E3")
+@mutant("2", "replies leave before the append is acknowledged", REQUEST.judge, seed=20, caught_by="E3")
 def replies_before_acknowledgement(patch: Patch) -> None:
     submit = Task._submit
 
@@ -226,7 +226,7 @@ def timeout_means_refused(patch: Patch) -> None:
     "4",
     "a void of what was never seen is forgotten",
     replace(REQUEST, limits=IMPATIENT, build=Upheaval).judge,
-    seed=63,
+    seed=102,
     caught_by="E2",
 )
 def unseen_void_forgotten(patch: Patch) -> None:
