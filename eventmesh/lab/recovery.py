@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from eventmesh.errors import EnvironmentUnavailable
 from eventmesh.lab.run import audit_folder
@@ -23,34 +25,41 @@ from eventmesh.lab.verdict import Audit
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
+from eventmesh.runtime.requests import Requests
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.cluster import MeshOnRay
+    from eventmesh.runtime.on_ray.cluster import Measured, MeshOnRay
 
 LOOK_S = 0.001
 PATIENCE_S = 60.0
+SECOND = 1_000_000
 
 
 @dataclass(frozen=True)
 class Fault:
     """``how`` is done to the process of ``service``/``instance`` once ``topic``'s partition 0 has reached ``offset``.
 
-    ``watched`` is the topic whose next fact shows that the work of the process goes on.
+    ``watched`` is the topic whose next fact under a new grant shows that work goes on: the process's own, or for the
+    broker any. The generator writes to no topic (None): its work goes on with its next request that is accepted.
     """
 
     service: str
     topic: str
     offset: int
-    watched: str
+    watched: str | None
     how: signal.Signals = signal.SIGKILL
     instance: int = 0
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """``resumed_s``: seconds from the signal to the next fact in the watched topic; ``restarts`` of the process."""
+    """``resumed_s``: seconds from the signal until work went on. ``restarts`` of the process since the mesh started.
+
+    ``at_us`` is when the signal was sent, in microseconds since the Unix epoch, ``at_offset`` the watermark then.
+    """
 
     fault: Fault
+    at_us: int
     at_offset: int
     pid: int
     next_pid: int | None
@@ -72,26 +81,58 @@ def survive(mesh: Mesh, workload: Workload, fault: Fault, folder: Path, *, seed:
 
     with MeshOnRay(mesh, folder / "log", seed=seed, lease_s=lease_s) as running:
         running.seed_with(workload.seeding)
-        injector = Injector(running, fault)
-        measured = running.measure("load", workload.load, window=workload.window)
-        recovery = injector.recovery()
+        recovery, measured = strike(running, "load", workload.load, fault, window=workload.window)
         history = running.history(measured.callers)
     audited, _ = audit_folder(mesh, folder, history)
     return Survived(recovery, audited)
 
 
+def strike(
+    running: MeshOnRay,
+    name: str,
+    requests: Requests,
+    fault: Fault,
+    *,
+    window: int = 1_000_000,
+    patience_s: float = PATIENCE_S,
+) -> tuple[Recovery, Measured]:
+    """Run a load with ``fault`` in it to its end, and drain; what came of the fault, and what the load did.
+
+    :class:`~eventmesh.errors.EnvironmentUnavailable` if the offset is not reached, or work does not go on, within
+    ``patience_s``.
+    """
+    injector = Injector(running, fault, patience_s)
+    measured = running.measure(name, requests, window=window)
+    recovery = injector.recovery()
+    if fault.watched is None:
+        recovery = replace(recovery, resumed_s=next_accepted_s(measured.callers, recovery.at_us))
+    return recovery, measured
+
+
+def next_accepted_s(callers: pa.Table, since_us: int) -> float:
+    """Seconds from ``since_us`` until the first request that was sent after it was accepted.
+
+    :class:`~eventmesh.errors.EnvironmentUnavailable` if none was: every request had been sent before.
+    """
+    accepted = callers.filter(pc.field("sent_at") > since_us)["accepted_at"]
+    first = pc.min(accepted).as_py()
+    if first is None:
+        raise EnvironmentUnavailable("no request was accepted after the fault: it came when all had been sent")
+    return float(first - since_us) / SECOND
+
+
 class Injector:
     """The thread that waits for the offset, does the fault, and sees the work go on."""
 
-    def __init__(self, running: MeshOnRay, fault: Fault) -> None:
-        self._running, self._fault = running, fault
+    def __init__(self, running: MeshOnRay, fault: Fault, patience_s: float = PATIENCE_S) -> None:
+        self._running, self._fault, self._patience_s = running, fault, patience_s
         self._found: Recovery | EnvironmentUnavailable | None = None
         self._thread = threading.Thread(target=self._inject, name="fault", daemon=True)
         self._thread.start()
 
     def recovery(self) -> Recovery:
         """What came of it; :class:`~eventmesh.errors.EnvironmentUnavailable` if the offset or the end never came."""
-        self._thread.join(2 * PATIENCE_S)
+        self._thread.join(3 * self._patience_s)
         if isinstance(self._found, Recovery):
             return self._found
         raise self._found or EnvironmentUnavailable(f"{self._fault} did not end")
@@ -106,41 +147,55 @@ class Injector:
     def _do(self, reader: LogReader) -> Recovery:
         fault, supervisor = self._fault, self._running.supervisor
         peer = (fault.service, fault.instance)
-        _until(lambda: reader.watermark(fault.topic, 0) >= fault.offset, f"{fault.topic}/0 to reach {fault.offset}")
+        self._until(
+            lambda: reader.watermark(fault.topic, 0) >= fault.offset, f"{fault.topic}/0 to reach {fault.offset}"
+        )
         pid = supervisor.pids()[peer]
         if pid is None:
             raise EnvironmentUnavailable(f"{fault.service}/{fault.instance} is not up: there is nobody to kill")
-        process, begun = psutil.Process(pid), time.monotonic()
+        following = Following(reader, fault.watched) if fault.watched is not None else None
+        process, at_us, at_offset = psutil.Process(pid), time.time_ns() // 1_000, reader.watermark(fault.topic, 0)
+        begun = time.monotonic()
         os.kill(pid, fault.how)
         if fault.how is signal.SIGKILL:
-            psutil.wait_procs([process], timeout=PATIENCE_S)
-        at = _ends(reader, fault.watched)
-        _until(lambda: _new_fact(reader, fault.watched, at), f"a fact in {fault.watched} after the fault")
+            psutil.wait_procs([process], timeout=self._patience_s)
+        if following is not None:
+            self._until(following.went_on, f"a fact in {fault.watched} after the fault")
         resumed_s = time.monotonic() - begun
-        _until(lambda: supervisor.pids()[peer] not in (None, pid), f"another process of {fault.service}")
-        return Recovery(
-            fault, reader.watermark(fault.topic, 0), pid, supervisor.pids()[peer], resumed_s,
-            supervisor.restarts()[peer],
-        )  # fmt: skip
+        self._until(lambda: supervisor.pids()[peer] not in (None, pid), f"another process of {fault.service}")
+        next_pid, restarts = supervisor.pids()[peer], supervisor.restarts()[peer]
+        return Recovery(fault, at_us, at_offset, pid, next_pid, resumed_s, restarts)
+
+    def _until(self, done: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + self._patience_s
+        while not done():
+            if time.monotonic() > deadline:
+                raise EnvironmentUnavailable(f"waited {self._patience_s:g} s for {what}")
+            time.sleep(LOOK_S)
 
 
-def _ends(reader: LogReader, topic: str) -> list[int]:
-    return [reader.watermark(topic, number) for number in range(reader.topics[topic].partitions)]
+class Following:
+    """Reads a topic on from where it ends now, until facts stand behind a new grant.
 
+    What the process had sent before the fault may still be appended after it, and shows nothing.
+    """
 
-def _new_fact(reader: LogReader, topic: str, since: list[int]) -> bool:
-    """Whether facts stand at or above these offsets; a grant is no fact."""
-    for number, offset in enumerate(since):
-        if reader.watermark(topic, number) > offset:
-            entries = reader.read(topic, number, offset)
-            if any(entry.header.kind == "facts" for entry in entries):
-                return True
-    return False
+    def __init__(self, reader: LogReader, topic: str) -> None:
+        self._reader, self._topic = reader, topic
+        partitions = range(reader.topics[topic].partitions)
+        self._cursors = {number: reader.watermark(topic, number) for number in partitions}
+        self._granted: set[int] = set()
 
+    def went_on(self) -> bool:
+        """Whether a partition has had facts since its new grant."""
+        return any(self._read(number) for number in self._cursors)
 
-def _until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not done():
-        if time.monotonic() > deadline:
-            raise EnvironmentUnavailable(f"waited {PATIENCE_S:g} s for {what}")
-        time.sleep(LOOK_S)
+    def _read(self, number: int) -> bool:
+        while self._reader.watermark(self._topic, number) > self._cursors[number]:
+            for entry in self._reader.read(self._topic, number, self._cursors[number]):
+                self._cursors[number] = entry.header.end
+                if entry.header.kind == "granted":
+                    self._granted.add(number)
+                elif entry.header.kind == "facts" and number in self._granted:
+                    return True
+        return False

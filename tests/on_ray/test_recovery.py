@@ -20,7 +20,7 @@ FAULTS = [
     ("request", Fault("inventory", "stock", 300, watched="stock")),
     ("hybrid", Fault("gateway", "orders", 500, watched="order-requests")),
     ("views", Fault("broker", "orders", 700, watched="orders")),
-    ("views", Fault("generator", "orders", 600, watched="order-requests")),
+    ("views", Fault("generator", "orders", 600, watched=None)),
     ("views", Fault("orders", "orders", 600, watched="orders", how=signal.SIGSTOP)),
     ("views", Fault("broker", "orders", 500, watched="orders", how=signal.SIGSTOP)),
 ]
