@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.benchmark import Benchmark
 from benchmarks.join_scaling import JoinScaling
 from benchmarks.order_flow import OrderFlow
+from benchmarks.recovery import Recovery
 from benchmarks.replay import Replay
 from benchmarks.simulation import SimulatedSeeds
 from eventmesh import configuration
@@ -19,6 +20,7 @@ from eventmesh.errors import ConfigurationError, InputError, NotFound
 KINDS: dict[str, type[Benchmark]] = {
     "join-scaling": JoinScaling,
     "order-flow": OrderFlow,
+    "recovery": Recovery,
     "replay": Replay,
     "simulation": SimulatedSeeds,
 }

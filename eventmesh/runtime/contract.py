@@ -146,6 +146,8 @@ class Counters:
     refolds: int = 0
     inputs_refused: int = 0
     bytes_appended: int = 0
+    inputs_queued_rows_max: int = 0  # the most rows that waited at a time in one task, here and below
+    commands_queued_rows_max: int = 0
     staleness_us: list[int] = field(default_factory=list)
 
     def sample_staleness(self, age_us: int) -> None:

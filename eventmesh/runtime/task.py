@@ -161,6 +161,7 @@ class Task:
             self.received[name] = entry.header.end
             self.queue.append((name, entry, 0))
             self.queued_rows += entry.header.rows
+            self.counters.inputs_queued_rows_max = max(self.counters.inputs_queued_rows_max, self.queued_rows)
 
     def _fold(self, entry: LogBatch) -> None:
         header = entry.header
@@ -207,6 +208,8 @@ class Task:
         self._unanswered[(origin, message.id)] = (message, set(indexes))
         self.commands.append((origin, message, indexes))
         self.queued_command_rows += len(indexes)
+        most = max(self.counters.commands_queued_rows_max, self.queued_command_rows)
+        self.counters.commands_queued_rows_max = most
         self.step()
 
     def query(self, origin: Any, message: AskMessage) -> None:

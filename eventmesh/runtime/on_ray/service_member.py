@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 import structlog
 
-from eventmesh.errors import EventmeshError, InputError, PeerLost
+from eventmesh.errors import EventmeshError, InputError, PeerLost, Throttled
 from eventmesh.history import ViewDump
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.contract import (
     Append,
+    AskMessage,
     Effect,
     Exit,
     Limits,
@@ -31,6 +31,7 @@ from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
 from eventmesh.runtime.on_ray.flight import Channel, Connection, Listener, Received
+from eventmesh.runtime.on_ray.intake import Intake
 from eventmesh.runtime.on_ray.link import Link
 from eventmesh.runtime.on_ray.member import Member
 from eventmesh.runtime.on_ray.reactor import now
@@ -90,8 +91,8 @@ class ServiceMember(Member):
         )
         self.schemas = {name: topic.schema for name, topic in self.instance.topics.items()}
         self.unreadable: EventmeshError | None = None
-        self._room = threading.Event()
-        self._room.set()
+        self._delivered = Intake(self.instance.limits.inputs_queued_rows_max)
+        self._asked = Intake(self.instance.limits.asks_queued_rows_max)
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
         self._began = False
@@ -175,20 +176,19 @@ class ServiceMember(Member):
         self.reactor.post(answer, header["sent_at"])
 
     def _deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
-        self._room.wait()
+        rows = sum(entry.header.rows for _, _, entry in entries)
+        self._delivered.wait_and_enter(rows)
 
         def deliver() -> None:
             for topic, partition, entry in entries:
                 self.instance.deliver(topic, partition, entry)
+            self._delivered.leave(rows, self.instance.queued_rows)
 
         self.reactor.post(deliver, sent_at)
 
     def after_step(self) -> None:
-        """Stop reading while more waits than the limit allows (promise P8)."""
-        if self.instance.queued_rows > self.instance.limits.inputs_queued_rows_max:
-            self._room.clear()
-        else:
-            self._room.set()
+        """Reading goes on as soon as no more waits than the limit allows (promise P8)."""
+        self._delivered.queued(self.instance.queued_rows)
 
     # --- being asked (flight.Serving) -------------------------------------------------------------
 
@@ -201,14 +201,25 @@ class ServiceMember(Member):
             header, bodies = frames.unpack(frame)
             asks = frames.unpack_asks(header, bodies, self.messages)
             names.update(header["bodies"])
+            rows = sum(len(message.rows) for _, message in asks)
+            if not self._asked.enter(rows):
+                self._throttle(channel, [message for _, message in asks])
+                return
 
             def take() -> None:
+                self._asked.leave(rows)
                 for partition, message in asks:
                     self.instance.received((id(channel), message.name), partition, message)
 
             self.reactor.post(take, header["sent_at"])
 
         return received
+
+    def _throttle(self, channel: Channel, messages: Sequence[AskMessage]) -> None:
+        """Refuse at the door: the reactor is too far behind to do it itself."""
+        error = Throttled(f"{self.name} has {self._asked.waiting} rows of asks waiting; come back later")
+        replies = [(each.name, ReplyMessage(each.id, range(len(each.rows)), (), True, error)) for each in messages]
+        channel.send(frames.pack_replies(replies, self.messages, now()))
 
     def closed(self, purpose: str, channel: Channel) -> None:
         """An asker is gone."""
@@ -299,8 +310,15 @@ class ServiceMember(Member):
     def status(self) -> dict[str, Any]:
         """See :meth:`Instance.status`."""
         status: dict[str, Any] = dict(self.reactor.call(self.instance.status))
+        counters = self.instance.counters
         return {
             **status,
+            "queues": {
+                "delivered_rows_max": self._delivered.most,
+                "asked_rows_max": self._asked.most,
+                "inputs_queued_rows_max": counters.inputs_queued_rows_max,
+                "commands_queued_rows_max": counters.commands_queued_rows_max,
+            },
             "pid": self.pid(),
             "incarnation": self.incarnation,
             "failure": str(self.unreadable or repr(self.reactor.failure)) if self.reactor.failure else None,
@@ -332,6 +350,6 @@ class ServiceMember(Member):
     def close(self) -> None:
         """Stop, and end all streams."""
         super().close()
-        self._room.set()
+        self._delivered.close()
         self._broker.close()
         self.listener.end()
