@@ -298,8 +298,16 @@ def overload_figures(part: Overload, overloads: Sequence[Overloaded]) -> list[re
             measure.figure(f"private memory of {role} before", [each.memory_before_mb[role] for each in used], "MB"),
             measure.figure(f"private memory of {role} after", [each.memory_after_mb[role] for each in used], "MB"),
         ]
-    queues = sorted({(service, queue) for each in used for service, found in each.queues.items() for queue in found})
     return figures + [
-        measure.figure(f"{queue} of {service}", [float(each.queues[service][queue]) for each in used], "rows")
-        for service, queue in queues
+        measure.figure(f"{name}, in any service", [_most(each, queue) for each in used], "rows", target=target)
+        for name, queue, target in (
+            ("most commands waiting in a task", "commands_queued_rows_max", f"<={part.asks_queued_rows_max}"),
+            ("most asks waiting in an inbox", "asked_rows_max", None),
+            ("most inputs waiting in a task", "inputs_queued_rows_max", None),
+            ("most inputs waiting, inbox included", "delivered_rows_max", None),
+        )
     ]
+
+
+def _most(each: Overloaded, queue: str) -> float:
+    return float(max(found[queue] for found in each.queues.values()))

@@ -74,7 +74,8 @@ class MadeUp:
         late = due < part.schedule.surge_us * 1.5
         found = callers(due, np.where(late, 3_000.0, 20.0))
         found = found.set_column(found.schema.names.index("throttled"), "throttled", [np.int32(late & (due % 2 == 0))])
-        queues = {"gateway/0": {"asked_rows_max": 9}}
+        names = ("commands_queued_rows_max", "asked_rows_max", "inputs_queued_rows_max", "delivered_rows_max")
+        queues = {f"gateway/{n}": {name: 9 + n for name in names} for n in range(2)}
         return Overloaded(found, callers(due, np.full(len(due), 20.0)), queues, {"orders": 50.0}, {"orders": 60.0},
                           audit(self.overloaded))  # fmt: skip
 
@@ -143,7 +144,9 @@ def test_overload_is_told_by_who_was_throttled_and_when_all_was_as_before(tmp_pa
     assert found["until normal service after 300 orders/s"].value == pytest.approx(0.5, abs=0.02)
     assert found["orders throttled afterwards"].met is True
     assert found["private memory of orders after"].value == 60
-    assert found["asked_rows_max of gateway/0"].value == 9
+    commands = found["most commands waiting in a task, in any service"]
+    assert (commands.value, commands.target, commands.met) == (10, "<=10", True)
+    assert found["most asks waiting in an inbox, in any service"].value == 10
     assert {path.stem for path in (tmp_path / "records").iterdir()} >= {"overload-r1", "overload-afterwards-r0"}
 
 

