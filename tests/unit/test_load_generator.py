@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from eventmesh import mesh as meshes
+from eventmesh.errors import Throttled
 from eventmesh.lab import measure, predictions
 from eventmesh.lab.measure import SECOND, Window
 from eventmesh.lab.record import Repetition
@@ -182,3 +183,63 @@ def test_a_caller_that_is_ticked_late_says_so_and_its_latency_includes_it(late_m
     assert found.completed_latency_ms is not None
     assert found.completed_latency_ms.p50 == pytest.approx(SERVICE_S * 1_000 + late_ms, rel=0.002)
     assert (measure.void([found]) is not None) is void
+
+
+def throttling(seed: int, rounds: int) -> tuple[Caller, list[int], list[tuple[int, int]]]:
+    """A hundred orders at once, every message throttled on arrival for so many rounds, then never answered.
+
+    Returns the caller, the clock, and the time and rows of each message.
+    """
+    now, sent, effects = [EPOCH], list[tuple[int, int]](), list[Effect]()
+    caller = Caller(
+        "load", unscheduled(100), messages=MESH.application.MESSAGES, window=100, seed=seed,
+        owned={topic.owner: topic for topic in MESH.topics().values()}, clock=lambda: now[0], emit=effects.append,
+    )  # fmt: skip
+    caller.start()
+    while effects:
+        for effect in effects[:]:
+            assert isinstance(effect, SendAsk)
+            rows = len(effect.message.ids)
+            sent.append((now[0] - EPOCH, rows))
+            if caller.attempts.max() <= rounds:
+                caller.replied(ReplyMessage(effect.message.id, range(rows), (), True, Throttled("come back later")))
+        effects.clear()
+        deadline = caller.next_deadline()
+        if deadline is None or deadline - EPOCH > SECOND:
+            break
+        now[0] = deadline
+        caller.tick(now[0])
+    return caller, now, sent
+
+
+def test_throttled_requests_come_back_spread_out_later_each_time_and_as_the_seed_says() -> None:
+    caller, _, sent = throttling(seed=1, rounds=1)
+    back = [(at, rows) for at, rows in sent if at > 0]
+    assert sum(rows for _, rows in back) == 100
+    assert all(25_000 <= at <= 77_000 for at, _ in back), "50 ms, times 0.5 to 1.5, on the next 2 ms"
+    assert max(rows for _, rows in back) <= 20, "not all at the same time"
+    assert len({at for at, _ in back}) < 30, "those of the same 2 ms share their messages"
+    assert sent == throttling(seed=1, rounds=1)[2]
+    assert sent != throttling(seed=2, rounds=1)[2]
+    assert set(caller.throttled.tolist()) == {1}
+
+
+def test_a_throttled_request_is_not_repeated_for_the_message_that_was_refused_too() -> None:
+    caller, now, _ = throttling(seed=1, rounds=1)
+    now[0] = EPOCH + 5 * SECOND  # the patience of the first messages is over, that of the second ones is not
+    caller.tick(now[0])
+    assert set(caller.attempts.tolist()) == {2}
+
+
+def test_who_does_not_answer_is_asked_again_less_often_each_time() -> None:
+    caller, now, _ = throttling(seed=1, rounds=0)
+    asked_at = [0]
+    while len(asked_at) < 6:
+        before = int(caller.attempts[0])
+        deadline = caller.next_deadline()
+        assert deadline is not None
+        now[0] = deadline
+        caller.tick(now[0])
+        if caller.attempts[0] > before:
+            asked_at.append((now[0] - EPOCH) // SECOND)
+    assert np.diff(asked_at).tolist() == [5, 10, 20, 40, 40]
