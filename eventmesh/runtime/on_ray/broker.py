@@ -167,8 +167,9 @@ class Broker(Process):
                 self.unsynced.append(waiting)
                 self.wants_sync.notify()
             return
-        waiting.send()
+        # Subscribers first: a ring takes a tenth of the time of a frame, and what they read is shown already.
         self._grown({waiting.name})
+        waiting.send()
 
     def _sync_all(self) -> None:
         while not self.closing:

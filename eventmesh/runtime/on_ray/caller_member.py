@@ -22,10 +22,10 @@ from eventmesh.runtime.requests import Requests
 class CallerMember(Member):
     """A source of load. ``folder`` holds the journal of one workload at a time; one that lies there is gone on with."""
 
-    def __init__(self, mesh: Mesh, directory: Directory, folder: Path, *, rtt_ms: float) -> None:
+    def __init__(self, mesh: Mesh, directory: Directory, folder: Path, *, rtt_ms: float, seed: int) -> None:
         super().__init__(mesh, actor_name(GENERATOR), directory, rtt_ms)
         self.owned = {topic.owner: topic for topic in mesh.topics().values()}
-        self.folder = folder
+        self.folder, self.seed = folder, seed
         self.caller: Caller | None = None
         self._done = threading.Event()
         for journal in self._journals():
@@ -51,7 +51,7 @@ class CallerMember(Member):
     def _begin(self, journal: Journal) -> None:
         self.caller = caller = Caller(
             journal.name, journal.requests, messages=self.messages, owned=self.owned, clock=now,
-            emit=self.reactor.effects.append, journal=journal,
+            emit=self.reactor.effects.append, journal=journal, seed=self.seed,
         )  # fmt: skip
         self.reactor.start(caller)
         self.reactor.post(caller.resume if journal.lives else caller.start)

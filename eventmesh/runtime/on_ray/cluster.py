@@ -145,7 +145,7 @@ class MeshOnRay:
             for number in range(section.instances)
         }
         self.generator = _actor(CallerMember, GENERATOR, namespace, restarts=True).remote(
-            mesh, self.directory, directory.with_name("generator"), rtt_ms=rtt_ms
+            mesh, self.directory, directory.with_name("generator"), rtt_ms=rtt_ms, seed=seed
         )
         actors = {BROKER: self.broker, **self.services, GENERATOR: self.generator}
         self.supervisor = Supervisor(actors, lease_s=lease_s)
