@@ -80,7 +80,9 @@ class Trial:
     @property
     def audit(self) -> record.AuditRecord:
         """Unknown, where the run did not end."""
-        return _audit(None if self.survived is None else record.AuditRecord.of(self.survived.audit))
+        if self.survived is None:
+            return record.AuditRecord(verdict="unknown", checks={})
+        return record.AuditRecord.of(self.survived.audit)
 
 
 class Ground(Protocol):
@@ -147,8 +149,9 @@ class Recovery:
         victims = self.settings.kills.victims if self.settings.kills is not None else []
         faults = [{"kind": each.how, "of": each.service, "runs": self.settings.repetitions} for each in victims]
         resume = self.settings.resume
-        killed = resume.victims if resume is not None else []
-        return faults + [{"kind": "SIGKILL", "of": each, "runs": resume.repetitions} for each in killed if resume]
+        if resume is not None:
+            faults += [{"kind": "SIGKILL", "of": each, "runs": resume.repetitions} for each in resume.victims]
+        return faults
 
     def _measured(self, mesh: Mesh, folder: Path, seed: int, report: Report) -> Generator[Sample, None, None]:
         settings = self.settings
@@ -224,10 +227,6 @@ def _try(
     except EnvironmentUnavailable as error:
         return Trial(str(victim), number, fault, None, str(error))
     return Trial(str(victim), number, fault, survived)
-
-
-def _audit(found: record.AuditRecord | None) -> record.AuditRecord:
-    return found or record.AuditRecord(verdict="unknown", checks={})
 
 
 def _verdict(found: record.AuditRecord | None) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from benchmarks.benchmark import Part
+from eventmesh import mesh as meshes
 from eventmesh.lab import overload as overloads
 from eventmesh.lab import record
 from eventmesh.lab.overload import Overloaded, Schedule
@@ -174,8 +175,6 @@ def _part(orders: OrderHistory, start: int, count: int) -> OrderHistory:
 
 
 def _with_room(mesh: Mesh, open_orders_max: int) -> Mesh:
-    from eventmesh import mesh as meshes
-
     document = mesh.resolved()
     document["services"]["gateway"]["open_orders_max"] = open_orders_max
     return meshes.parse(document)

@@ -111,8 +111,8 @@ def window(
     rows = callers if primary is None else callers.filter(pc.field("command") == primary)
     if not rows.num_rows:
         raise ValueError(f"the callers' records hold no {primary or 'request'}")
-    sent, accepted, completed = (_times(rows, name) for name in ("sent_at", "accepted_at", "completed_at"))
-    due = sent if closed else _times(rows, "intended_at")
+    sent, accepted, completed = (times(rows, name) for name in ("sent_at", "accepted_at", "completed_at"))
+    due = sent if closed else times(rows, "intended_at")
     refused = np.asarray(pc.fill_null(pc.equal(rows["outcome"], REFUSED), False))
     completed = np.where(refused, np.nan, completed)
     start = float(np.nanmin(due)) + warmup_s * SECOND
@@ -125,7 +125,8 @@ def window(
     return Window(due, sent, accepted, completed, refused, throttled, start, end, record_end)
 
 
-def _times(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
+def times(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """A column of a callers' table in microseconds, shape (n,); NaN where a thing did not happen."""
     # Microseconds since 1970 are below 2^53: exact as float64.
     return np.asarray(rows[name].cast(pa.float64()).to_numpy(), np.float64)
 

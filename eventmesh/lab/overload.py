@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmesh.lab.measure import SECOND, times
 from eventmesh.lab.run import audit_folder
 from eventmesh.lab.verdict import Audit
 from eventmesh.mesh import Mesh
@@ -23,8 +24,6 @@ from eventmesh.runtime.requests import Requests
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
-
-SECOND = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -102,17 +101,12 @@ def normal_after_s(callers: pa.Table, schedule: Schedule, within_s: float) -> fl
 
     That is up to the last request of the calm that was throttled or took longer. None where the very last still did.
     """
-    due = _times(callers, "intended_at")
+    due = times(callers, "intended_at")
     calm = np.arange(len(due)) >= schedule.surge
-    late = np.nan_to_num(_times(callers, "completed_at") - due, nan=np.inf) > within_s * SECOND
+    late = np.nan_to_num(times(callers, "completed_at") - due, nan=np.inf) > within_s * SECOND
     bad = np.flatnonzero(calm & (late | (np.asarray(callers["throttled"], np.int64) > 0)))
     if not len(bad):
         return 0.0
     if bad[-1] == len(due) - 1:
         return None
     return float(due[bad[-1] + 1] - due[0] - schedule.surge_us) / SECOND
-
-
-def _times(callers: pa.Table, name: str) -> npt.NDArray[np.float64]:
-    times: Any = callers[name].cast(pa.float64()).to_numpy()
-    return np.asarray(times, np.float64)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmesh.errors import EnvironmentUnavailable
+from eventmesh.lab.measure import SECOND
 from eventmesh.lab.run import audit_folder
 from eventmesh.lab.verdict import Audit
 from eventmesh.log.store import LogReader, open_read_only
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.001
 PATIENCE_S = 60.0
-SECOND = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,18 @@ MAPS_MAX = 256
 LOOKED_AT_MAX = 64 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: What the kernel says of a disk without room.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def machine_id() -> str:
     """A name for this machine that outlives its starts: systemd's machine id, else the host's name."""
-    known = _MACHINE_ID.read_text().strip() if _MACHINE_ID.exists() else ""
-    return known or os.uname().nodename
+    return _said_by(_MACHINE_ID) or os.uname().nodename
+
+
+def _said_by(path: Path) -> str:
+    """What a file of the system says; empty where there is none."""
+    return path.read_text().strip() if path.exists() else ""
 
 
 class Counter(Protocol):
@@ -183,7 +188,7 @@ class FileStorage:
     def __init__(self, directory: Path | str, *, read_only: bool = False) -> None:
         self.directory = Path(directory)
         self.read_only = read_only
-        self.boot_id = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+        self.boot_id = _said_by(_BOOT_ID)
         self._descriptors: dict[str, int] = {}
         self._maps: dict[str, MappedFile] = {}
         self._looked_at = 0
@@ -351,7 +356,7 @@ def _write(descriptor: int, file: str, position: int, data: pa.Buffer | bytes) -
 
 
 def _full(file: str, error: OSError) -> Exception:
-    if error.errno not in _NO_ROOM:
+    if error.errno not in NO_ROOM:
         return error
     return StorageFull(f"{file}: {error.strerror}. Nothing was appended; make room and append again")
 

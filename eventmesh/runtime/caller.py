@@ -25,7 +25,7 @@ from eventmesh.log.topic import Topic, partitions_for
 from eventmesh.messages import Columns, MessageType
 from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, Journal
-from eventmesh.runtime.requests import Requests as Requests  # callers of a caller look for it here
+from eventmesh.runtime.requests import Requests
 
 #: Open requests at most where nothing else is said: no bound for an open loop.
 WINDOW = 1_000_000

@@ -8,7 +8,6 @@ outcomes and reasons. A folder is held by one process at a time.
 
 from __future__ import annotations
 
-import errno
 import json
 import struct
 from pathlib import Path
@@ -19,14 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from eventmesh.errors import DataDirectoryError, StorageFull
-from eventmesh.log.storage import FileStorage
+from eventmesh.log.storage import NO_ROOM, FileStorage
 from eventmesh.runtime.requests import Requests
 
 NEVER = -1
 FORMAT = "eventmesh.journal/1"
 REQUESTS, PROGRESS, WORDS = "requests.arrow", "progress", "words"
 _METADATA = b"eventmesh.journal"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _RECORD = struct.Struct("<II")  # bytes of the word, CRC32C of the word
 _HEADER = 8  # int64 cells before the columns, so that these begin at a cache line
 _STARTED_AT, _LIVES = 0, 1
@@ -151,7 +149,7 @@ class Journal:
                 storage.close()
                 raise
         except (StorageFull, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+            if isinstance(error, OSError) and error.errno not in NO_ROOM:
                 raise
             raise StorageFull(
                 f"{folder}: no room for the journal of {name!r} with its {len(requests)} requests ({error}). Nothing "

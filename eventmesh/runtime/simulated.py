@@ -19,7 +19,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
-from eventmesh.runtime.caller import Caller, Requests
+from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import (
     Address,
     Append,
@@ -36,6 +36,7 @@ from eventmesh.runtime.contract import (
 )
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.journal import Journal
+from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated_network import Network, Process, Speeds
 
 BROKER = "broker"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
+from eventmesh.runtime.caller import Workload, WorkloadOptions
+from eventmesh.runtime.requests import Requests
 from eventmesh.shop.facts import MESSAGES
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory, read_orders

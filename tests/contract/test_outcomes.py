@@ -10,7 +10,8 @@ import pytest
 
 from eventmesh.lab.audit import Evidence
 from eventmesh.log.batch import Header
-from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
+from eventmesh.runtime.caller import Workload, WorkloadOptions
+from eventmesh.runtime.requests import Requests
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workload import of_history

@@ -14,8 +14,8 @@ from eventmesh.lab.audit import audit
 from eventmesh.lab.simulated_run import SimulatedRun
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Requests
 from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated import Client, Host, Simulation
 from eventmesh.runtime.simulated_network import Speeds
 from eventmesh.shop.generated_orders import generate

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eventmesh.runtime.caller import Requests, Workload, WorkloadOptions
+from eventmesh.runtime.caller import Workload, WorkloadOptions
+from eventmesh.runtime.requests import Requests
 from eventmesh.service import Row
 from tests.tiny.lending import MESSAGES
 

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 
 from eventmesh.errors import DataDirectoryError, StorageFull
 from eventmesh.log import storage as storage_module
-from eventmesh.runtime.caller import Caller, Requests
+from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, PROGRESS, REQUESTS, WORDS, Journal
+from eventmesh.runtime.requests import Requests
 from tests.unit.journal_story import START, Desk, caller, facts, life, requests
 
 COUNT = 10

@@ -20,8 +20,9 @@ from eventmesh.errors import Throttled
 from eventmesh.lab import measure, predictions
 from eventmesh.lab.measure import SECOND, Window
 from eventmesh.lab.record import Repetition
-from eventmesh.runtime.caller import Caller, Requests
+from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.requests import Requests
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workload import of_history
 from tests.unit.run_story import VALID

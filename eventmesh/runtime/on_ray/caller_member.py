@@ -54,7 +54,7 @@ class CallerMember(Member):
             emit=self.reactor.effects.append, journal=journal, seed=self.seed,
         )  # fmt: skip
         self.reactor.start(caller)
-        self.reactor.post(caller.resume if journal.lives else caller.start)
+        self.reactor.post(caller.resume)
 
     def replied(self, reply: Any) -> None:
         """An answer to one of our requests."""

@@ -22,13 +22,13 @@ from eventmesh.errors import EnvironmentUnavailable, EventmeshError
 from eventmesh.history import History
 from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Requests
 from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.on_ray.broker import Broker
 from eventmesh.runtime.on_ray.caller_member import CallerMember
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
 from eventmesh.runtime.on_ray.service_member import ServiceMember
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
+from eventmesh.runtime.requests import Requests
 
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0

@@ -143,11 +143,10 @@ class Listener(flight.FlightServerBase):  # type: ignore[misc]
         try:
             while True:
                 _take(received, reader.read_chunk().app_metadata)
-        except StopIteration:
+        except flight.FlightServerError:
+            raise
+        except (StopIteration, pa.ArrowException, OSError):
             return
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, flight.FlightServerError):
-                raise
         finally:
             channel.end()
             self._channels.discard(channel)
@@ -221,18 +220,16 @@ class Connection:
         """End the stream; ``lost`` is not called."""
         self._closing = True
         self.channel.open = False
-        own = self._thread is threading.current_thread()
-        endings: list[Callable[[], None]] = [self._writer.done_writing]
-        if not own:
-            endings += [lambda: self._thread.join(ENDING_S)]
-        for ending in [*endings, self._cancel, self._client.close]:
-            with suppress(pa.ArrowException, OSError):  # the other side was gone first
-                ending()
-
-    def _cancel(self) -> None:
-        """The other side did not end the stream in answer: it is stopped, or busy."""
-        if self._thread.is_alive():
-            self._reader.cancel()
+        gone_first = suppress(pa.ArrowException, OSError)  # the other side
+        with gone_first:
+            self._writer.done_writing()
+        if self._thread is not threading.current_thread():
+            self._thread.join(ENDING_S)
+        if self._thread.is_alive():  # it did not end the stream in answer: it is stopped, or busy
+            with gone_first:
+                self._reader.cancel()
+        with gone_first:
+            self._client.close()
 
 
 def first_line(error: Exception) -> str:

@@ -201,10 +201,15 @@ class ServiceMember(Member):
             header, bodies = frames.unpack(frame)
             asks = frames.unpack_asks(header, bodies, self.messages)
             names.update(header["bodies"])
-            taken = [each for each in asks if self._asked.enter(len(each[1].rows))]
-            if len(taken) < len(asks):
-                entered = {id(message) for _, message in taken}
-                self._throttle(channel, [message for _, message in asks if id(message) not in entered])
+            taken: list[tuple[int, AskMessage]] = []
+            refused: list[AskMessage] = []
+            for partition, message in asks:
+                if self._asked.enter(len(message.rows)):
+                    taken.append((partition, message))
+                else:
+                    refused.append(message)
+            if refused:
+                self._throttle(channel, refused)
 
             def take() -> None:
                 self._asked.leave(sum(len(message.rows) for _, message in taken))
