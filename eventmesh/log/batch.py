@@ -6,13 +6,13 @@ Arrow reader still says who wrote each batch, at which epoch, and how far its wr
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+import msgspec
 import pyarrow as pa
 
 from eventmesh.messages import Columns
@@ -27,6 +27,10 @@ _MESSAGE = struct.Struct(
     "<HHHHHHH"
 )  # vtable of a Message: its size, the table's, version, type, header, length, metadata
 _PAIR = struct.Struct("<HHHH")  # vtable of a KeyValue: its size, the table's, key, value
+#: Bytes of memory that an encoder begins with: some hundred batches of one row.
+ENCODER_BYTES = 256 << 10
+#: Bytes that custom metadata takes beside its value, at most.
+METADATA_BYTES = 256
 _FLATBUFFER = 8  # where an IPC message's metadata begins: behind the continuation marker and its length
 
 
@@ -58,13 +62,19 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """Compact JSON; ``control`` is left out when empty."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "control" or self.control}
-        return json.dumps(fields, separators=(",", ":")).encode()
+        packed = msgspec.json.encode(self)
+        return packed if self.control else packed.removesuffix(b',"control":{}}') + b"}"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
-        """The reverse of :meth:`to_bytes`."""
-        return cls(**json.loads(data.decode()))
+        """The reverse of :meth:`to_bytes`; ``ValueError`` for anything else."""
+        try:
+            return _HEADERS.decode(data)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"no header of a batch: {error}") from error
+
+
+_HEADERS = msgspec.json.Decoder(Header)
 
 
 @lru_cache(maxsize=256)
@@ -86,12 +96,13 @@ class LogBatch:
     @classmethod
     def encode(cls, header: Header, batch: pa.RecordBatch) -> LogBatch:
         """Serialize ``batch`` with ``header`` in its custom metadata."""
-        sink, head = pa.BufferOutputStream(), header.to_bytes()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch, custom_metadata={METADATA_KEY: head})
-            end = sink.tell()
-        start = len(schema_message(batch.schema))
-        encoded = cls(header, sink.getvalue().slice(start, end - start), batch.schema, head)
+        head, idle = header.to_bytes(), _idle_encoders(batch.schema)
+        try:
+            encoder = idle.pop()  # each is used by one thread at a time
+        except IndexError:
+            encoder = Encoder(batch.schema)
+        encoded = cls(header, encoder.encode(batch, head), batch.schema, head)
+        idle.append(encoder)
         encoded.__dict__["batch"] = batch
         return encoded
 
@@ -112,6 +123,42 @@ class LogBatch:
         return cls(Header.from_bytes(head), message, schema, head)
 
 
+class Encoder:
+    """Writes IPC messages of one schema, one after the other, as parts of one stream.
+
+    To open a stream takes three times as long as to write a row to it. Its memory is used again when it is full.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema, self._opening = schema, len(schema_message(schema))
+        self._room(ENCODER_BYTES)
+
+    def _room(self, size: int) -> None:
+        self._memory = memoryview(pa.allocate_buffer(size))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sink, self._at = pa.FixedSizeBufferWriter(pa.py_buffer(self._memory)), self._opening
+        self._writer = pa.ipc.new_stream(self._sink, self._schema)
+
+    def encode(self, batch: pa.RecordBatch, head: bytes) -> pa.Buffer:
+        """The message of ``batch``, in memory of its own, with ``head`` in its metadata."""
+        size = pa.ipc.get_record_batch_size(batch) + len(head) + METADATA_BYTES
+        if self._opening + size > len(self._memory):
+            self._room(2 * (self._opening + size))
+        elif self._at + size > len(self._memory):
+            self._begin()
+        start = self._at
+        self._writer.write_batch(batch, custom_metadata={METADATA_KEY: head})
+        self._at = self._sink.tell()
+        return pa.py_buffer(bytes(self._memory[start : self._at]))
+
+
+@lru_cache(maxsize=256)
+def _idle_encoders(schema: pa.Schema) -> list[Encoder]:
+    return []
+
+
 def embedded_head(message: pa.Buffer) -> bytes:
     """The header as it stands in an IPC message's custom metadata; ``ValueError`` if there is none.
 
@@ -125,33 +172,26 @@ def embedded_head(message: pa.Buffer) -> bytes:
 
 
 def _find_head(data: memoryview) -> bytes:
-    table = _FLATBUFFER + _uint32(data, _FLATBUFFER)
-    size, *_, metadata = _MESSAGE.unpack_from(data, _vtable(data, table))
+    # Written out, since this is done for every batch that is appended or read: a flatbuffer's references are
+    # unsigned and forward, but for a table's to its vtable, and a vector or string begins with its length.
+    (root,) = _UINT32.unpack_from(data, _FLATBUFFER)
+    table = _FLATBUFFER + root
+    (distance,) = _INT32.unpack_from(data, table)
+    size, *_, metadata = _MESSAGE.unpack_from(data, table - distance)
     if size < _MESSAGE.size or not metadata:
         raise ValueError("the message carries no custom metadata")
-    pairs = _follow(data, table + metadata)
-    for number in range(_uint32(data, pairs)):
-        pair = _follow(data, pairs + 4 + 4 * number)
-        _, _, key, value = _PAIR.unpack_from(data, _vtable(data, pair))
+    pairs = table + metadata
+    pairs += _UINT32.unpack_from(data, pairs)[0]
+    (count,) = _UINT32.unpack_from(data, pairs)
+    for at in range(pairs + 4, pairs + 4 + 4 * count, 4):
+        pair = at + _UINT32.unpack_from(data, at)[0]
+        (distance,) = _INT32.unpack_from(data, pair)
+        _, _, key, value = _PAIR.unpack_from(data, pair - distance)
         if _string(data, pair + key) == METADATA_KEY:
             return _string(data, pair + value)
     raise ValueError(f"the message's custom metadata has no key {METADATA_KEY.decode()}")
 
 
-def _uint32(data: memoryview, at: int) -> int:
-    value: int = _UINT32.unpack_from(data, at)[0]
-    return value
-
-
-def _follow(data: memoryview, at: int) -> int:
-    return at + _uint32(data, at)
-
-
-def _vtable(data: memoryview, table: int) -> int:
-    distance: int = _INT32.unpack_from(data, table)[0]
-    return table - distance
-
-
 def _string(data: memoryview, at: int) -> bytes:
-    start = _follow(data, at)
-    return bytes(data[start + 4 : start + 4 + _uint32(data, start)])
+    at += _UINT32.unpack_from(data, at)[0]
+    return bytes(data[at + 4 : at + 4 + _UINT32.unpack_from(data, at)[0]])

@@ -12,7 +12,9 @@ import pytest
 from eventmesh.errors import ConfigurationError, Unauthenticated
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.flight import ANYWHERE, FRAME_BYTES_MAX, Access, Connection
+from eventmesh.runtime.on_ray.flight import call_options
+from eventmesh.runtime.on_ray.stream import ANYWHERE, FRAME_BYTES_MAX, Access
+from eventmesh.runtime.on_ray.streams import Connection
 from tests.contract.test_subscription import Producer
 from tests.unit.log_story import ORDERS, facts
 
@@ -121,10 +123,10 @@ def test_an_append_with_offsets_that_lie_is_refused_before_it_is_read(broker: Br
 def test_without_the_token_nobody_is_let_in(guarded: Broker) -> None:
     for access, problem in ((Access(), "no token came"), (Access(token="guessed"), "not this mesh's")):
         with pytest.raises(Unauthenticated, match=problem):
-            Connection(guarded.address(), "write", print, str, access)
+            Connection(guarded.address(), "write", print, str, access, local=False)
         with flight.connect(guarded.address()) as client, pytest.raises(flight.FlightUnauthenticatedError):
-            client.do_get(flight.Ticket(b"orders/0/0"), access.options()).read_all()
-    Connection(guarded.address(), "write", print, str, MINE).close()
+            client.do_get(flight.Ticket(b"orders/0/0"), call_options(access)).read_all()
+    Connection(guarded.address(), "write", print, str, MINE, local=False).close()
 
 
 def test_beyond_loopback_a_token_is_needed() -> None:

@@ -19,8 +19,8 @@ from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime.on_ray import frames, subscription
 from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.flight import Connection
 from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.streams import Connection
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
 from tests.unit.log_story import ORDERS, facts
 

@@ -22,9 +22,10 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.on_ray import frames
-from eventmesh.runtime.on_ray.flight import OPEN, Access, Channel, Listener, Received
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.stream import OPEN, Access, Channel, Received
+from eventmesh.runtime.on_ray.streams import Listener
 from eventmesh.runtime.on_ray.subscribers import Subscriber
 from eventmesh.runtime.on_ray.subscription import DELIVERY_BYTES
 

@@ -7,10 +7,10 @@ are Arrow record batches and never pickled.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from eventmesh import errors
@@ -30,7 +30,7 @@ def _pad(length: int) -> int:
 def pack(header: Mapping[str, Any], bodies: Sequence[pa.Buffer | bytes] = ()) -> pa.Buffer:
     """A frame of a header and any number of bodies."""
     sizes = [body.size if isinstance(body, pa.Buffer) else len(body) for body in bodies]
-    head = json.dumps({**header, "sizes": sizes}, separators=(",", ":")).encode()
+    head = msgspec.json.encode({**header, "sizes": sizes})
     parts: list[Any] = [len(head).to_bytes(_PREFIX, "little"), head, bytes(_pad(_PREFIX + len(head)))]
     for body, size in zip(bodies, sizes, strict=True):
         parts += [memoryview(body), bytes(_pad(size))]
@@ -39,12 +39,16 @@ def pack(header: Mapping[str, Any], bodies: Sequence[pa.Buffer | bytes] = ()) ->
 
 def unpack(frame: pa.Buffer) -> tuple[dict[str, Any], list[pa.Buffer]]:
     """The header and the bodies, which share the frame's memory."""
-    length = int.from_bytes(memoryview(frame)[:_PREFIX], "little")
+    view = memoryview(frame)
+    length = int.from_bytes(view[:_PREFIX], "little")
     if length > frame.size:
         raise errors.InputError(
             f"a frame of {frame.size} bytes names a header of {length}: not a frame of this protocol"
         )
-    header: dict[str, Any] = json.loads(bytes(memoryview(frame)[_PREFIX : _PREFIX + length]))
+    try:
+        header: dict[str, Any] = msgspec.json.decode(view[_PREFIX : _PREFIX + length])
+    except msgspec.MsgspecError as error:
+        raise errors.InputError(f"a frame of {frame.size} bytes has a header that is no JSON: {error}") from error
     at = _PREFIX + length + _pad(_PREFIX + length)
     bodies = []
     for size in header.pop("sizes"):

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError
-from eventmesh.runtime.on_ray.flight import Channel
+from eventmesh.runtime.on_ray.stream import Channel
 
 #: Seconds between two attempts. What is waited for takes a second or more: a process that starts.
 RETRY_S = 0.1

@@ -16,17 +16,20 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.contract import AskMessage, Effect, SendAsk
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
-from eventmesh.runtime.on_ray.flight import Connection
 from eventmesh.runtime.on_ray.link import Link
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import Reactor, now
+from eventmesh.runtime.on_ray.streams import Connection
 
 
 class Member(Process):
-    """What services and callers share: a reactor, and asks to other services."""
+    """What services and callers share: a reactor, and asks to other services. With ``local`` False all of them, and all
+    that comes from the broker, go over Flight, wherever the others run.
+    """
 
-    def __init__(self, mesh: Mesh, name: str, directory: Directory, rtt_ms: float) -> None:
+    def __init__(self, mesh: Mesh, name: str, directory: Directory, rtt_ms: float, *, local: bool = True) -> None:
         super().__init__()
+        self.local = local
         self.mesh, self.name, self.directory, self.rtt_ms = mesh, name, directory, rtt_ms
         self.messages = mesh.application.MESSAGES
         self.reactor = self.make_reactor()
@@ -60,7 +63,8 @@ class Member(Process):
     def _link(self, peer: Peer) -> Link[Connection]:
         def connect(broken: Callable[[], None]) -> Connection:
             address = self.directory.address(peer)
-            return Connection(address, self.name, self._reply_received, broken, self.directory.access)
+            access = self.directory.access
+            return Connection(address, self.name, self._reply_received, broken, access, local=self.local)
 
         link = self._links[peer] = Link(
             actor_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer)

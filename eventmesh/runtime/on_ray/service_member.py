@@ -30,11 +30,12 @@ from eventmesh.runtime.contract import (
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
-from eventmesh.runtime.on_ray.flight import Channel, Connection, Listener, Received
 from eventmesh.runtime.on_ray.intake import Intake
 from eventmesh.runtime.on_ray.link import Link
 from eventmesh.runtime.on_ray.member import Member
 from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.stream import Channel, Received
+from eventmesh.runtime.on_ray.streams import Connection, Listener
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
 
 log = structlog.get_logger()
@@ -62,7 +63,7 @@ class BrokerStreams:
 
 
 class ServiceMember(Member):
-    """A service instance. With ``local`` False it never maps the broker's files, wherever it runs."""
+    """A service instance. With ``local`` False it goes over Flight for everything, wherever it runs."""
 
     def __init__(
         self,
@@ -76,9 +77,8 @@ class ServiceMember(Member):
         limits: Limits | None,
         local: bool,
     ) -> None:
-        super().__init__(mesh, f"{service}/{number}", directory, rtt_ms)
+        super().__init__(mesh, f"{service}/{number}", directory, rtt_ms, local=local)
         self.incarnation = f"{self.name}.{uuid.uuid4().hex[:12]}"
-        self.local = local
         self.instance = Instance(
             mesh,
             service,
@@ -109,7 +109,8 @@ class ServiceMember(Member):
 
     def _connect(self, broken: Callable[[], None]) -> BrokerStreams:
         address = self.directory.address(BROKER)
-        writing = Connection(address, "write", self._write_answered, broken, self.directory.access)
+        access = self.directory.access
+        writing = Connection(address, "write", self._write_answered, broken, access, local=self.local)
         try:
             reading = Subscription(
                 address,
@@ -118,7 +119,7 @@ class ServiceMember(Member):
                 broken,
                 failed=self._cannot_read,
                 local=self.local,
-                access=self.directory.access,
+                access=access,
             )
         except EventmeshError:
             writing.close()

@@ -16,8 +16,8 @@ from eventmesh.errors import EventmeshError
 from eventmesh.log.batch import LogBatch
 from eventmesh.runtime.on_ray import frames
 from eventmesh.runtime.on_ray.doorbell import Ringer
-from eventmesh.runtime.on_ray.flight import Channel
 from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.stream import Channel
 from eventmesh.runtime.on_ray.subscription import DELIVERY_BYTES
 
 #: ``read(topic/partition, offset, max_bytes)``.

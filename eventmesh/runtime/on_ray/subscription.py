@@ -20,8 +20,9 @@ from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.progress import split_position
 from eventmesh.runtime.on_ray import doorbell, frames
 from eventmesh.runtime.on_ray.doorbell import Doorbell
-from eventmesh.runtime.on_ray.flight import OPEN, Access, Connection
 from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.stream import OPEN, Access
+from eventmesh.runtime.on_ray.streams import Connection
 
 Entry = tuple[str, int, LogBatch]
 #: Called with (topic, partition, batch) triples and the time they were sent, in microseconds; may block to hold back.
@@ -60,7 +61,7 @@ class Subscription:
         self._attached = False
         self._bell = Doorbell() if local and doorbell.available() else None
         try:
-            self._connection = Connection(address, "subscribe", self._received, lost, access)
+            self._connection = Connection(address, "subscribe", self._received, lost, access, local=local)
             self._connection.channel.send(frames.pack({"kind": "attach", "bell": self._bell and self._bell.name}))
         except BaseException:
             self._close_bell()

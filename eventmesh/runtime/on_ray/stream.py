@@ -1,0 +1,130 @@
+"""What a stream of frames is, whichever way it goes: who may open one, what each side does, and when it is over."""
+
+from __future__ import annotations
+
+import hmac
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from eventmesh.errors import ConfigurationError, EventmeshError, InputError, Unauthenticated
+
+LOOPBACK = "127.0.0.1"
+ANYWHERE = "0.0.0.0"
+#: Seconds that clients have to end their streams after they were told that it is over.
+ENDING_S = 2.0
+#: Bytes of a frame at most: a delivery is one or two million, an append no more than max.message.bytes.
+FRAME_BYTES_MAX = 64 << 20
+#: What reading from and writing to a stream raises when it has ended, or the other side is gone.
+GONE = (StopIteration, pa.ArrowException, OSError)
+Received = Callable[[pa.Buffer], None]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is let in, and from where: the ``token`` that every stream carries, and the ``host`` that is listened on.
+
+    Without a token everybody on this machine is; beyond loopback one is needed.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    host: str = LOOPBACK
+
+    def __post_init__(self) -> None:
+        if self.host != LOOPBACK and not self.token:
+            raise ConfigurationError(
+                f"listening on {self.host} without a token would let everybody in", hint="Give a token, or listen on "
+                f"{LOOPBACK} alone",
+            )  # fmt: skip
+
+    @property
+    def reached_at(self) -> str:
+        """The host by which other nodes reach this one."""
+        return socket.gethostbyname(socket.gethostname()) if self.host == ANYWHERE else self.host
+
+    @property
+    def credentials(self) -> str:
+        """What a client says when it comes; nothing where there is no token."""
+        return "" if self.token is None else f"Bearer {self.token}"
+
+    def check(self, credentials: str) -> None:
+        """Raise :class:`~eventmesh.errors.Unauthenticated` for a client that has another token, or none."""
+        if self.token is not None and not hmac.compare_digest(credentials.encode(), self.credentials.encode()):
+            problem = "the token is not this mesh's" if credentials else "no token came with the call"
+            raise Unauthenticated(f"{problem}; name the file that holds it with --token-file")
+
+
+OPEN = Access()
+
+
+class Channel:
+    """The sending side of one stream; frames from several threads go out one after the other."""
+
+    def __init__(self, write: Callable[[pa.Buffer], None]) -> None:
+        self._write, self._lock = write, threading.Lock()
+        self.open = True
+
+    def send(self, frame: pa.Buffer) -> bool:
+        """Send a frame; False where the stream has ended."""
+        with self._lock:
+            if not self.open:
+                return False
+            try:
+                self._write(frame)
+            except GONE:
+                self.open = False
+            return self.open
+
+    def end(self) -> None:
+        """Nothing is sent any more, nor being sent: afterwards the stream itself may go."""
+        with self._lock:
+            self.open = False
+
+
+class Stream(Protocol):
+    """The client's end. What it raises when it is over is in :data:`GONE`."""
+
+    def write(self, frame: pa.Buffer) -> None:
+        """Send; waits while the other side does not read."""
+
+    def frames(self) -> Iterator[pa.Buffer]:
+        """What comes in, until either side ends the stream."""
+
+    def end(self) -> None:
+        """Send nothing more, and let :meth:`frames` come to its end."""
+
+    def close(self) -> None:
+        """Let go of it, at once."""
+
+
+class Serving(Protocol):
+    """What a listener's owner does with a stream."""
+
+    def opened(self, purpose: str, channel: Channel) -> Received:
+        """A client opened a stream for ``purpose``; the returned function takes its frames, in order."""
+
+    def closed(self, purpose: str, channel: Channel) -> None:
+        """The client is gone."""
+
+    def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
+        """A partition for any Flight client: ``do_get`` with ticket ``topic/partition/offset``."""
+
+
+def take(received: Received, frame: Any) -> None:
+    """Hand a frame on; :class:`~eventmesh.errors.InputError` where it is none, or too large, for its sender to see."""
+    if frame is None or frame.size > FRAME_BYTES_MAX:
+        raise too_large(0 if frame is None else frame.size)
+    try:
+        received(frame)
+    except (EventmeshError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
+        problem = f"the frame of {frame.size} bytes cannot be taken: {type(error).__name__}: {error}"
+        raise InputError(problem) from error
+
+
+def too_large(size: int) -> InputError:
+    """What is said to a frame of ``size`` bytes, which is none or larger than any."""
+    return InputError(f"a frame of {size or 'no'} bytes: expected metadata of at most {FRAME_BYTES_MAX}")

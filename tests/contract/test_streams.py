@@ -1,0 +1,249 @@
+"""Given a listener, then streams to it are the same through a Unix socket and over Flight; only the first are quick."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from eventmesh.errors import PeerLost, Unauthenticated
+from eventmesh.runtime.on_ray import unix_stream
+from eventmesh.runtime.on_ray.broker import Broker
+from eventmesh.runtime.on_ray.stream import FRAME_BYTES_MAX, OPEN, Access, Channel, Received
+from eventmesh.runtime.on_ray.streams import Connection, Listener
+from eventmesh.runtime.on_ray.unix_stream import FRAME, HELLO, NOT_A_FRAME, REFUSED, Messages
+from tests.contract.test_flight import HOSTILE
+from tests.contract.test_subscription import Producer
+from tests.unit.log_story import ORDERS
+
+SOON_S = 10.0
+MINE = Access(token="a secret of this mesh")
+BAD = b"this breaks whoever takes it"
+
+
+class Echo:
+    """Sends back what it is sent, tells who came and went, and chokes on :data:`BAD`."""
+
+    def __init__(self, access: Access = OPEN) -> None:
+        self.channels: queue.Queue[Channel] = queue.Queue()
+        self.gone: queue.Queue[str] = queue.Queue()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.listener = Listener(self, access)
+
+    def opened(self, purpose: str, channel: Channel) -> Received:
+        self.channels.put(channel)
+
+        def received(frame: pa.Buffer) -> None:
+            self.gate.wait()
+            if frame.to_pybytes() == BAD:
+                raise ValueError("that one")
+            channel.send(frame)
+
+        return received
+
+    def closed(self, purpose: str, channel: Channel) -> None:
+        self.gone.put(purpose)
+
+    def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
+        raise KeyError(ticket)
+
+
+class Client:
+    """A connection, and what came of it."""
+
+    def __init__(self, address: str, *, local: bool, access: Access = OPEN) -> None:
+        self.frames: queue.Queue[bytes] = queue.Queue()
+        self.lost = threading.Event()
+        take: Callable[[pa.Buffer], None] = lambda frame: self.frames.put(frame.to_pybytes())  # noqa: E731
+        self.connection = Connection(address, "talk", take, self.lost.set, access, local=local)
+        self.send = self.connection.channel.send
+
+    def next(self) -> bytes:
+        return self.frames.get(timeout=SOON_S)
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    serving = Echo()
+    yield serving
+    serving.gate.set()
+    serving.listener.end()
+
+
+both_ways = pytest.mark.parametrize("local", [True, False], ids=["unix", "flight"])
+
+
+def frame(size: int, filler: int = 7) -> pa.Buffer:
+    return pa.py_buffer(bytes([filler]) * size)
+
+
+@both_ways
+def test_frames_of_any_size_come_back_whole_and_in_order(echo: Echo, local: bool) -> None:
+    client = Client(echo.listener.address, local=local)
+    assert client.connection.is_local is local
+    sizes = [4, 7, 8, 9, 100, 65_527, 65_528, 65_529, 65_536, 1_000_003, 4, 200_000, 5]
+
+    def send_all() -> None:
+        for number, size in enumerate(sizes):
+            assert client.send(frame(size, number))
+
+    threading.Thread(target=send_all).start()  # its replies fill the socket before it has sent them all
+    for number, size in enumerate(sizes):
+        assert client.next() == bytes([number]) * size
+    client.connection.close()
+    assert echo.gone.get(timeout=SOON_S) == "talk"
+    assert not client.lost.is_set(), "who closes is not told that it lost the stream"
+
+
+@both_ways
+def test_many_small_frames_at_once_are_told_apart(echo: Echo, local: bool) -> None:
+    client = Client(echo.listener.address, local=local)
+    wanted = [str(number).encode() for number in range(5_000)]
+    threading.Thread(target=lambda: [client.send(pa.py_buffer(each)) for each in wanted]).start()
+    assert [client.next() for _ in wanted] == wanted
+    client.connection.close()
+
+
+@both_ways
+def test_a_frame_that_cannot_be_taken_ends_its_own_stream_and_no_other(echo: Echo, local: bool) -> None:
+    honest, hostile = (Client(echo.listener.address, local=local) for _ in range(2))
+    assert hostile.send(pa.py_buffer(BAD))
+    assert hostile.lost.wait(SOON_S)
+    assert honest.send(frame(8))
+    assert honest.next() == bytes([7]) * 8
+    honest.connection.close()
+    hostile.connection.close()
+
+
+@both_ways
+def test_when_the_listener_ends_its_clients_hear_of_it(local: bool) -> None:
+    serving = Echo()
+    client = Client(serving.listener.address, local=local)
+    serving.listener.end()
+    assert client.lost.wait(SOON_S)
+    assert not client.send(frame(8))
+    client.connection.close()
+    with pytest.raises(PeerLost, match="cannot be reached"):
+        Client(serving.listener.address, local=local)
+
+
+@both_ways
+def test_without_the_right_token_nobody_is_let_in(local: bool) -> None:
+    serving = Echo(MINE)
+    for access, problem in ((OPEN, "no token came"), (Access(token="guessed"), "not this mesh's")):
+        with pytest.raises(Unauthenticated, match=problem):
+            Client(serving.listener.address, local=local, access=access)
+    assert serving.channels.empty(), "nothing was opened for them"
+    Client(serving.listener.address, local=local, access=MINE).connection.close()
+    serving.listener.end()
+
+
+def test_who_waits_to_send_to_a_client_that_does_not_read_is_let_go_when_it_leaves(echo: Echo) -> None:
+    client, messages = _raw(echo, {"purpose": "talk", "credentials": ""})
+    assert next(messages)[0] == HELLO
+    channel = echo.channels.get(timeout=SOON_S)
+    sending = threading.Thread(target=lambda: channel.send(frame(FRAME_BYTES_MAX)))
+    sending.start()
+    client.close()
+    sending.join(SOON_S)
+    assert not sending.is_alive()
+    assert not channel.send(frame(4))
+
+
+def test_a_socket_that_is_not_on_this_node_is_passed_over(echo: Echo) -> None:
+    """The address of a listener elsewhere names a socket that nobody has here."""
+    elsewhere = f"{echo.listener.address}0"
+    client = Client(elsewhere, local=True)
+    assert not client.connection.is_local
+    client.connection.close()
+
+
+# --- what is sent without our own client ----------------------------------------------------------
+
+
+def _raw(echo: Echo, hello: object, access: Access = OPEN) -> tuple[socket.socket, Messages]:
+    client = unix_stream.connect(_name(echo.listener.address))
+    assert client is not None
+    client.settimeout(SOON_S)
+    words = hello if isinstance(hello, bytes) else json.dumps(hello).encode()
+    unix_stream.write(client, HELLO, words)
+    return client, Messages(client, FRAME_BYTES_MAX)
+
+
+def _name(address: str) -> str:
+    return address.partition("?socket=")[2]
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [b"", b"{", b"[]", b"3", b'{"purpose": "talk"}', b'{"credentials": ""}', b"\xff" * 64, b"x" * (16 << 10)],
+)
+def test_who_does_not_say_who_it_is_gets_an_answer_and_no_stream(echo: Echo, hello: bytes) -> None:
+    client, messages = _raw(echo, hello)
+    kind, words = next(messages)
+    assert (kind, b"first" in words.to_pybytes()) == (NOT_A_FRAME, True)
+    with pytest.raises(StopIteration):
+        next(messages)
+    assert echo.channels.empty()
+    client.close()
+
+
+def test_a_client_is_told_why_it_is_refused() -> None:
+    serving = Echo(MINE)
+    client, messages = _raw(serving, {"purpose": "talk", "credentials": "Bearer guessed"})
+    kind, words = next(messages)
+    assert (kind, words.to_pybytes()) == (
+        REFUSED, b"the token is not this mesh's; name the file that holds it with --token-file",
+    )  # fmt: skip
+    client.close()
+    serving.listener.end()
+
+
+@pytest.mark.parametrize("said", [16 << 10 | 1, FRAME_BYTES_MAX + 1, 0xFFFFFFFF])
+def test_a_first_message_that_says_it_is_large_is_not_waited_for(echo: Echo, said: int) -> None:
+    client = unix_stream.connect(_name(echo.listener.address))
+    assert client is not None
+    client.settimeout(SOON_S)
+    client.sendall(unix_stream._PREFIX.pack(said, HELLO))
+    kind, words = next(Messages(client, FRAME_BYTES_MAX))
+    assert kind == NOT_A_FRAME
+    assert f"a frame of {said} bytes".encode() in words.to_pybytes()
+    client.close()
+
+
+def test_a_frame_that_says_it_is_larger_than_any_is_refused_before_it_is_read(echo: Echo) -> None:
+    client, messages = _raw(echo, {"purpose": "talk", "credentials": ""})
+    assert next(messages)[0] == HELLO
+    client.sendall(unix_stream._PREFIX.pack(FRAME_BYTES_MAX + 1, FRAME))
+    kind, words = next(messages)
+    assert (kind, f"at most {FRAME_BYTES_MAX}".encode() in words.to_pybytes()) == (NOT_A_FRAME, True)
+    client.close()
+
+
+@pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("purpose", ["write", "subscribe"])
+def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
+    tmp_path: Path, purpose: str, frame: bytes
+) -> None:
+    broker = Broker({"orders": ORDERS}, tmp_path / "log", "os", "test")
+    honest = Producer(broker.address())
+    honest.append("before")
+    client = unix_stream.connect(_name(broker.address()))
+    assert client is not None
+    client.settimeout(SOON_S)
+    unix_stream.write(client, HELLO, json.dumps({"purpose": purpose, "credentials": ""}).encode())
+    unix_stream.write(client, FRAME, frame)
+    client.shutdown(socket.SHUT_WR)
+    list(Messages(client, FRAME_BYTES_MAX))
+    honest.append("after")
+    assert broker.failure is None
+    assert broker.ends() == {"orders/0": 3}, "a grant and two facts, nothing else"
+    client.close()
+    broker.close()
