@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from eventmesh.errors import EXIT_CODES, EventmeshError
+from eventmesh.errors import EXIT_CODES, EventmeshError, InputError
 
 ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
@@ -52,6 +52,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
 ]
+MeshName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a run.")]
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="What the mesh is called: a-z, 0-9 and -.")]
+DATA = Path("data")
 
 
 @app.command()
@@ -70,7 +73,12 @@ def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N
 
 @app.command()
 def run(
-    mesh: MeshFile,
+    mesh: Annotated[
+        Path | None, typer.Argument(metavar="[MESH]", help="A mesh file, such as configs/meshes/views.yaml.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a mesh file.")
+    ] = None,
     input_file: Input = None,
     mapping: MappingFile = None,
     orders: Annotated[
@@ -93,42 +101,134 @@ def run(
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, start nothing.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Run a mesh on a local Ray, then audit everything.
+    """Run a mesh on a local Ray, or load one that is up; then audit everything.
 
-    It replays an order history with the mapping of its columns, or orders that it generates.
+    It replays an order history with the mapping of its columns, or orders that it generates. On a mesh that is up,
+    the audit judges every run so far.
 
     \b
     Examples:
       eventmesh run configs/meshes/views.yaml --orders 2000 --rate 500
       eventmesh run configs/meshes/request.yaml --input orders.parquet \\
         --mapping configs/mappings/online-retail.yaml
+      eventmesh run --name shop --orders 2000
     """
+    from functools import partial
+
     from eventmesh.lab import run as runs
+    from eventmesh.lab import standing as meshes
     from eventmesh.lab.progress_bar import progress_bar
 
+    if (mesh is None) == (name is None):
+        raise InputError("name either a mesh file, such as configs/meshes/views.yaml, or with --name a mesh that is up")
+    if name is not None and rtt_ms:
+        raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
     if output is not None:
         runs.must_be_empty(output)
+    prepare = partial(
+        runs.prepare, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate,
+        stock_fraction=stock_fraction,
+    )  # fmt: skip
     with _progress_console() as console, progress_bar(console) as report:
-        prepared = runs.prepare(
-            mesh,
-            seed=seed,
-            orders=orders,
-            input_file=input_file,
-            mapping=mapping,
-            rate=rate,
-            stock_fraction=stock_fraction,
-        )
-        if dry_run:
-            finished, folder = None, None
-        else:
-            folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, prepared.mesh.name)
-            finished = runs.run(prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, report=report)
+        standing = meshes.find(name) if name is not None else None
+        file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
+        prepared = prepare(file, number=1 if standing is None else meshes.next_run(standing))
+        finished, folder = None, None
+        if not dry_run:
+            folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, name or prepared.mesh.name)
+            if standing is None:
+                finished = runs.run(prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, report=report)
+            else:
+                numbered = partial(prepare, file)
+                finished = meshes.run(
+                    standing, lambda number: numbered(number=number), folder, seed=seed, report=report
+                )  # fmt: skip
     if finished is None:
         _print(prepared.summary(), json_output, lambda: _show_pairs(prepared.summary()))
         return
     document = finished.model_dump(mode="json", by_alias=True)
     _print(document, json_output, lambda: _show_run(finished, folder))
     raise typer.Exit({"valid": 0, "invalid": 3, "unknown": 5}[finished.verdict])
+
+
+@app.command()
+def up(
+    mesh: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MESH]", help="A mesh file; left out where the data directory holds a mesh already."),
+    ] = None,
+    name: Name = "shop",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where its log is and stays.", show_default="data/NAME")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster to join; one of its own if not given.")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST", help="Where its processes listen; beyond loopback only with a token.")
+    ] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the token that every connection must carry.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, start nothing.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Start a mesh that stays. It goes on with what its data directory holds.
+
+    \b
+    Examples:
+      eventmesh up configs/meshes/views.yaml --name shop
+      eventmesh up --name shop --data data/shop
+    """
+    from eventmesh.lab import standing as meshes
+    from eventmesh.lab.progress_bar import progress_bar
+
+    with _progress_console() as console, progress_bar(console) as report:
+        standing = meshes.up(
+            mesh, name, data=data or DATA / name, address=address, listen=listen, token_file=token_file,
+            dry_run=dry_run, report=report,
+        )  # fmt: skip
+    document = standing.model_dump(mode="json", by_alias=True)
+    _print(document, json_output, lambda: _show_pairs(document) if dry_run else _show_up(standing))
+
+
+@app.command()
+def down(name: Name = "shop", json_output: Json = False) -> None:
+    """End a mesh that is up. Its data stays.
+
+    \b
+    Example:
+      eventmesh down --name shop
+    """
+    from eventmesh.lab import standing as meshes
+
+    standing = meshes.find(name)
+    meshes.down(standing)
+    document = standing.model_dump(mode="json", by_alias=True)
+    _print(document, json_output, lambda: typer.echo(f"{name} is down; its data is in {standing.data}"))
+
+
+@app.command()
+def status(
+    name: Name = "shop",
+    watch: Annotated[bool, typer.Option("--watch", help="Every second, until Ctrl-C.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Processes, partitions, lag and views of a mesh that is up.
+
+    \b
+    Examples:
+      eventmesh status --name shop
+      eventmesh status --name shop --watch
+    """
+    from eventmesh.lab import standing as meshes
+
+    with meshes.watching(meshes.find(name)) as look:
+        if watch:
+            _watch(look, json_output)
+        else:
+            found = look()
+            _print(found, json_output, lambda: _console().print(_status(found)))
 
 
 @bench_app.command("list")
@@ -190,7 +290,7 @@ def bench_run(
 
 
 @log_app.command("topics")
-def log_topics(run_folder: RunFolder = None, json_output: Json = False) -> None:
+def log_topics(run_folder: RunFolder = None, name: MeshName = None, json_output: Json = False) -> None:
     """Topics, owners and offsets of a run.
 
     \b
@@ -199,7 +299,7 @@ def log_topics(run_folder: RunFolder = None, json_output: Json = False) -> None:
     """
     from eventmesh.lab import inspect
 
-    found = inspect.topics(inspect.find_run(RUNS, run_folder))
+    found = inspect.topics(_where(run_folder, name))
     _print(found, json_output, lambda: _show_table([asdict(row) for row in found]))
 
 
@@ -210,6 +310,7 @@ def log_read(
     offset: Annotated[int, typer.Option(metavar="N", min=0, help="The first offset.")] = 0,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many records.")] = 20,
     run_folder: RunFolder = None,
+    name: MeshName = None,
     json_output: Json = False,
 ) -> None:
     """Records of one partition, control records included.
@@ -220,12 +321,40 @@ def log_read(
     """
     from eventmesh.lab import inspect
 
-    rows = inspect.read(inspect.find_run(RUNS, run_folder), topic, partition, offset, limit)
+    rows = inspect.read(_where(run_folder, name), topic, partition, offset, limit)
     _print(rows, json_output, lambda: _show_records(rows, f"{topic}/{partition}", offset))
 
 
+@log_app.command("tail")
+def log_tail(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic of `eventmesh log topics`.")],
+    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=0, help="The last so many records.")] = 10,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")] = False,
+    run_folder: RunFolder = None,
+    name: MeshName = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each record.")] = False,
+) -> None:
+    """The last records of a topic, and on a mesh that is up those that come.
+
+    \b
+    Examples:
+      eventmesh log tail orders
+      eventmesh log tail orders --name shop --follow
+    """
+    from eventmesh.lab import inspect
+    from eventmesh.lab import standing as meshes
+
+    folder = _where(run_folder, name)
+    if follow and name is None:
+        raise InputError("a run that is over grows no more: --follow is for a mesh that is up, with --name")
+    show = (lambda row: typer.echo(json.dumps(row, default=str))) if json_output else _show_record
+    ends = inspect.tail(folder, topic, limit, show)
+    if follow and name is not None:
+        meshes.follow(meshes.find(name), topic, ends, show)
+
+
 @log_app.command("verify")
-def log_verify(run_folder: RunFolder = None, json_output: Json = False) -> None:
+def log_verify(run_folder: RunFolder = None, name: MeshName = None, json_output: Json = False) -> None:
     """Check every checksum of a run's log. Exit code 3 where something is damaged.
 
     \b
@@ -234,7 +363,7 @@ def log_verify(run_folder: RunFolder = None, json_output: Json = False) -> None:
     """
     from eventmesh.lab import inspect
 
-    findings = inspect.verify(inspect.find_run(RUNS, run_folder))
+    findings = inspect.verify(_where(run_folder, name))
     _print(findings, json_output, lambda: _show_findings(findings))
     raise typer.Exit(3 if any(finding.damage for finding in findings) else 0)
 
@@ -243,6 +372,7 @@ def log_verify(run_folder: RunFolder = None, json_output: Json = False) -> None:
 def trace(
     order: Annotated[str, typer.Argument(metavar="ORDER", help="An order id.")],
     run_folder: RunFolder = None,
+    name: MeshName = None,
     json_output: Json = False,
 ) -> None:
     """The whole story of one order, from the log alone.
@@ -253,7 +383,7 @@ def trace(
     """
     from eventmesh.lab import inspect
 
-    steps = inspect.trace(inspect.find_run(RUNS, run_folder), order)
+    steps = inspect.trace(_where(run_folder, name), order)
     _print(steps, json_output, lambda: _show_trace(order, steps))
 
 
@@ -269,6 +399,16 @@ def describe(mesh: MeshFile, json_output: Json = False) -> None:
 
     loaded = meshes.load(mesh)
     _print(loaded.resolved(), json_output, lambda: typer.echo(loaded.diagram(), nl=False))
+
+
+def _where(run_folder: Path | None, name: str | None) -> Path:
+    """The folder that holds the log that is meant."""
+    from eventmesh.lab import inspect
+    from eventmesh.lab import standing as meshes
+
+    if run_folder is not None and name is not None:
+        raise InputError("--run names a run's folder, --name a mesh that is up: give one of them")
+    return inspect.find_run(RUNS, run_folder) if name is None else meshes.find(name).data
 
 
 # --- printing ------------------------------------------------------------------------------------
@@ -357,7 +497,9 @@ def _show_benchmark(folder: Path) -> None:
 
 
 def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _show_pairs(pairs: Any) -> None:
@@ -378,18 +520,22 @@ def _in_words(values: dict[str, Any]) -> str:
 
 
 def _show_table(rows: list[dict[str, Any]], last_folds: bool = False) -> None:
+    _console().print(_table(rows, last_folds))
+
+
+def _table(rows: list[dict[str, Any]], last_folds: bool = False, colours: dict[str, str] | None = None) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     names = list(rows[0]) if rows else []
     for name in names:
-        right = isinstance(rows[0][name], int)
+        right = isinstance(rows[0][name], int | float)
         folds = last_folds and name == names[-1]
         table.add_column(name, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_number(value)) for value in row.values()))
-    _console().print(table)
+        table.add_row(*(Text(_number(value), (colours or {}).get(str(value), "")) for value in row.values()))
+    return table
 
 
 def _show_findings(findings: Any) -> None:
@@ -405,6 +551,52 @@ def _show_records(rows: list[dict[str, Any]], partition: str, offset: int) -> No
         typer.echo(_one_line(row))
     if not rows:
         typer.echo(f"{partition} ends at offset {offset}: nothing to show", err=True)
+
+
+def _show_record(row: dict[str, Any]) -> None:
+    typer.echo(_one_line(row))
+
+
+def _show_up(standing: Any) -> None:
+    name = standing.name
+    typer.echo(f"{name} is up: Ray at {standing.ray}, data in {standing.data}")
+    typer.echo(f"  next: eventmesh run --name {name}, eventmesh status --name {name}, eventmesh down --name {name}")
+
+
+#: Seconds between two looks.
+LOOK_AGAIN_S = 1.0
+
+
+def _watch(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
+    """Until Ctrl-C, which is how it is meant to end."""
+    import time
+
+    from rich.live import Live
+
+    try:
+        while as_json:
+            typer.echo(json.dumps(look(), default=str))
+            time.sleep(LOOK_AGAIN_S)
+        with Live(_status(look()), console=_console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
+            while True:
+                time.sleep(LOOK_AGAIN_S)
+                live.update(_status(look()), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _status(found: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
+    parts: list[Any] = [Text(head, style="bold"), Text(f"Ray {found['ray']}, data {found['data']}"), Text()]
+    colours = {"live": "green", "starting": "yellow", "silent": "red", "down": "red"}
+    for title in ("processes", "partitions", "views"):
+        if found[title]:
+            rows = [row | {"pid": str(row["pid"] or "-")} if "pid" in row else row for row in found[title]]
+            parts += [_table(rows, colours=colours), Text()]
+    return Group(*parts[:-1])
 
 
 def _show_trace(order: str, steps: Any) -> None:

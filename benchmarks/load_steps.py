@@ -24,7 +24,7 @@ from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workload import of_history
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.cluster import Measured
+    from eventmesh.runtime.on_ray.running import Measured
 
 PRIMARY = "PlaceOrder"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.errors import CorruptSegment, DataDirectoryError, NotFound
+from eventmesh.errors import CorruptSegment, DataDirectoryError, LogTruncated, NotFound
 from eventmesh.lab.run import LATEST
-from eventmesh.log.batch import CONTROL_PREFIX
+from eventmesh.log.batch import CONTROL_PREFIX, LogBatch
 from eventmesh.log.store import Finding, LogReader, open_read_only
 from eventmesh.messages import ENVELOPE, Columns
 
@@ -112,16 +112,43 @@ def _rows(reader: LogReader, topic: str, partition: int, offset: int, limit: int
     # One batch at a time: damage behind the last record asked for is no reason to show nothing.
     while limit > 0 and (found := reader.read(topic, partition, offset, max_bytes=1)):
         [batch] = found
-        for row in _dicts(batch.batch):
-            if row["sequence"] >= offset and limit > 0:
+        for row in records(batch, f"{topic}/{partition}"):
+            if row["offset"] >= offset and limit > 0:
                 limit -= 1
-                yield {
-                    "partition": f"{topic}/{partition}",
-                    "offset": row["sequence"],
-                    "epoch": batch.header.epoch,
-                    **{name: value for name, value in row.items() if value is not None},
-                }
+                yield row
         offset = batch.header.end
+
+
+def tail(folder: Path, topic: str, limit: int, show: Callable[[dict[str, Any]], object]) -> dict[int, int]:
+    """Show the last ``limit`` records of a topic, in the order of their times; where each partition ends then."""
+    with _opened(folder) as reader:
+        _check_partition(reader, topic, 0)
+        partitions = range(reader.topics[topic].partitions)
+        ends = {number: reader.watermark(topic, number) for number in partitions}
+        rows = [row for number in partitions for row in _last(reader, topic, number, ends[number], limit)]
+    rows.sort(key=lambda row: row["time"])
+    for row in rows[len(rows) - limit :] if limit else []:
+        show(row)
+    return ends
+
+
+def _last(reader: LogReader, topic: str, partition: int, end: int, limit: int) -> list[dict[str, Any]]:
+    first = max(reader.start(topic, partition), end - limit)
+    try:
+        return list(_rows(reader, topic, partition, first, limit))
+    except LogTruncated as gap:
+        return list(_rows(reader, topic, partition, gap.lost_to, limit))
+
+
+def records(entry: LogBatch, name: str) -> Iterator[dict[str, Any]]:
+    """The records of a batch of partition ``name``, as :func:`read` gives them."""
+    for row in _dicts(entry.batch):
+        yield {
+            "partition": name,
+            "offset": row["sequence"],
+            "epoch": entry.header.epoch,
+            **{column: value for column, value in row.items() if value is not None},
+        }
 
 
 def _dicts(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -29,7 +29,8 @@ from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.requests import Requests
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.cluster import Measured, MeshOnRay
+    from eventmesh.runtime.on_ray.cluster import MeshOnRay
+    from eventmesh.runtime.on_ray.running import Measured
 
 LOOK_S = 0.001
 PATIENCE_S = 60.0

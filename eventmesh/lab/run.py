@@ -28,9 +28,10 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload, WorkloadOptions
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.cluster import Measured, MeshOnRay
+    from eventmesh.runtime.on_ray.running import Measured, RunningMesh
 
 LATEST = "latest"
+LOG = "log"
 MESH_FILE = "mesh.yaml"
 
 
@@ -80,12 +81,18 @@ def _reachable(folder: Path) -> Iterator[None]:
         raise EnvironmentUnavailable(f"{problem}. Name another with --output") from error
 
 
-def load_mesh(running: MeshOnRay, workload: Workload, report: Report, *, timeout_s: float = 3_600.0) -> Measured:
-    """Seed, load, drain."""
-    running.seed_with(workload.seeding, lambda command, state: _reporter(report, f"seeding {command}")(state))
+def load_mesh(
+    running: RunningMesh, workload: Workload, report: Report, *, prefix: str = "", timeout_s: float = 3_600.0
+) -> Measured:
+    """Seed, load, drain. ``prefix`` is what tells this run's workloads from those of other runs on the same mesh."""
+    running.seed_with(
+        workload.seeding, lambda command, state: _reporter(report, f"seeding {command}")(state),
+        name=f"{prefix}seeding",
+    )  # fmt: skip
     return running.measure(
-        "load", workload.load, window=workload.window, progress=_reporter(report, "orders"), timeout_s=timeout_s
-    )
+        f"{prefix}load", workload.load, window=workload.window, progress=_reporter(report, "orders"),
+        timeout_s=timeout_s,
+    )  # fmt: skip
 
 
 def _reporter(report: Report, stage: str) -> Any:
@@ -112,14 +119,14 @@ def run(
         source=Path(__file__).parent,
         now=datetime.now(UTC),
         durability=mesh.log.durability,
-        imported=_imported(workload),
+        imported=imported(workload),
     )
     record.write(folder, begun)
     if workload.write_refused is not None:
         workload.write_refused(folder / "refused.csv")
     with embedded_ray():
         report("starting", 0, 0)
-        with MeshOnRay(mesh, folder / "log", rtt_ms=rtt_ms, seed=seed) as running:
+        with MeshOnRay(mesh, folder / LOG, rtt_ms=rtt_ms, seed=seed) as running:
             measured = load_mesh(running, workload, report)
             history = running.history(measured.callers)
     history.write(folder)
@@ -131,13 +138,14 @@ def run(
     return finished
 
 
-def _imported(workload: Workload) -> record.Imported | None:
+def imported(workload: Workload) -> record.Imported | None:
+    """What the record says of an input that was read."""
     return None if workload.summary is None else record.Imported(**workload.summary)
 
 
 def audit_folder(mesh: Mesh, folder: Path, history: History) -> tuple[Audit, dict[str, int]]:
     """Audit the log under ``folder``; the application's own totals come with the verdict."""
-    with closing(open_read_only(folder / "log")) as reader, closing(Evidence(mesh, reader, history)) as evidence:
+    with closing(open_read_only(folder / LOG)) as reader, closing(Evidence(mesh, reader, history)) as evidence:
         audited = judge(evidence)
         (folder / "audit.json").write_text(json.dumps(audited.to_json(), indent=2))
         return audited, _totals(evidence)
@@ -201,14 +209,19 @@ def prepare(
     mapping: Path | None,
     rate: float | None,
     stock_fraction: float,
+    number: int = 1,
 ) -> Prepared:
-    """Read and check everything that a run needs, before anything starts."""
+    """Read and check everything that a run needs, before anything starts.
+
+    ``number`` counts the runs on a mesh that stays: the orders that a later one generates have names of their own.
+    """
     if (input_file is None) != (mapping is None):
         raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
     mesh = meshes.load(mesh_file)
     options = WorkloadOptions(
-        seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction
-    )
+        seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction,
+        generate={} if number == 1 else {"prefix": f"R{number}-"},
+    )  # fmt: skip
     return Prepared(mesh, _workload_of(mesh, mesh_file)(options))
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Grant",
     "Log",
     "LogReader",
+    "check_directory",
     "open_read_only",
     "read_cluster_id",
     "read_table",
@@ -347,6 +348,22 @@ def read_cluster_id(directory: Path | str) -> str | None:
     """The cluster that the directory belongs to; None where there is no log yet, or no directory."""
     manifest = read_manifest(FileStorage(directory, read_only=True))
     return None if manifest is None else manifest.cluster_id
+
+
+def check_directory(directory: Path | str, topics: Mapping[str, Topic], node: str) -> str | None:
+    """The cluster id of the log that lies there; None where none does yet.
+
+    Raises ``DataDirectoryError`` as :meth:`Log.open` would, before anything is started: the directory is in use, of
+    another node or format, or holds other topics of these names.
+    """
+    storage = FileStorage(directory)  # takes the lock, if nobody has it
+    try:
+        manifest = read_manifest(storage)
+        if manifest is not None:
+            _known_topics(manifest, topics, manifest.cluster_id, node)
+        return None if manifest is None else manifest.cluster_id
+    finally:
+        storage.close()
 
 
 def read_topics(directory: Path | str) -> dict[str, Topic]:

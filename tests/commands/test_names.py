@@ -60,7 +60,7 @@ def test_the_nearest_order_is_suggested(eventmesh: Run, small_run: Path) -> None
         (["run", str(MESH), "--orders", "many"], "Invalid value for '--orders'"),
         (["run", str(MESH), "--orders", "0"], "Invalid value for '--orders'"),
         (["run", str(MESH), "--stock-fraction", "1.5"], "Invalid value for '--stock-fraction'"),
-        (["run"], "Missing argument 'MESH'"),
+        (["describe"], "Missing argument 'MESH'"),
         (["describe", "a.yaml", "b.yaml"], "Got unexpected extra argument(s) (b.yaml)"),
     ],
 )

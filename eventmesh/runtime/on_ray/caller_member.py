@@ -71,6 +71,10 @@ class CallerMember(Member):
         if self.caller is not None and self.caller.done:
             self._done.set()
 
+    def begun(self) -> str | None:
+        """The name of the workload that it has, finished or not; None where it has none."""
+        return self.caller.name if self.caller is not None else None
+
     def progress(self, wait_s: float) -> dict[str, Any]:
         """How many requests were sent and have their outcome; at the end, or after ``wait_s``."""
         caller = self.caller

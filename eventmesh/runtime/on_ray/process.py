@@ -7,6 +7,8 @@ import os
 
 import psutil
 
+from eventmesh.log.storage import machine_id
+
 #: Python's own thresholds (700, 10, 10) look through every living object again after each quarter that is
 #: added: with hundreds of thousands of orders in memory that took a fifth of the gateway's time. State holds no
 #: cycles, so what is left to find is little.
@@ -22,8 +24,12 @@ class Process:
         gc.set_threshold(*GC_THRESHOLDS)
 
     def pid(self) -> int:
-        """The process's number: what it answers to whoever watches its lease."""
+        """The process's number on its machine."""
         return os.getpid()
+
+    def identity(self) -> tuple[str, int]:
+        """The machine that it runs on, and its number there: what it answers to whoever watches its lease."""
+        return machine_id(), os.getpid()
 
     def usage(self) -> dict[str, float]:
         """``cpu_s`` since the process began, ``memory_mb`` resident, ``private_mb`` not shared with other processes."""

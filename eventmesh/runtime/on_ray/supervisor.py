@@ -1,7 +1,8 @@
 """Keeps the processes of a mesh alive: who does not answer within its lease is killed, and Ray starts it again.
 
 Ray itself sees when a process has died and starts it anew; a process that is stopped, or hangs, it takes for alive.
-So each process is asked for its number again and again, on a thread of its own that long calls do not hold up.
+So each process is asked who it is again and again, on a thread of its own that long calls do not hold up.
+A mesh that lives as long as a command has its supervisor there; one that stays has it in an actor.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ import psutil
 import ray
 import structlog
 
-from eventmesh.runtime.on_ray.directory import Peer, actor_name
+from eventmesh.log.storage import machine_id
+from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.process import Process
 
 log = structlog.get_logger()
 
@@ -30,35 +33,53 @@ LOOKS = 10
 
 @dataclass
 class Watched:
-    """What is known of one process: the question that it owes an answer to, and the process that answered last."""
+    """What is known of one process: the question that it owes an answer to, and who answered last.
+
+    ``process`` is that one where it runs on this machine.
+    """
 
     actor: Any
     asked: Any = None
     asked_at: float = 0.0
+    identity: tuple[str, int] | None = None
     process: psutil.Process | None = None
     lives: int = 0  # how many processes have answered under this name
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since it was asked what it has not answered yet."""
+        return 0.0 if self.asked is None else time.monotonic() - self.asked_at
+
+    def is_gone(self) -> None:
+        """It died, or was killed: whoever answers next is another one."""
+        self.asked, self.identity, self.process = None, None, None
+
+    def answered(self, identity: tuple[str, int]) -> None:
+        """It answered."""
+        if self.identity != identity:
+            machine, pid = identity
+            self.process = psutil.Process(pid) if machine == machine_id() else None
+            self.lives += 1
+            self.identity = identity  # last: who sees another process sees that it was started again
+
 
 class Supervisor:
-    """Watches ``actors`` until :meth:`close`. ``kill`` ends a process that is given up: on this machine by default."""
+    """Watches ``actors`` until :meth:`close`."""
 
-    def __init__(
-        self,
-        actors: Mapping[Peer, Any],
-        *,
-        lease_s: float = LEASE_S,
-        kill: Callable[[psutil.Process], None] | None = None,
-    ) -> None:
+    def __init__(self, actors: Mapping[Peer, Any], *, lease_s: float = LEASE_S) -> None:
         self.lease_s = lease_s
         self._watched = {peer: Watched(actor) for peer, actor in actors.items()}
-        self._kill = kill or _kill
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
     def pids(self) -> dict[Peer, int | None]:
         """The process of each, as it answered last; None while none has."""
-        return {peer: each.process.pid if each.process else None for peer, each in self._watched.items()}
+        return {peer: each.identity[1] if each.identity else None for peer, each in self._watched.items()}
+
+    def silent_s(self) -> dict[Peer, float]:
+        """For how long each has owed an answer, in seconds; a healthy one answers within a tenth of its lease."""
+        return {peer: each.silent_s for peer, each in self._watched.items()}
 
     def restarts(self) -> dict[Peer, int]:
         """How often each has been started again."""
@@ -69,7 +90,7 @@ class Supervisor:
         processes = [each.process for each in self._watched.values() if each.process is not None]
         _, alive = psutil.wait_procs(processes, timeout=timeout_s)
         for process in alive:
-            self._kill(process)
+            _kill(process)
 
     def _watch(self) -> None:
         while not self._closing.wait(self.lease_s / LOOKS):
@@ -78,27 +99,30 @@ class Supervisor:
 
     def _look(self, peer: Peer, each: Watched) -> None:
         if each.asked is None:
-            each.asked = each.actor.pid.options(concurrency_group="lease").remote()
+            each.asked = each.actor.identity.options(concurrency_group="lease").remote()
             each.asked_at = time.monotonic()
             return
         answered, _ = ray.wait([each.asked], timeout=0)
         if answered:
             self._answered(each)
-        elif each.process is not None and time.monotonic() - each.asked_at > self.lease_s:
+        elif each.identity is not None and each.silent_s > self.lease_s:
             # Only one that has answered before: a process that is still starting owes nothing yet.
-            log.warning("lease expired", process=actor_name(peer), pid=each.process.pid, lease_s=self.lease_s)
-            self._kill(each.process)
-            each.process, each.asked = None, None
+            log.warning("lease expired", process=actor_name(peer), identity=each.identity, lease_s=self.lease_s)
+            self._give_up(each)
 
     def _answered(self, each: Watched) -> None:
         asked, each.asked = each.asked, None
         try:
-            pid = ray.get(asked, timeout=self.lease_s)
-            if each.process is None or each.process.pid != pid:
-                each.process = psutil.Process(pid)
-                each.lives += 1
+            each.answered(ray.get(asked, timeout=self.lease_s))
         except (ray.exceptions.RayError, psutil.NoSuchProcess):
-            each.process = None  # it died: Ray starts it again
+            each.is_gone()  # Ray starts it again
+
+    def _give_up(self, each: Watched) -> None:
+        if each.process is not None:
+            _kill(each.process)
+        else:
+            ray.kill(each.actor, no_restart=False)  # on another machine: Ray's own way
+        each.is_gone()
 
     def close(self) -> None:
         """Watch no longer."""
@@ -114,3 +138,25 @@ def _kill(process: psutil.Process) -> None:
             os.kill(process.pid, signal.SIGKILL)
     except (psutil.NoSuchProcess, ProcessLookupError):
         log.info("gone already", pid=process.pid)
+
+
+class SupervisorProcess(Process):
+    """The supervisor of a mesh that stays: it finds the processes by their names, whichever of them Ray made anew."""
+
+    def __init__(self, directory: Directory, peers: Sequence[Peer], lease_s: float = LEASE_S) -> None:
+        super().__init__()
+        self._supervisor = Supervisor({peer: directory.actor(peer) for peer in peers}, lease_s=lease_s)
+
+    def watched(self) -> dict[Peer, dict[str, Any]]:
+        """Of each process ``pid``, ``restarts`` since this supervisor began, and ``silent_s``."""
+        supervisor = self._supervisor
+        pids, restarts, silent = supervisor.pids(), supervisor.restarts(), supervisor.silent_s()
+        return {peer: {"pid": pids[peer], "restarts": restarts[peer], "silent_s": silent[peer]} for peer in pids}
+
+    def close(self) -> None:
+        """Watch no longer: the mesh is being ended."""
+        self._supervisor.close()
+
+    def end(self, timeout_s: float) -> None:
+        """See :meth:`Supervisor.end`."""
+        self._supervisor.end(timeout_s)

@@ -1,0 +1,112 @@
+"""The actors of a mesh: where they are placed, how they are found again, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from eventmesh.log.partition import Durability
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.on_ray.broker import Broker
+from eventmesh.runtime.on_ray.caller_member import CallerMember
+from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.service_member import ServiceMember
+
+#: Seconds that processes have to close in an orderly way.
+CLOSING_S = 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a mesh runs, beside what its file says. ``detached``: it stays when the process that placed it has ended.
+
+    ``cluster_id`` is the log's. With ``local`` False services go over Flight wherever they run.
+    """
+
+    cluster_id: str
+    rtt_ms: float = 0.0
+    seed: int = 0
+    limits: Limits | None = None
+    local: bool = True
+    detached: bool = False
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Handles to every process of a mesh but its supervisor."""
+
+    broker: Any
+    services: Mapping[Peer, Any]
+    generator: Any
+
+    @property
+    def all(self) -> dict[Peer, Any]:
+        """By name, in the order in which they are to close: who writes before who keeps."""
+        return {GENERATOR: self.generator, **self.services, BROKER: self.broker}
+
+    def end(self) -> None:
+        """Ask every process to close, then kill it. One that is stopped outlives this: see the supervisor."""
+        closing = [actor.close.remote() for actor in self.all.values()]
+        ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S)
+        for actor in self.all.values():
+            ray.kill(actor)
+
+
+def service_peers(mesh: Mesh) -> list[Peer]:
+    """Every service instance of the mesh."""
+    return [(service, number) for service, section in mesh.services.items() for number in range(section.instances)]
+
+
+def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Settings) -> Actors:
+    """Start every process. Broker and generator are bound to this node, where their files are (rule 7)."""
+    # A log in memory dies with its process: another one in its place would have lost what was acknowledged.
+    kept = mesh.log.durability != Durability.memory
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+    def actor(kind: type, peer: Peer, *, restarts: bool = True, bound: bool = False) -> Any:
+        return declare(
+            kind, peer, directory.namespace, restarts=restarts, detached=settings.detached,
+            **({"scheduling_strategy": here} if bound else {}),
+        )  # fmt: skip
+
+    broker = actor(Broker, BROKER, restarts=kept, bound=True).remote(
+        mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
+        directory.access,
+    )  # fmt: skip
+    services = {
+        peer: actor(ServiceMember, peer).remote(
+            mesh, *peer, directory, rtt_ms=settings.rtt_ms, seed=settings.seed, limits=settings.limits,
+            local=settings.local,
+        )
+        for peer in service_peers(mesh)
+    }  # fmt: skip
+    generator = actor(CallerMember, GENERATOR, bound=True).remote(
+        mesh, directory, log_directory.with_name("generator"), rtt_ms=settings.rtt_ms, seed=settings.seed
+    )
+    return Actors(broker, services, generator)
+
+
+def find(mesh: Mesh, directory: Directory) -> Actors:
+    """The processes of a mesh that stands; :class:`~eventmesh.errors.PeerLost` where one is not there."""
+    return Actors(
+        directory.actor(BROKER), {peer: directory.actor(peer) for peer in service_peers(mesh)},
+        directory.actor(GENERATOR),
+    )  # fmt: skip
+
+
+def declare(kind: type, peer: Peer, namespace: str, *, restarts: bool, detached: bool, **options: Any) -> Any:
+    """Ray's actor class of a plain class. No CPU is reserved: the machine's cores are shared by choice.
+
+    A process that has died is started again by Ray, from its constructor; calls are never repeated.
+    """
+    declared: Any = ray.remote  # its declaration does not know of concurrency groups
+    return declared(num_cpus=0, concurrency_groups={"lease": 1})(kind).options(
+        name=actor_name(peer), namespace=namespace, max_restarts=-1 if restarts else 0,
+        lifetime="detached" if detached else None, **options,
+    )  # fmt: skip

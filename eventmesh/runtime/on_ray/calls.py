@@ -1,0 +1,67 @@
+"""Calls to the actors of a mesh: each has an end, and says whether the process is only being started again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError
+
+#: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
+CALL_TIMEOUT_S = 60.0
+POLL_S = 0.02
+
+
+class ProcessDown(EnvironmentUnavailable):
+    """A process of the mesh has died; Ray is starting it again."""
+
+
+def get(what: Any) -> Any:
+    """What a call returned, or the list of calls; what it raised, without Ray's wrapping."""
+    try:
+        return ray.get(what, timeout=CALL_TIMEOUT_S)
+    except ray.exceptions.RayTaskError as error:
+        cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]
+        if isinstance(error.cause, EventmeshError):
+            raise error.cause from None
+        raise cause from None
+    except ray.exceptions.ActorUnavailableError as error:
+        raise ProcessDown(f"a process of the mesh is being started again: {error}") from error
+    except ray.exceptions.RayActorError as error:
+        raise EnvironmentUnavailable(f"a process of the mesh died: {error}") from error
+    except ray.exceptions.GetTimeoutError as error:
+        raise EnvironmentUnavailable(f"a process of the mesh did not answer within {CALL_TIMEOUT_S:g} s") from error
+
+
+def wait_until(
+    done: Callable[[], bool], what: str, timeout_s: float = CALL_TIMEOUT_S, *, explain: Callable[[], str] = str
+) -> None:
+    """Until ``done``; a process that is being started again only makes it take longer.
+
+    :class:`~eventmesh.errors.EnvironmentUnavailable` after ``timeout_s``, with what ``explain`` says then.
+    """
+    deadline, reason = time.monotonic() + timeout_s, ""
+    while True:
+        try:
+            if done():
+                return
+        except ProcessDown as error:
+            reason = f": {error}"
+        if time.monotonic() > deadline:
+            raise EnvironmentUnavailable(f"waited {timeout_s:g} s for {what}{reason}\n{explain()}")
+        time.sleep(POLL_S)
+
+
+def eventually(call: Callable[[], Any], what: str) -> Any:
+    """What a call that is harmless to repeat returns; made again while the process is being started again."""
+    answer: list[Any] = []
+
+    def ask() -> bool:
+        answer[:] = [get(call())]
+        return True
+
+    wait_until(ask, what)
+    return answer[0]

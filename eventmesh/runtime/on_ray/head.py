@@ -1,0 +1,111 @@
+"""A Ray head of our own that stays when the command that started it has ended: on loopback, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from eventmesh.errors import EnvironmentUnavailable
+
+#: Seconds that Ray may take to start, and to end.
+STARTING_S = 60.0
+ENDING_S = 15.0
+POLL_S = 0.05
+#: Ray starts this many worker processes at once, ahead of the actors that will live in them.
+PROCESSES = 9
+OBJECT_STORE_BYTES = 100 << 20
+
+
+@dataclass(frozen=True)
+class Head:
+    """``pid`` is the process that keeps Ray's other processes; ``folder`` has its sockets and logs."""
+
+    pid: int
+    address: str
+    folder: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is there, and is the same one: its command line names its folder."""
+        try:
+            process = psutil.Process(self.pid)
+            return process.status() != psutil.STATUS_ZOMBIE and str(self.folder) in " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            return False
+
+    def end(self) -> None:
+        """End every process of it, also where only some of them are left; harmless to repeat."""
+        processes = self._processes()
+        with suppress(ProcessLookupError):
+            if self.alive:
+                os.kill(self.pid, signal.SIGTERM)
+                psutil.wait_procs([process for process in processes if process.pid == self.pid], timeout=ENDING_S)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=ENDING_S)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _processes(self) -> list[psutil.Process]:
+        """Those that name its folder, and all below them: a worker's own name says what it works on."""
+        found: dict[int, psutil.Process] = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if str(self.folder) in " ".join(process.cmdline()) and process.pid != os.getpid():
+                    found |= {each.pid: each for each in [process, *process.children(recursive=True)]}
+        return list(found.values())
+
+
+def start_head(token_file: Path | None) -> Head:
+    """Start one; :class:`~eventmesh.errors.EnvironmentUnavailable` with what Ray said if it does not come up."""
+    folder = Path(tempfile.mkdtemp(prefix="eventmesh-"))  # short: its sockets' names must fit in 107 bytes
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", f"--temp-dir={folder}",
+        "--include-dashboard=false", "--disable-usage-stats", f"--num-cpus={PROCESSES}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+    ]  # fmt: skip
+    said = folder / "start.log"
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env=os.environ | ray_environment(None, token_file),
+        )  # fmt: skip
+    head = Head(process.pid, "", folder)
+    try:
+        return Head(process.pid, _address(process, folder), folder)
+    except BaseException:
+        head.end()
+        raise
+
+
+def _address(process: subprocess.Popen[bytes], folder: Path) -> str:
+    written, deadline = folder / "ray_current_cluster", time.monotonic() + STARTING_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if written.exists() and (address := written.read_text().strip()):
+            return address
+        time.sleep(POLL_S)
+    last = (folder / "start.log").read_text(errors="replace").strip().splitlines()[-1:]
+    raise EnvironmentUnavailable(f"Ray did not start on this machine: {' '.join(last) or 'it said nothing'}")
+
+
+def ray_environment(address: str | None, token_file: Path | None) -> dict[str, str]:
+    """What Ray reads when it is imported. A Ray of our own: loopback alone, and the token if there is one.
+
+    In somebody else's cluster, at ``address``, it is they who say how Ray lets in.
+    """
+    if address is not None:
+        return {} if address.startswith("127.") else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    auth = {"RAY_AUTH_MODE": "disabled"} if token_file is None else {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file),
+    }  # fmt: skip
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **auth}

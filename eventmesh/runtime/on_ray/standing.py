@@ -1,0 +1,194 @@
+"""A mesh that stays when the command that started it has ended: its actors are detached, in a namespace of its name."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError, PeerLost
+from eventmesh.log.batch import LogBatch
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
+from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, place
+from eventmesh.runtime.on_ray.calls import eventually, get, wait_until
+from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
+from eventmesh.runtime.on_ray.stream import Access
+from eventmesh.runtime.on_ray.subscription import Entry, Subscription
+from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
+
+SUPERVISOR: Peer = ("supervisor", 0)
+#: Seconds that a process has to say how it is: one that does not is shown as silent.
+LOOK_S = 2.0
+#: Deliveries that wait to be shown at most.
+ARRIVED_MAX = 16
+#: Seconds that an interrupted run may still take.
+FINISHING_S = 3_600.0
+#: Seconds that Ray has to end what it was told to kill.
+ENDING_S = 5.0
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """A driver in the Ray cluster at ``address``; :class:`~eventmesh.errors.EnvironmentUnavailable` without one."""
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except (RuntimeError, OSError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        said = str(error).strip().splitlines()
+        problem = f"no Ray can be joined at {address}: {said[0] if said else type(error).__name__}"
+        raise EnvironmentUnavailable(f"{problem}. Is it up, and reachable from here?") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def namespace_of(name: str) -> str:
+    """Where the actors of the mesh called ``name`` are."""
+    return f"eventmesh-{name}"
+
+
+class StandingMesh(RunningMesh):
+    """The processes of a mesh that stays. Made within :func:`joined`."""
+
+    def __init__(self, mesh: Mesh, name: str, log_directory: Path, access: Access, actors: Actors) -> None:
+        super().__init__(mesh, actors, log_directory)
+        self.directory = Directory(namespace_of(name), access)
+
+    @classmethod
+    def start(
+        cls, mesh: Mesh, name: str, log_directory: Path, access: Access, *, cluster_id: str, lease_s: float = LEASE_S
+    ) -> StandingMesh:
+        """Place every process, with a supervisor that stays, too, and wait until all services decide."""
+        directory = Directory(namespace_of(name), access)
+        settings = Settings(cluster_id, detached=True)
+        standing = cls(mesh, name, log_directory, access, place(mesh, directory, log_directory, settings))
+        peers = list(standing.actors.all)
+        declare(
+            SupervisorProcess, SUPERVISOR, directory.namespace, restarts=True, detached=True
+        ).remote(directory, peers, lease_s)  # fmt: skip
+        standing.wait_until_live()
+        wait_until(standing._all_watched, "the supervisor to know every process")
+        return standing
+
+    def _all_watched(self) -> bool:
+        watched = get(self.directory.actor(SUPERVISOR).watched.remote())
+        return all(each["pid"] for each in watched.values())
+
+    @classmethod
+    def found(cls, mesh: Mesh, name: str, log_directory: Path, access: Access) -> StandingMesh:
+        """The mesh called ``name``, which stands; :class:`~eventmesh.errors.PeerLost` if it does not."""
+        directory = Directory(namespace_of(name), access)
+        return cls(mesh, name, log_directory, access, find(mesh, directory))
+
+    def look(self) -> dict[str, Any]:
+        """How it is, within a few seconds whatever the processes do.
+
+        ``processes`` has a row for each: ``name, pid, restarts, state`` (live, starting, silent, down); ``services``
+        what each instance says of itself, ``ends`` the log's; both only of those that answered.
+        """
+        asked = {peer: actor.status.remote() for peer, actor in self.actors.services.items()}
+        asked[BROKER] = self.actors.broker.ends.remote()
+        asked[GENERATOR] = self.actors.generator.pid.remote()
+        watched = self._watched()
+        answers = _answers(asked)
+        return {
+            "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*asked, SUPERVISOR)],
+            "services": {actor_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
+            "ends": answers.get(BROKER),
+        }
+
+    def _watched(self) -> Mapping[Peer, Mapping[str, Any]]:
+        try:
+            supervisor = self.directory.actor(SUPERVISOR)
+            watched, pid = ray.get([supervisor.watched.remote(), supervisor.pid.remote()], timeout=LOOK_S)
+        except (PeerLost, ray.exceptions.RayError):
+            return {SUPERVISOR: {"down": True}}
+        return {**watched, SUPERVISOR: {"pid": pid}}
+
+    def end(self) -> None:
+        """End the supervisor's watch first, lest it take the closing for a death, then the others, and who is left."""
+        supervisor: Any = None
+        with suppress(PeerLost, ray.exceptions.RayError):
+            supervisor = self.directory.actor(SUPERVISOR)
+            ray.get(supervisor.close.remote(), timeout=ENDING_S)
+        self.actors.end()
+        with suppress(ray.exceptions.RayError):
+            if supervisor is not None:
+                ray.get(supervisor.end.remote(ENDING_S), timeout=2 * ENDING_S)
+                ray.kill(supervisor)
+
+    def batches(self, topic: str, offsets: Mapping[int, int]) -> Iterator[tuple[str, LogBatch]]:
+        """Batches of ``topic`` by partition name, from ``offsets`` on and as they come, for ever.
+
+        Goes on with the broker that follows one that died; :class:`~eventmesh.errors.PeerLost` where none does.
+        """
+        schemas = {topic: self.mesh.topics()[topic].schema}
+        arrived: queue.Queue[Sequence[Entry] | EventmeshError | None] = queue.Queue(ARRIVED_MAX)
+        cursors = {position_name(topic, partition): offset for partition, offset in offsets.items()}
+        while True:
+            subscription = Subscription(
+                self._broker_address(), schemas, lambda entries, sent_at: arrived.put(entries),
+                lambda: arrived.put(None), failed=arrived.put, access=self.directory.access,
+            )  # fmt: skip
+            for name, offset in cursors.items():
+                subscription.subscribe(name, offset)
+            try:
+                while (entries := arrived.get()) is not None:
+                    if isinstance(entries, EventmeshError):
+                        raise entries
+                    for _, partition, entry in entries:
+                        name = position_name(topic, partition)
+                        if entry.header.end > cursors[name]:
+                            cursors[name] = entry.header.end
+                            yield name, entry
+            finally:
+                subscription.close()
+
+    def _broker_address(self) -> str:
+        address: str = eventually(self.directory.actor(BROKER).address.remote, "the broker")
+        return address
+
+    def finished(self, progress: Callable[[Mapping[str, Any]], None]) -> tuple[str, pa.Table] | None:
+        """The generator's last workload and its history, once it is at its end; None where it never had one."""
+        generator = self.actors.generator
+        name = eventually(generator.begun.remote, "the generator")
+        if name is None:
+            return None
+
+        def done() -> bool:
+            state = get(generator.progress.remote(PROGRESS_S))
+            if not state["done"]:
+                progress(state)
+            return bool(state["done"])
+
+        wait_until(done, f"{name} to have every outcome", FINISHING_S)
+        return name, eventually(generator.table.remote, f"the history of {name}")
+
+
+def _answers(asked: Mapping[Peer, Any]) -> dict[Peer, Any]:
+    deadline, answers = time.monotonic() + LOOK_S, {}
+    for peer, question in asked.items():
+        with suppress(ray.exceptions.RayError):
+            answers[peer] = ray.get(question, timeout=max(0.0, deadline - time.monotonic()))
+    return answers
+
+
+def _process(peer: Peer, watched: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+    if peer == SUPERVISOR:
+        state = "down" if watched.get("down") else "live"
+    elif answer is None:
+        state = "silent" if watched.get("pid") else "down"
+    else:
+        state = "live" if not isinstance(answer, dict) or answer.get("live", True) else "starting"
+    return {
+        "name": actor_name(peer), "state": state, "pid": watched.get("pid"), "restarts": watched.get("restarts", 0),
+    }  # fmt: skip

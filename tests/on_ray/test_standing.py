@@ -1,0 +1,138 @@
+"""The story of a mesh that stays, as a user types it: up, loaded, hurt, looked at, its Ray killed, up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOON_S = 60.0
+pytestmark = pytest.mark.timeout(300)
+
+
+class Terminal:
+    """Types commands in a folder of its own, with records and Ray's files of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "token").write_text("a-token-of-this-test-alone\n")
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "TMPDIR": str(self.folder), "EVENTMESH_STATE": str(self.folder / "state")}
+        command = [sys.executable, str(ROOT / "cli.py"), *words]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )  # fmt: skip
+
+    def type(self, *words: str) -> subprocess.CompletedProcess[str]:
+        with self.begin(*words) as command:
+            out, err = command.communicate(timeout=180)
+            return subprocess.CompletedProcess(words, command.returncode, out, err)
+
+    def ok(self, *words: str) -> str:
+        ended = self.type(*words)
+        assert ended.returncode == 0, ended
+        assert "Traceback" not in ended.stderr
+        return ended.stdout
+
+    def refused(self, *words: str, code: int) -> str:
+        ended = self.type(*words)
+        assert (ended.returncode, ended.stdout) == (code, ""), ended
+        assert "Traceback" not in ended.stderr
+        return ended.stderr
+
+    def topics(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.ok("log", "topics", "--name", "shop", "--json"))
+        return found
+
+    def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Watch the mesh until this holds."""
+        deadline = time.monotonic() + SOON_S
+        with self.begin("status", "--watch", "--json") as watching:
+            assert watching.stdout is not None
+            for line in watching.stdout:
+                found: dict[str, Any] = json.loads(line)
+                if holds(found):
+                    watching.send_signal(signal.SIGINT)
+                    assert (watching.wait(SOON_S), watching.stderr and watching.stderr.read()) == (0, "")
+                    return found
+                assert time.monotonic() < deadline, found
+        pytest.fail("the watch ended by itself")
+
+
+def processes(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in status["processes"]}
+
+
+def partition(status: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = (each for each in status["partitions"] if each["partition"] == name)
+    return dict(found)
+
+
+def all_live(status: dict[str, Any]) -> bool:
+    return all(each["state"] == "live" and each["pid"] for each in status["processes"])
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    # A short name leaves room for the names of Ray's sockets in it.
+    with tempfile.TemporaryDirectory(prefix="em-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        here = Terminal(Path(folder))
+        yield here
+        if list((here.folder / "state").glob("*.json")):
+            here.type("down")
+
+
+def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_told(terminal: Terminal) -> None:
+    mesh = str(ROOT / "configs/meshes/views.yaml")
+    said = terminal.ok("up", mesh, "--token-file", "token")
+    assert said.startswith("shop is up: Ray at 127.0.0.1:")
+    assert "a mesh called 'shop' is up since" in terminal.refused("up", mesh, code=2)
+    before = terminal.until(all_live)
+    assert len(before["processes"]) == 10
+    terminal.ok("run", "--name", "shop", "--orders", "200", "-o", "first")
+
+    pids = {name: each["pid"] for name, each in processes(before).items()}
+    hurt = {"broker/0": signal.SIGKILL, "orders/0": signal.SIGKILL, "inventory/0": signal.SIGSTOP}
+    for name, how in hurt.items():
+        os.kill(pids[name], how)
+
+    def healed(status: dict[str, Any]) -> bool:
+        return all_live(status) and all(processes(status)[name]["pid"] != pids[name] for name in hurt)
+
+    after = terminal.until(healed)
+    assert [processes(after)[name]["restarts"] for name in hurt] == [1, 1, 1]
+    assert partition(after, "orders/0")["epoch"] > partition(before, "orders/0")["epoch"]
+    second = json.loads(terminal.ok("run", "--name", "shop", "--orders", "100", "-o", "second", "--json"))
+    assert (second["verdict"], second["outcomes"]) == ("valid", {"confirmed": 100})
+    assert terminal.ok("trace", "R2-00000007", "--name", "shop").startswith("R2-00000007, first fact at")
+    assert "OrderConfirmed" in terminal.ok("log", "tail", "orders", "--name", "shop", "-n", "1000")
+    ends = {f"{each['topic']}/{each['partition']}": each["end"] for each in terminal.topics()}
+
+    record = json.loads((terminal.folder / "state" / "shop.json").read_text())
+    os.killpg(record["head_pid"], signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid) for pid in pids.values() if psutil.pid_exists(pid)], timeout=SOON_S)
+    assert "is gone, with every process of the mesh" in terminal.refused("status", code=6)
+    terminal.ok("up", "--token-file", "token")
+    again = terminal.until(all_live)
+    assert all(partition(again, name)["end"] >= end for name, end in ends.items())
+    third = json.loads(terminal.ok("run", "--name", "shop", "--orders", "50", "-o", "third", "--json"))
+    assert (third["verdict"], third["outcomes"]) == ("valid", {"confirmed": 50})
+
+    living = [psutil.Process(each["pid"]) for each in again["processes"]]
+    assert terminal.ok("down").startswith("shop is down; its data is in")
+    _, alive = psutil.wait_procs(living, timeout=SOON_S)
+    assert alive == []
+    assert "no mesh called 'shop' is up" in terminal.refused("down", code=2)
+    assert not [path for path in terminal.folder.iterdir() if path.name.startswith("eventmesh-")], "Ray's folder"
