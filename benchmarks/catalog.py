@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backbone import Backbone
 from benchmarks.benchmark import Benchmark
 from benchmarks.join_scaling import JoinScaling
 from benchmarks.order_flow import OrderFlow
@@ -18,6 +19,7 @@ from eventmesh.errors import ConfigurationError, InputError, NotFound
 
 #: By the ``name`` in the benchmark's file.
 KINDS: dict[str, type[Benchmark]] = {
+    "backbone": Backbone,
     "join-scaling": JoinScaling,
     "order-flow": OrderFlow,
     "recovery": Recovery,

@@ -1,0 +1,160 @@
+"""What the benchmark ``backbone`` sends: two shapes of rows, single events when they are due, and processes for it.
+
+*Thin* is int64, float64 and a string of 14 characters: 34 bytes. *Envelope* has every column of the shop's orders.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from eventmesh.log.topic import Topic
+from eventmesh.shop.facts import SCHEMAS
+
+THIN, ENVELOPE, SINGLE, PRICES = "thin", "envelope", "single", "prices"
+THIN_SCHEMA = pa.schema([("number", pa.int64()), ("price", pa.float64()), ("sku", pa.string())])
+#: Of one partition each, keyed by a string.
+TOPICS = {
+    THIN: Topic(THIN, "loader", "sku", 1, THIN_SCHEMA),
+    ENVELOPE: Topic(ENVELOPE, "loader", "order_id", 1, SCHEMAS["orders"]),
+    PRICES: Topic(PRICES, "loader", "sku", 1, SCHEMAS["prices"]),
+    SINGLE: Topic(SINGLE, "loader", "sku", 1, THIN_SCHEMA),
+}
+#: Seconds that a process may take.
+PATIENCE_S = 300.0
+read_clock = time.time_ns
+
+
+class Barrier(Protocol):
+    """Where all processes of a measurement wait for each other."""
+
+    def wait(self) -> Any:
+        """Until all are here."""
+
+
+@dataclass(frozen=True)
+class Appended:
+    """``rows`` were acknowledged between two nanoseconds."""
+
+    rows: int
+    started: int
+    ended: int
+
+    @property
+    def rows_per_s(self) -> float:
+        """Throughput."""
+        return self.rows / (self.ended - self.started) * 1e9
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A consumer had ``rows`` rows, whose numbers add up to ``total``, between two nanoseconds."""
+
+    rows: int
+    total: int
+    started: int
+    ended: int
+
+
+def thin(rows: int, first: int = 0) -> pa.RecordBatch:
+    """Thin rows, numbered from ``first``."""
+    numbers = np.arange(first, first + rows)
+    skus = [f"sku-{number % 10_000_000_000:010d}" for number in range(first, first + rows)]
+    columns = [pa.array(numbers, pa.int64()), pa.array(numbers * 0.25, pa.float64()), pa.array(skus, pa.string())]
+    return pa.RecordBatch.from_arrays(columns, schema=THIN_SCHEMA)
+
+
+def envelope(rows: int, first: int = 0) -> pa.RecordBatch:
+    """Facts of orders with a value in every column; ids, keys and causes differ from row to row."""
+    schema = SCHEMAS["orders"]
+    return pa.RecordBatch.from_arrays([_filled(field, rows, first) for field in schema], schema=schema)
+
+
+def _filled(field: pa.Field, rows: int, first: int) -> pa.Array:
+    numbers, kind = range(first, first + rows), field.type
+    if pa.types.is_string(kind):
+        return pa.array([f"{field.name[:8]}-{number:08d}" for number in numbers], kind)
+    if pa.types.is_list(kind):
+        item = {member.name: _value(member.type, 7) for member in kind.value_type}
+        return pa.array([[item]] * rows, kind)
+    if pa.types.is_timestamp(kind):
+        return pa.array(numbers, pa.int64()).cast(kind)
+    return pa.array([_value(kind, number) for number in numbers], kind)
+
+
+def _value(kind: pa.DataType, number: int) -> Any:
+    if pa.types.is_boolean(kind):
+        return number % 2 == 0
+    return f"sku-{number:05d}" if pa.types.is_string(kind) else number % 100
+
+
+def prices(rows: int, first: int = 0) -> pa.RecordBatch:
+    """Facts of the shop's prices, each of a SKU of its own; what a view does not look at is the same in all."""
+    schema, numbers = SCHEMAS["prices"], np.arange(first, first + rows)
+    same = pa.RecordBatch.from_arrays([_filled(field, 1, 0) for field in schema], schema=schema)
+    batch = same.take(pa.array(np.zeros(rows, np.int64)))
+    own = {
+        "sku": pa.array([f"sku-{number:010d}" for number in numbers], pa.string()),
+        "sequence": pa.array(numbers, pa.int64()),
+        "list_price": pa.array(numbers, pa.int64()),
+    }
+    columns = [own[field.name] if field.name in own else batch.column(field.name) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+BATCHES = {THIN: thin, ENVELOPE: envelope}
+
+
+def make_single(number: int) -> pa.RecordBatch:
+    """One thin row, made when it is sent."""
+    sku = pa.array([f"sku-{number:010d}"], pa.string())
+    columns = [pa.array([number], pa.int64()), pa.array([number * 0.25], pa.float64()), sku]
+    return pa.RecordBatch.from_arrays(columns, schema=THIN_SCHEMA)
+
+
+def due(number: int, rate: float, first: int) -> int:
+    """Wait until event ``number`` is due; the nanosecond at which it is made, which is not before."""
+    at = first + int(number * 1e9 / rate)
+    wait = at - read_clock()
+    if wait > 0:
+        time.sleep(wait / 1e9)
+    return read_clock()
+
+
+Job = tuple[Callable[..., Any], Mapping[str, Any]]
+
+
+def _work(job: Job, barrier: Any, told: Any) -> None:
+    function, arguments = job
+    try:
+        told.send((True, function(**arguments, barrier=barrier)))
+    except BaseException as error:
+        barrier.abort()
+        told.send((False, f"{function.__module__}.{function.__name__}: {type(error).__name__}: {error}"))
+
+
+def together(jobs: Sequence[Job]) -> list[Any]:
+    """Run each job in a fresh process, all from one barrier on; what they returned, in order."""
+    context = multiprocessing.get_context("spawn")
+    barrier, pipes, processes = context.Barrier(len(jobs)), [], []
+    for job in jobs:
+        here, there = context.Pipe(duplex=False)
+        pipes.append(here)
+        processes.append(context.Process(target=_work, args=(job, barrier, there), daemon=True))
+        processes[-1].start()
+    try:
+        answers = [here.recv() if here.poll(PATIENCE_S) else (False, "it did not end") for here in pipes]
+    finally:
+        for process in processes:
+            process.join(1.0)
+            process.kill()
+    problems = [answer for fine, answer in answers if not fine]
+    if problems:
+        raise RuntimeError(next((each for each in problems if "BrokenBarrier" not in each), problems[0]))
+    return [answer for _, answer in answers]
