@@ -118,6 +118,10 @@ class LogReader:
         """The offset below which batches are shown."""
         return self._files(topic, partition).watermark
 
+    def seen(self, topic: str, partition: int) -> int:
+        """The watermark as the last call that looked found it."""
+        return self._partition(topic, partition).watermark
+
     def batches(self, topic: str, partition: int) -> Iterator[LogBatch]:
         """Every visible batch in offset order, control records included; gaps are passed over."""
         return self._files(topic, partition).read_all()

@@ -65,7 +65,7 @@ def simulated(request: pytest.FixtureRequest) -> Runtime:
 
 
 def on_ray(request: pytest.FixtureRequest) -> Runtime:
-    """On Ray actors, over Arrow Flight. Every subscriber is remote: there is no other way to the broker yet."""
+    """On Ray actors, all on this node."""
     request.getfixturevalue("ray_cluster")
     folders = request.getfixturevalue("tmp_path_factory")
 

@@ -18,11 +18,9 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]
 FAULTS = [
     ("views", Fault("orders", "orders", 500, watched="orders")),
     ("request", Fault("inventory", "stock", 300, watched="stock")),
-    ("hybrid", Fault("gateway", "orders", 500, watched="order-requests")),
     ("views", Fault("broker", "orders", 700, watched="orders")),
     ("views", Fault("generator", "orders", 600, watched=None)),
     ("views", Fault("orders", "orders", 600, watched="orders", how=signal.SIGSTOP)),
-    ("views", Fault("broker", "orders", 500, watched="orders", how=signal.SIGSTOP)),
 ]
 
 

@@ -76,9 +76,8 @@ def test_given_an_emulated_round_trip_then_no_order_is_faster_than_its_hops(tmp_
 
 def test_given_a_mesh_has_ended_then_none_of_its_processes_is_left(tmp_path: Path) -> None:
     with MeshOnRay(meshes.load(MESHES / "request.yaml"), tmp_path / "log") as running:
-        pids = running.pids()
-        assert all(psutil.pid_exists(pid) for pid in pids)
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+        processes = [psutil.Process(pid) for pid in running.pids()]
+    _, alive = psutil.wait_procs(processes, timeout=20)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -6,6 +6,7 @@ Its name is in Linux's abstract namespace, so that no file is left behind whoeve
 
 from __future__ import annotations
 
+import select
 import socket
 import sys
 import uuid
@@ -27,15 +28,14 @@ class Doorbell:
         self.name = f"eventmesh-{uuid.uuid4().hex}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(f"\0{self.name}")
+        self._socket.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
     def wait(self, timeout_s: float) -> bool:
         """Until it rings, for at most ``timeout_s``; all rings so far count as one."""
-        self._socket.settimeout(timeout_s)
-        try:
-            self._socket.recv(1)
-        except TimeoutError:
+        if not self._poll.poll(timeout_s * 1_000):
             return False
-        self._socket.setblocking(False)
         try:
             for _ in range(RINGS_MAX):
                 self._socket.recv(1)

@@ -170,18 +170,23 @@ class Follower:
         self._reader.close()
 
     def _read_some(self) -> bool:
-        """Deliver what is new in every partition, up to a bound each; False where nothing was."""
+        """Deliver what is new in every partition, up to a bound each; True where the bound left some behind.
+
+        What is appended after this has looked rings again.
+        """
         with self._lock:
             cursors = list(self._cursors.items())
         entries: list[Entry] = []
+        more = False
         for name, offset in cursors:
             topic, partition = split_position(name)
             found = self._read(name, topic, partition, offset)
-            if found and self._advance(name, offset, found[-1].header.end):
+            if found and self._advance(name, offset, end := found[-1].header.end):
                 entries += [(topic, partition, entry) for entry in found]
+                more = more or end < self._reader.seen(topic, partition)
         if entries:
             self._deliver(entries, now())
-        return bool(entries)
+        return more
 
     def _read(self, name: str, topic: str, partition: int, offset: int) -> list[LogBatch]:
         try:
