@@ -104,7 +104,8 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
     terminal.ok("run", "--name", "shop", "--orders", "200", "-o", "first")
 
     pids = {name: each["pid"] for name, each in processes(before).items()}
-    hurt = {"broker/0": signal.SIGKILL, "orders/0": signal.SIGKILL, "inventory/0": signal.SIGSTOP}
+    kill, stop = signal.SIGKILL, signal.SIGSTOP
+    hurt = {"broker/0": kill, "orders/0": kill, "inventory/0": stop, "supervisor/0": kill}
     for name, how in hurt.items():
         os.kill(pids[name], how)
 
@@ -112,7 +113,6 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
         return all_live(status) and all(processes(status)[name]["pid"] != pids[name] for name in hurt)
 
     after = terminal.until(healed)
-    assert [processes(after)[name]["restarts"] for name in hurt] == [1, 1, 1]
     assert partition(after, "orders/0")["epoch"] > partition(before, "orders/0")["epoch"]
     second = json.loads(terminal.ok("run", "--name", "shop", "--orders", "100", "-o", "second", "--json"))
     assert (second["verdict"], second["outcomes"]) == ("valid", {"confirmed": 100})

@@ -44,6 +44,7 @@ class Watched:
     identity: tuple[str, int] | None = None
     process: psutil.Process | None = None
     lives: int = 0  # how many processes have answered under this name
+    owes: bool = False  # it has answered before, if only to the supervisor before this one
 
     @property
     def silent_s(self) -> float:
@@ -52,7 +53,7 @@ class Watched:
 
     def is_gone(self) -> None:
         """It died, or was killed: whoever answers next is another one."""
-        self.asked, self.identity, self.process = None, None, None
+        self.asked, self.identity, self.process, self.owes = None, None, None, False
 
     def answered(self, identity: tuple[str, int]) -> None:
         """It answered."""
@@ -60,15 +61,16 @@ class Watched:
             machine, pid = identity
             self.process = psutil.Process(pid) if machine == machine_id() else None
             self.lives += 1
+            self.owes = True
             self.identity = identity  # last: who sees another process sees that it was started again
 
 
 class Supervisor:
-    """Watches ``actors`` until :meth:`close`."""
+    """Watches ``actors`` until :meth:`close`. ``follows`` another one, which they had answered."""
 
-    def __init__(self, actors: Mapping[Peer, Any], *, lease_s: float = LEASE_S) -> None:
+    def __init__(self, actors: Mapping[Peer, Any], *, lease_s: float = LEASE_S, follows: bool = False) -> None:
         self.lease_s = lease_s
-        self._watched = {peer: Watched(actor) for peer, actor in actors.items()}
+        self._watched = {peer: Watched(actor, owes=follows) for peer, actor in actors.items()}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
@@ -105,7 +107,7 @@ class Supervisor:
         answered, _ = ray.wait([each.asked], timeout=0)
         if answered:
             self._answered(each)
-        elif each.identity is not None and each.silent_s > self.lease_s:
+        elif each.owes and each.silent_s > self.lease_s:
             # Only one that has answered before: a process that is still starting owes nothing yet.
             log.warning("lease expired", process=actor_name(peer), identity=each.identity, lease_s=self.lease_s)
             self._give_up(each)
@@ -121,7 +123,7 @@ class Supervisor:
         if each.process is not None:
             _kill(each.process)
         else:
-            ray.kill(each.actor, no_restart=False)  # on another machine: Ray's own way
+            ray.kill(each.actor, no_restart=False)  # nobody knows its number here: Ray's own way, which takes 5 s
         each.is_gone()
 
     def close(self) -> None:
@@ -145,7 +147,9 @@ class SupervisorProcess(Process):
 
     def __init__(self, directory: Directory, peers: Sequence[Peer], lease_s: float = LEASE_S) -> None:
         super().__init__()
-        self._supervisor = Supervisor({peer: directory.actor(peer) for peer in peers}, lease_s=lease_s)
+        actors = {peer: directory.actor(peer) for peer in peers}
+        follows = ray.get_runtime_context().was_current_actor_reconstructed
+        self._supervisor = Supervisor(actors, lease_s=lease_s, follows=follows)
 
     def watched(self) -> dict[Peer, dict[str, Any]]:
         """Of each process ``pid``, ``restarts`` since this supervisor began, and ``silent_s``."""
