@@ -44,6 +44,11 @@ def load(folder: Path, name: str, *, quick: bool, given: Mapping[str, Any] | Non
     document: dict[str, Any] = configuration.read(path)
     kind = _kind(document, path)
     overrides = document.pop("quick", {})
+    if not isinstance(overrides, dict):
+        raise ConfigurationError(
+            f"must be a mapping of settings to their quick values, found {configuration.describe(overrides)}",
+            file=str(path), path="quick",
+        )  # fmt: skip
     if quick:
         document = _over(document, overrides)
     document |= _known({key: value for key, value in (given or {}).items() if value is not None}, kind)

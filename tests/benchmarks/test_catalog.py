@@ -68,3 +68,11 @@ def test_an_input_goes_with_its_mapping_and_only_to_a_benchmark_that_replays() -
         catalog.load(FILES, "replay", quick=False, given={"input": Path("orders.csv"), "mapping": None})
     with pytest.raises(InputError, match="is for replay only"):
         catalog.load(FILES, "order-flow", quick=False, given=given)
+
+
+@pytest.mark.parametrize("quick", ["3", "[]", "fast"])
+def test_a_quick_grid_that_is_no_mapping_is_said_so(tmp_path: Path, quick: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: replay\nquick: {quick}\n")
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml.*quick.*must be a mapping"):
+        catalog.load(FILES, str(file), quick=True)

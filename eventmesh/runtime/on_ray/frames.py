@@ -133,7 +133,7 @@ class _Parts:
 
     def __init__(self, names: Sequence[str], bodies: Sequence[pa.Buffer], schemas: Mapping[str, pa.Schema]) -> None:
         self._columns = {
-            name: Columns(pa.ipc.read_record_batch(body, schemas[name]))
+            name: Columns(_valid(pa.ipc.read_record_batch(body, schemas[name])))
             for name, body in zip(names, bodies, strict=True)
         }
         self._schemas = schemas
@@ -146,6 +146,12 @@ class _Parts:
         if start == 0 and count == len(columns):
             return columns
         return Columns(lists={each: columns[each][start : start + count] for each in self._schemas[name].names})
+
+
+def _valid(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, whose offsets lie within its data: it came from outside. Raises ``ArrowInvalid``."""
+    batch.validate(full=True)
+    return batch
 
 
 def pack_append(topic: str, partition: int, entry: LogBatch, sent_at: int) -> pa.Buffer:
