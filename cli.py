@@ -113,7 +113,7 @@ def run(
         --mapping configs/mappings/online-retail.yaml
       eventmesh run --name shop --orders 2000
     """
-    from functools import partial
+    from functools import cache
 
     from eventmesh.lab import run as runs
     from eventmesh.lab import standing as meshes
@@ -125,24 +125,25 @@ def run(
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
     if output is not None:
         runs.must_be_empty(output)
-    prepare = partial(
-        runs.prepare, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate,
-        stock_fraction=stock_fraction,
-    )  # fmt: skip
     with _progress_console() as console, progress_bar(console) as report:
         standing = meshes.find(name) if name is not None else None
         file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
-        prepared = prepare(file, number=1 if standing is None else meshes.next_run(standing))
+
+        @cache  # a run on a mesh that is up asks again once the run before has ended: mostly for the same number
+        def prepare(number: int) -> runs.Prepared:
+            return runs.prepare(
+                file, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate,
+                stock_fraction=stock_fraction, number=number,
+            )  # fmt: skip
+
+        prepared = prepare(1 if standing is None else meshes.next_run(standing))
         finished, folder = None, None
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, name or prepared.mesh.name)
             if standing is None:
                 finished = runs.run(prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, report=report)
             else:
-                numbered = partial(prepare, file)
-                finished = meshes.run(
-                    standing, lambda number: numbered(number=number), folder, seed=seed, report=report
-                )  # fmt: skip
+                finished = meshes.run(standing, prepare, folder, seed=seed, report=report)
     if finished is None:
         _print(prepared.summary(), json_output, lambda: _show_pairs(prepared.summary()))
         return

@@ -22,11 +22,6 @@ NAME = "eventmesh"
 PATIENCE_S = 120.0
 
 
-def missing() -> str | None:
-    """Nothing: it is here."""
-    return None
-
-
 def _serve(folder: str, told: Any) -> None:
     broker = Broker(TOPICS, Path(folder) / "log", "os", "backbone")
     told.send(broker.address())

@@ -111,36 +111,49 @@ def run(
     """Run ``workload`` on ``mesh``, audit it, and leave ``folder`` with log, history and ``run.json``."""
     from eventmesh.runtime.on_ray.cluster import MeshOnRay, embedded_ray  # importing ray takes seconds
 
-    (folder / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
-    begun = record.start(
-        mesh.name,
-        seed=seed,
-        config=mesh.resolved(),
-        source=Path(__file__).parent,
-        now=datetime.now(UTC),
-        durability=mesh.log.durability,
-        imported=imported(workload),
-    )
-    record.write(folder, begun)
-    if workload.write_refused is not None:
-        workload.write_refused(folder / "refused.csv")
+    begun = begin(mesh.name, mesh, workload, folder, seed=seed)
     with embedded_ray():
         report("starting", 0, 0)
         with MeshOnRay(mesh, folder / LOG, rtt_ms=rtt_ms, seed=seed) as running:
             measured = load_mesh(running, workload, report)
             history = running.history(measured.callers)
+    return conclude(begun, mesh, workload, measured, history, folder, report=report)
+
+
+def write_mesh(folder: Path, mesh: Mesh) -> None:
+    """The resolved description, as ``mesh.yaml``."""
+    (folder / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
+
+
+def begin(name: str, mesh: Mesh, workload: Workload, folder: Path, *, seed: int) -> record.Run:
+    """Leave in ``folder`` what the run is, before it loads anything: mesh, record, and refused rows of its input."""
+    write_mesh(folder, mesh)
+    imported = None if workload.summary is None else record.Imported(**workload.summary)
+    begun = record.start(
+        name, seed=seed, config=mesh.resolved(), source=Path(__file__).parent, now=datetime.now(UTC),
+        durability=mesh.log.durability, imported=imported,
+    )  # fmt: skip
+    record.write(folder, begun)
+    if workload.write_refused is not None:
+        workload.write_refused(folder / "refused.csv")
+    return begun
+
+
+def conclude(
+    begun: record.Run, mesh: Mesh, workload: Workload, measured: Measured, history: History, folder: Path, *,
+    report: Report, shared_log: bool = False,
+) -> record.Run:  # fmt: skip
+    """Audit what was seen, and complete the record.
+
+    The application's totals are the log's: with a ``shared_log``, of several runs, they are not this one's.
+    """
     history.write(folder)
     report("audit", 0, 0)
     audited, totals = audit_folder(mesh, folder, history)
-    finished = finish(begun, measured, audited, totals)
+    finished = finish(begun, measured, audited, {} if shared_log else totals)
     latencies = measure.window(measured.callers, primary=None, closed=not workload.load.at.any())
     record.write(folder, finished, {"load": measured.callers}, measure.histograms("load", latencies))
     return finished
-
-
-def imported(workload: Workload) -> record.Imported | None:
-    """What the record says of an input that was read."""
-    return None if workload.summary is None else record.Imported(**workload.summary)
 
 
 def audit_folder(mesh: Mesh, folder: Path, history: History) -> tuple[Audit, dict[str, int]]:

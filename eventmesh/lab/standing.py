@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 import pyarrow as pa
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eventmesh import mesh as meshes
@@ -33,9 +32,9 @@ from eventmesh.errors import (
     NotFound,
     PeerLost,
 )
-from eventmesh.lab import inspect, measure, record
+from eventmesh.lab import inspect, record
 from eventmesh.lab.progress_bar import Report, silent
-from eventmesh.lab.run import LOG, MESH_FILE, Prepared, audit_folder, finish, imported, load_mesh
+from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh
 from eventmesh.log.storage import machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
@@ -190,7 +189,7 @@ def up(
     standing = _on_ray(standing, address)
     try:
         _write(standing)
-        (data / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
+        write_mesh(data, mesh)
         report("starting the mesh", 0, 0)
         _start(standing, mesh, access, cluster_id)
     except BaseException:
@@ -348,12 +347,6 @@ def _found(standing: Standing) -> Iterator[StandingMesh]:
 # --- status --------------------------------------------------------------------------------------
 
 
-def status(standing: Standing) -> dict[str, Any]:
-    """How the mesh is now; see :func:`watch`."""
-    with watching(standing) as look:
-        return look()
-
-
 @contextmanager
 def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
     """A function that tells how the mesh is: ``processes``, ``partitions`` with owner, epoch, end and lag, ``views``.
@@ -361,12 +354,12 @@ def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
     Lag is in rows: of a partition that of its slowest reader. A view's age, in milliseconds, is 0 where it has seen
     all that there is, else the time since the newest fact that it has was appended.
     """
-    mesh = standing.mesh
-    general = {
-        "name": standing.name, "mesh": mesh.name, "wiring": mesh.wiring, "durability": str(mesh.log.durability),
-        "ray": standing.ray, "data": str(standing.data), "since": standing.since.isoformat(timespec="seconds"),
-    }  # fmt: skip
     with _found(standing) as running:
+        mesh = running.mesh
+        general = {
+            "name": standing.name, "mesh": mesh.name, "wiring": mesh.wiring, "durability": str(mesh.log.durability),
+            "ray": standing.ray, "data": str(standing.data), "since": standing.since.isoformat(timespec="seconds"),
+        }  # fmt: skip
         yield lambda: {**general, **_described(running.look())}
 
 
@@ -432,28 +425,18 @@ def run(
     Leaves ``folder`` as any run does; its log is the mesh's. One run at a time: :class:`InputError` otherwise. A run
     that was interrupted goes on in the mesh, and the next one waits for its end.
     """
-    mesh = standing.mesh
     with _alone(standing), _found(standing) as running:
         _await_earlier(standing, running, report)
         number = next_run(standing)
         workload = prepare(number).workload
-        (folder / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
+        begun = begin(standing.name, running.mesh, workload, folder, seed=seed)
         (folder / LOG).symlink_to(standing.data / LOG)
-        begun = record.start(
-            standing.name, seed=seed, config=mesh.resolved(), source=Path(__file__).parent, now=datetime.now(UTC),
-            durability=mesh.log.durability, imported=imported(workload),
-        )  # fmt: skip
-        record.write(folder, begun)
         measured = load_mesh(running, workload, report, prefix=f"run-{number}-")
         _keep(standing, number, measured.callers)
         history = running.history(_all_callers(standing))
-        history.write(folder)
-        report("audit", 0, 0)
-        audited, _ = audit_folder(mesh, folder, history)
-    finished = finish(begun, measured, audited, {})  # the log's own totals are of all runs
-    latencies = measure.window(measured.callers, primary=None, closed=not workload.load.at.any())
-    record.write(folder, finished, {"load": measured.callers}, measure.histograms("load", latencies))
-    return finished
+        return conclude(
+            begun, running.mesh, workload, measured, history, folder, report=report, shared_log=True
+        )  # fmt: skip
 
 
 @contextmanager
@@ -479,10 +462,8 @@ def _await_earlier(standing: Standing, running: StandingMesh, report: Report) ->
 
 def _keep(standing: Standing, number: int, callers: pa.Table) -> None:
     path = standing.data / CALLERS / f"run-{number}.arrow"
-    path.parent.mkdir(exist_ok=True)
     fresh = path.with_suffix(".fresh")
-    with pa.ipc.new_file(fresh, callers.schema) as writer:
-        writer.write_table(callers)
+    record.write_table(fresh, callers)
     fresh.replace(path)
 
 

@@ -129,6 +129,13 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
     assert all(partition(again, name)["end"] >= end for name, end in ends.items())
     third = json.loads(terminal.ok("run", "--name", "shop", "--orders", "50", "-o", "third", "--json"))
     assert (third["verdict"], third["outcomes"]) == ("valid", {"confirmed": 50})
+    sales = ["InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"]
+    sales += [f"{n},A1,x,{n - 1},2011-01-04 10:00:00,1.25,c{n},France" for n in (1, 2, 3)]  # none of A1 is no order
+    (terminal.folder / "sales.csv").write_text("\n".join(sales) + "\n")
+    words = ("--input", "sales.csv", "--mapping", str(ROOT / "configs/mappings/online-retail.yaml"))
+    fourth = json.loads(terminal.ok("run", "--name", "shop", *words, "-o", "fourth", "--json"))
+    assert (fourth["verdict"], fourth["outcomes"]) == ("valid", {"confirmed": 2})
+    assert len((terminal.folder / "fourth" / "refused.csv").read_text().splitlines()) == 2
 
     living = [psutil.Process(each["pid"]) for each in again["processes"]]
     assert terminal.ok("down").startswith("shop is down; its data is in")

@@ -18,15 +18,12 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import Directory
+from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, PROCESSES
 from eventmesh.runtime.on_ray.running import RunningMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
 
 #: Seconds that Ray has to end what it was told to kill.
 ENDING_S = 3.0
-OBJECT_STORE_BYTES = 100 << 20
-#: Ray starts this many worker processes at once, ahead of the actors that will live in them: a broker,
-#: seven services and a generator.
-PROCESSES = 9
 
 
 @contextmanager

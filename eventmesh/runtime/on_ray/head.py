@@ -21,7 +21,8 @@ from eventmesh.errors import EnvironmentUnavailable
 STARTING_S = 60.0
 ENDING_S = 15.0
 POLL_S = 0.05
-#: Ray starts this many worker processes at once, ahead of the actors that will live in them.
+#: Ray starts this many worker processes at once, ahead of the actors that will live in them: a broker,
+#: seven services and a generator.
 PROCESSES = 9
 OBJECT_STORE_BYTES = 100 << 20
 

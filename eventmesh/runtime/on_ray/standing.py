@@ -51,26 +51,26 @@ def joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def namespace_of(name: str) -> str:
-    """Where the actors of the mesh called ``name`` are."""
-    return f"eventmesh-{name}"
+def _directory(name: str, access: Access) -> Directory:
+    """Of the mesh called ``name``: its actors are in a namespace of that name."""
+    return Directory(f"eventmesh-{name}", access)
 
 
 class StandingMesh(RunningMesh):
     """The processes of a mesh that stays. Made within :func:`joined`."""
 
-    def __init__(self, mesh: Mesh, name: str, log_directory: Path, access: Access, actors: Actors) -> None:
+    def __init__(self, mesh: Mesh, directory: Directory, log_directory: Path, actors: Actors) -> None:
         super().__init__(mesh, actors, log_directory)
-        self.directory = Directory(namespace_of(name), access)
+        self.directory = directory
 
     @classmethod
     def start(
         cls, mesh: Mesh, name: str, log_directory: Path, access: Access, *, cluster_id: str, lease_s: float = LEASE_S
     ) -> StandingMesh:
         """Place every process, with a supervisor that stays, too, and wait until all services decide."""
-        directory = Directory(namespace_of(name), access)
+        directory = _directory(name, access)
         settings = Settings(cluster_id, detached=True)
-        standing = cls(mesh, name, log_directory, access, place(mesh, directory, log_directory, settings))
+        standing = cls(mesh, directory, log_directory, place(mesh, directory, log_directory, settings))
         peers = list(standing.actors.all)
         declare(
             SupervisorProcess, SUPERVISOR, directory.namespace, restarts=True, detached=True
@@ -86,8 +86,8 @@ class StandingMesh(RunningMesh):
     @classmethod
     def found(cls, mesh: Mesh, name: str, log_directory: Path, access: Access) -> StandingMesh:
         """The mesh called ``name``, which stands; :class:`~eventmesh.errors.PeerLost` if it does not."""
-        directory = Directory(namespace_of(name), access)
-        return cls(mesh, name, log_directory, access, find(mesh, directory))
+        directory = _directory(name, access)
+        return cls(mesh, directory, log_directory, find(mesh, directory))
 
     def look(self) -> dict[str, Any]:
         """How it is, within a few seconds whatever the processes do.

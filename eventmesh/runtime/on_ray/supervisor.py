@@ -79,10 +79,6 @@ class Supervisor:
         """The process of each, as it answered last; None while none has."""
         return {peer: each.identity[1] if each.identity else None for peer, each in self._watched.items()}
 
-    def silent_s(self) -> dict[Peer, float]:
-        """For how long each has owed an answer, in seconds; a healthy one answers within a tenth of its lease."""
-        return {peer: each.silent_s for peer, each in self._watched.items()}
-
     def restarts(self) -> dict[Peer, int]:
         """How often each has been started again."""
         return {peer: max(0, each.lives - 1) for peer, each in self._watched.items()}
@@ -152,10 +148,9 @@ class SupervisorProcess(Process):
         self._supervisor = Supervisor(actors, lease_s=lease_s, follows=follows)
 
     def watched(self) -> dict[Peer, dict[str, Any]]:
-        """Of each process ``pid``, ``restarts`` since this supervisor began, and ``silent_s``."""
-        supervisor = self._supervisor
-        pids, restarts, silent = supervisor.pids(), supervisor.restarts(), supervisor.silent_s()
-        return {peer: {"pid": pids[peer], "restarts": restarts[peer], "silent_s": silent[peer]} for peer in pids}
+        """Of each process ``pid``, and ``restarts`` since this supervisor began."""
+        pids, restarts = self._supervisor.pids(), self._supervisor.restarts()
+        return {peer: {"pid": pids[peer], "restarts": restarts[peer]} for peer in pids}
 
     def close(self) -> None:
         """Watch no longer: the mesh is being ended."""
