@@ -129,6 +129,13 @@ def test_without_the_token_nobody_is_let_in(guarded: Broker) -> None:
     Connection(guarded.address(), "write", print, str, MINE, local=False).close()
 
 
+def test_who_listens_anywhere_is_reached_where_ray_finds_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostbyname", lambda name: "127.0.1.1")  # as a fresh Debian has it
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "192.0.2.7")
+    assert Access(token="a secret", host=ANYWHERE).reached_at == "192.0.2.7"
+    assert Access().reached_at == "127.0.0.1"
+
+
 def test_beyond_loopback_a_token_is_needed() -> None:
     with pytest.raises(ConfigurationError, match="without a token"):
         Access(host=ANYWHERE)

@@ -5,70 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SOON_S = 60.0
+from tests.on_ray.terminal import ROOT, SOON_S, Terminal, opened
+
 pytestmark = pytest.mark.timeout(300)
-
-
-class Terminal:
-    """Types commands in a folder of its own, with records and Ray's files of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "token").write_text("a-token-of-this-test-alone\n")
-
-    def begin(self, *words: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "TMPDIR": str(self.folder), "EVENTMESH_STATE": str(self.folder / "state")}
-        command = [sys.executable, str(ROOT / "cli.py"), *words]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )  # fmt: skip
-
-    def type(self, *words: str) -> subprocess.CompletedProcess[str]:
-        with self.begin(*words) as command:
-            out, err = command.communicate(timeout=180)
-            return subprocess.CompletedProcess(words, command.returncode, out, err)
-
-    def ok(self, *words: str) -> str:
-        ended = self.type(*words)
-        assert ended.returncode == 0, ended
-        assert "Traceback" not in ended.stderr
-        return ended.stdout
-
-    def refused(self, *words: str, code: int) -> str:
-        ended = self.type(*words)
-        assert (ended.returncode, ended.stdout) == (code, ""), ended
-        assert "Traceback" not in ended.stderr
-        return ended.stderr
-
-    def topics(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.ok("log", "topics", "--name", "shop", "--json"))
-        return found
-
-    def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Watch the mesh until this holds."""
-        deadline = time.monotonic() + SOON_S
-        with self.begin("status", "--watch", "--json") as watching:
-            assert watching.stdout is not None
-            for line in watching.stdout:
-                found: dict[str, Any] = json.loads(line)
-                if holds(found):
-                    watching.send_signal(signal.SIGINT)
-                    assert (watching.wait(SOON_S), watching.stderr and watching.stderr.read()) == (0, "")
-                    return found
-                assert time.monotonic() < deadline, found
-        pytest.fail("the watch ended by itself")
 
 
 def processes(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -86,12 +31,8 @@ def all_live(status: dict[str, Any]) -> bool:
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    # A short name leaves room for the names of Ray's sockets in it.
-    with tempfile.TemporaryDirectory(prefix="em-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        here = Terminal(Path(folder))
+    with opened() as here:
         yield here
-        if list((here.folder / "state").glob("*.json")):
-            here.type("down")
 
 
 def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_told(terminal: Terminal) -> None:

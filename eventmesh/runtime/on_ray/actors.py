@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -67,29 +68,43 @@ def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Setti
     """Start every process. Broker and generator are bound to this node, where their files are (rule 7)."""
     # A log in memory dies with its process: another one in its place would have lost what was acknowledged.
     kept = mesh.log.durability != Durability.memory
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
-    def actor(kind: type, peer: Peer, *, restarts: bool = True, bound: bool = False) -> Any:
+    def actor(kind: type, peer: Peer, where: NodeAffinitySchedulingStrategy, *, restarts: bool = True) -> Any:
         return declare(
-            kind, peer, directory.namespace, restarts=restarts, detached=settings.detached,
-            **({"scheduling_strategy": here} if bound else {}),
-        )  # fmt: skip
+            kind, peer, directory.namespace, restarts=restarts, detached=settings.detached, scheduling_strategy=where
+        )
 
-    broker = actor(Broker, BROKER, restarts=kept, bound=True).remote(
+    broker = actor(Broker, BROKER, home(), restarts=kept).remote(
         mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
         directory.access,
     )  # fmt: skip
     services = {
-        peer: actor(ServiceMember, peer).remote(
+        peer: actor(ServiceMember, peer, where).remote(
             mesh, *peer, directory, rtt_ms=settings.rtt_ms, seed=settings.seed, limits=settings.limits,
             local=settings.local,
         )
-        for peer in service_peers(mesh)
+        for peer, where in zip(service_peers(mesh), nodes_in_turn(), strict=False)
     }  # fmt: skip
-    generator = actor(CallerMember, GENERATOR, bound=True).remote(
+    generator = actor(CallerMember, GENERATOR, home()).remote(
         mesh, directory, log_directory.with_name("generator"), rtt_ms=settings.rtt_ms, seed=settings.seed
     )
     return Actors(broker, services, generator)
+
+
+def home() -> NodeAffinitySchedulingStrategy:
+    """This node and no other, not even when it is gone: where the files are."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def nodes_in_turn() -> Iterator[NodeAffinitySchedulingStrategy]:
+    """Each node of the cluster, again and again. This one is the last of them, since broker and generator are here.
+
+    A service whose node is gone may start again on any other.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes.sort(key=lambda node: (node == here, node))
+    return cycle([NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes])
 
 
 def find(mesh: Mesh, directory: Directory) -> Actors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 import psutil
 
@@ -13,6 +14,19 @@ from eventmesh.log.storage import machine_id
 #: added: with hundreds of thousands of orders in memory that took a fifth of the gateway's time. State holds no
 #: cycles, so what is left to find is little.
 GC_THRESHOLDS = (50_000, 20, 100)
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NUMBERS = Path("/proc/self/ns/pid")
+
+
+def numbered_by() -> str:
+    """A name for what gives processes their numbers: this start of the machine, or a container on it.
+
+    Not the machine's id, which may be a part of an image: all its containers then have one, and numbers of their own.
+    """
+    if _BOOT.exists() and _NUMBERS.is_symlink():
+        return f"{_BOOT.read_text().strip()} {_NUMBERS.readlink()}"
+    return machine_id()
 
 
 class Process:
@@ -28,8 +42,8 @@ class Process:
         return os.getpid()
 
     def identity(self) -> tuple[str, int]:
-        """The machine that it runs on, and its number there: what it answers to whoever watches its lease."""
-        return machine_id(), os.getpid()
+        """Its number, and where that holds: what it answers to whoever watches its lease."""
+        return numbered_by(), os.getpid()
 
     def usage(self) -> dict[str, float]:
         """``cpu_s`` since the process began, ``memory_mb`` resident, ``private_mb`` not shared with other processes."""

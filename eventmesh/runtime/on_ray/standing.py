@@ -17,7 +17,7 @@ from eventmesh.errors import EnvironmentUnavailable, EventmeshError, PeerLost
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
-from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, place
+from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, home, place
 from eventmesh.runtime.on_ray.calls import eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
@@ -73,7 +73,7 @@ class StandingMesh(RunningMesh):
         standing = cls(mesh, directory, log_directory, place(mesh, directory, log_directory, settings))
         peers = list(standing.actors.all)
         declare(
-            SupervisorProcess, SUPERVISOR, directory.namespace, restarts=True, detached=True
+            SupervisorProcess, SUPERVISOR, directory.namespace, restarts=True, detached=True, scheduling_strategy=home()
         ).remote(directory, peers, lease_s)  # fmt: skip
         standing.wait_until_live()
         wait_until(standing._all_watched, "the supervisor to know every process")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -43,8 +42,14 @@ class Access:
 
     @property
     def reached_at(self) -> str:
-        """The host by which other nodes reach this one."""
-        return socket.gethostbyname(socket.gethostname()) if self.host == ANYWHERE else self.host
+        """The host by which other nodes reach this one. Who listens anywhere says what Ray has for this node: a host's
+        own name often stands for 127.0.1.1 in its file of hosts.
+        """
+        if self.host != ANYWHERE:
+            return self.host
+        from ray.util import get_node_ip_address  # takes seconds to import, and nobody else here needs it
+
+        return str(get_node_ip_address())  # type: ignore[no-untyped-call]
 
     @property
     def credentials(self) -> str:

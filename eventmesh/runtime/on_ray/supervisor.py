@@ -19,9 +19,8 @@ import psutil
 import ray
 import structlog
 
-from eventmesh.log.storage import machine_id
 from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
-from eventmesh.runtime.on_ray.process import Process
+from eventmesh.runtime.on_ray.process import Process, numbered_by
 
 log = structlog.get_logger()
 
@@ -35,7 +34,7 @@ LOOKS = 10
 class Watched:
     """What is known of one process: the question that it owes an answer to, and who answered last.
 
-    ``process`` is that one where it runs on this machine.
+    ``process`` is that one where its number holds here.
     """
 
     actor: Any
@@ -58,8 +57,8 @@ class Watched:
     def answered(self, identity: tuple[str, int]) -> None:
         """It answered."""
         if self.identity != identity:
-            machine, pid = identity
-            self.process = psutil.Process(pid) if machine == machine_id() else None
+            where, pid = identity
+            self.process = psutil.Process(pid) if where == numbered_by() else None
             self.lives += 1
             self.owes = True
             self.identity = identity  # last: who sees another process sees that it was started again
