@@ -7,7 +7,8 @@ A slow subscriber holds up its own stream only. At level ``fsync`` one thread sy
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_i
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.on_ray import frames
+from eventmesh.runtime.on_ray import frames, metrics
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.on_ray.stream import OPEN, Access, Channel, Received
@@ -58,6 +59,7 @@ class Broker(Process):
         cluster_id: str,
         delay_us: int = 0,
         access: Access = OPEN,
+        mesh: str = "",
     ) -> None:
         super().__init__()
         self.topics, self.delay_us = topics, delay_us
@@ -73,7 +75,9 @@ class Broker(Process):
         self.wants_sync = threading.Condition()
         self.closing = False
         self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
+        self.appended: dict[str, metrics.Appended] = defaultdict(metrics.Appended)
         self.listener = Listener(self, access)
+        self.publish(mesh, self.readings)
         if self.durability is Durability.fsync:
             threading.Thread(target=self._sync_all, name="group commit", daemon=True).start()
 
@@ -152,14 +156,16 @@ class Broker(Process):
             raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
         entry = frames.unpack_append(bodies, self.topics[topic].schema)
         answer = {"kind": "appended", "partition": partition, "epoch": entry.header.epoch}
+        name = position_name(topic, partition)
         try:
             with self.lock:
                 end = self.log.append(topic, partition, entry)
+                self.appended[name].count(entry.header.rows, entry.message.size)
         except EventmeshError as error:
             self._note(error)
             self._answer(Waiting("", channel, {**answer, "error": frames.pack_error(error)}))
         else:
-            self._answer(Waiting(position_name(topic, partition), channel, {**answer, "end": end}))
+            self._answer(Waiting(name, channel, {**answer, "end": end}))
 
     def _answer(self, waiting: Waiting) -> None:
         """Now, or after the sync: a refusal must not overtake the acknowledgements before it."""
@@ -218,6 +224,10 @@ class Broker(Process):
                 for partition in range(topic.partitions)
             }
 
+    def readings(self) -> Iterable[metrics.Reading]:
+        """What Prometheus is told."""
+        return metrics.of_broker(self.ends(), self.appended)
+
     def save(self, directory: Path) -> None:
         """Level ``memory``: write the log out, for the audit. Nothing at other levels."""
         if isinstance(self.storage, MemoryStorage):
@@ -230,6 +240,7 @@ class Broker(Process):
 
     def close(self) -> None:
         """Stop serving, and close the log; harmless to repeat."""
+        self.publish_no_more()
         with self.lock:
             if not self.closing:
                 self.closing = True

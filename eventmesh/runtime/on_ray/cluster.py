@@ -75,7 +75,7 @@ class MeshOnRay(RunningMesh):
         local: bool = True,
         lease_s: float = LEASE_S,
     ) -> None:
-        self.directory = Directory(f"eventmesh-{uuid.uuid4().hex[:12]}")
+        self.directory = Directory.of(uuid.uuid4().hex[:12])
         cluster_id = read_cluster_id(directory) or uuid.uuid4().hex
         settings = Settings(cluster_id, rtt_ms=rtt_ms, seed=seed, limits=limits, local=local)
         super().__init__(mesh, place(mesh, self.directory, directory, settings), directory)

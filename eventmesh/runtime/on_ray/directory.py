@@ -16,6 +16,7 @@ BROKER: Peer = ("broker", 0)
 GENERATOR: Peer = ("generator", 0)
 #: Seconds that a process may take to say where it is served; one that is just starting is asked again.
 ANSWER_S = 5.0
+PREFIX = "eventmesh-"
 
 
 def actor_name(peer: Peer) -> str:
@@ -30,12 +31,30 @@ class Directory:
     namespace: str
     access: Access = OPEN
 
+    @classmethod
+    def of(cls, mesh: str, access: Access = OPEN) -> Directory:
+        """That of the mesh called ``mesh``: its actors are in a namespace of that name."""
+        return cls(f"{PREFIX}{mesh}", access)
+
+    @property
+    def mesh(self) -> str:
+        """What the mesh is called."""
+        return self.namespace.removeprefix(PREFIX)
+
     def actor(self, peer: Peer) -> Any:
         """The actor; :class:`~eventmesh.errors.PeerLost` if there is none of that name."""
         try:
             return ray.get_actor(actor_name(peer), self.namespace)
         except ValueError as error:
             raise PeerLost(f"there is no {actor_name(peer)} in {self.namespace}") from error
+
+    def ends(self) -> dict[str, int]:
+        """The log's ends by ``topic/partition``; none while the broker is not up, or its log has stopped."""
+        try:
+            ends: dict[str, int] = ray.get(self.actor(BROKER).ends.remote(), timeout=ANSWER_S)
+        except (PeerLost, ray.exceptions.RayError):
+            return {}
+        return ends
 
     def address(self, peer: Peer) -> str:
         """Where it is served now; :class:`~eventmesh.errors.PeerLost` while it is not up."""

@@ -15,6 +15,7 @@ class Intake:
     def __init__(self, rows_max: int) -> None:
         self.rows_max = rows_max
         self.most = 0  # rows that have waited at a time
+        self.refused = 0  # rows that found no room
         self._arrived = 0  # in the inbox
         self._queued = 0  # taken out of it, and still to be decided
         self._closed = False
@@ -35,6 +36,7 @@ class Intake:
         """Count an arrival in; False where it has no room."""
         with self._changed:
             if self.waiting > self.rows_max:
+                self.refused += rows
                 return False
             self._enter(rows)
             return True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
 
 from eventmesh.log.storage import machine_id
+from eventmesh.runtime.on_ray.metrics import Publisher, Reading, publisher
 
 #: Python's own thresholds (700, 10, 10) look through every living object again after each quarter that is
 #: added: with hundreds of thousands of orders in memory that took a fifth of the gateway's time. State holds no
@@ -33,9 +35,23 @@ class Process:
     """Base of everything that runs as an actor."""
 
     def __init__(self) -> None:
+        self._publisher: Publisher | None = None
         gc.collect()
         gc.freeze()  # what was imported stays for good
         gc.set_threshold(*GC_THRESHOLDS)
+
+    def publish(self, mesh: str, read: Callable[[], Iterable[Reading]]) -> None:
+        """Tell Prometheus what ``read`` finds from now on, every few seconds, if this is an actor's process."""
+        self._publisher = publisher(mesh, read)
+
+    def publish_no_more(self) -> None:
+        """What is read may be gone."""
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def published(self) -> int:
+        """How often that was done so far."""
+        return 0 if self._publisher is None else self._publisher.published
 
     def pid(self) -> int:
         """The process's number on its machine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from eventmesh.runtime.contract import (
     Unsubscribe,
 )
 from eventmesh.runtime.instance import Instance
-from eventmesh.runtime.on_ray import frames
+from eventmesh.runtime.on_ray import frames, metrics
 from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
 from eventmesh.runtime.on_ray.intake import Intake
 from eventmesh.runtime.on_ray.link import Link
@@ -94,12 +94,14 @@ class ServiceMember(Member):
         self._delivered = Intake(self.instance.limits.inputs_queued_rows_max)
         self._asked = Intake(self.instance.limits.asks_queued_rows_max)
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
+        self._answered = metrics.Answered()
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
         self._began = False
         self.listener = Listener(self, directory.access)
         self.reactor.start(self.instance)
         self._broker: Link[BrokerStreams] = Link("broker", self._connect, up=self._broker_up, down=self._broker_lost)
         self._broker.start()
+        self.publish(directory.mesh, self.readings)
 
     def address(self) -> str:
         """Where it is asked."""
@@ -259,6 +261,7 @@ class ServiceMember(Member):
             if isinstance(effect, SendReply):
                 channel_id, name = effect.origin
                 replies.setdefault(channel_id, []).append((name, effect.reply))
+                self._answered.count(effect.reply)
             else:
                 others.append(effect)
         super().carry_out(others)
@@ -325,10 +328,16 @@ class ServiceMember(Member):
                 "inputs_queued_rows_max": counters.inputs_queued_rows_max,
                 "commands_queued_rows_max": counters.commands_queued_rows_max,
             },
+            "answered_rows": self._answered.rows,
+            "throttled_rows": self._answered.throttled + self._asked.refused,
             "pid": self.pid(),
             "incarnation": self.incarnation,
             "failure": str(self.unreadable or repr(self.reactor.failure)) if self.reactor.failure else None,
         }
+
+    def readings(self) -> Iterable[metrics.Reading]:
+        """What Prometheus is told."""
+        return metrics.of_service(self.status(), self.directory.ends(), now())
 
     def views(self) -> list[ViewDump]:
         """Every view as it stands."""
@@ -355,6 +364,7 @@ class ServiceMember(Member):
 
     def close(self) -> None:
         """Stop, and end all streams."""
+        self.publish_no_more()
         super().close()
         self._delivered.close()
         self._broker.close()

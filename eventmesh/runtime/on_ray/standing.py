@@ -51,11 +51,6 @@ def joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _directory(name: str, access: Access) -> Directory:
-    """Of the mesh called ``name``: its actors are in a namespace of that name."""
-    return Directory(f"eventmesh-{name}", access)
-
-
 class StandingMesh(RunningMesh):
     """The processes of a mesh that stays. Made within :func:`joined`."""
 
@@ -68,7 +63,7 @@ class StandingMesh(RunningMesh):
         cls, mesh: Mesh, name: str, log_directory: Path, access: Access, *, cluster_id: str, lease_s: float = LEASE_S
     ) -> StandingMesh:
         """Place every process, with a supervisor that stays, too, and wait until all services decide."""
-        directory = _directory(name, access)
+        directory = Directory.of(name, access)
         settings = Settings(cluster_id, detached=True)
         standing = cls(mesh, directory, log_directory, place(mesh, directory, log_directory, settings))
         peers = list(standing.actors.all)
@@ -86,7 +81,7 @@ class StandingMesh(RunningMesh):
     @classmethod
     def found(cls, mesh: Mesh, name: str, log_directory: Path, access: Access) -> StandingMesh:
         """The mesh called ``name``, which stands; :class:`~eventmesh.errors.PeerLost` if it does not."""
-        directory = _directory(name, access)
+        directory = Directory.of(name, access)
         return cls(mesh, directory, log_directory, find(mesh, directory))
 
     def look(self) -> dict[str, Any]:
