@@ -44,7 +44,10 @@ def joined(address: str) -> Iterator[None]:
     except (RuntimeError, OSError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
         said = str(error).strip().splitlines()
         problem = f"no Ray can be joined at {address}: {said[0] if said else type(error).__name__}"
-        raise EnvironmentUnavailable(f"{problem}. Is it up, and reachable from here?") from error
+        raise EnvironmentUnavailable(
+            f"{problem}. Is it up, reachable from here, and given the token that it asks for, if it does "
+            f"(RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)?"
+        ) from error
     try:
         yield
     finally:
