@@ -77,7 +77,7 @@ def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Setti
 
     broker = actor(Broker, BROKER, restarts=kept, bound=True).remote(
         mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
-        directory.access,
+        directory.access, mesh,
     )  # fmt: skip
     services = {
         peer: actor(ServiceMember, peer).remote(
