@@ -21,6 +21,7 @@ from eventmesh.configuration import suggestion
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
+from eventmesh.progress import position_name
 from eventmesh.service import Service, Trigger
 from eventmesh.views import ViewShape
 
@@ -72,6 +73,11 @@ class LogSection(_Section):
     )
     durability: Literal["memory", "os", "fsync"] = Field(
         "os", description="memory: nothing survives; os: the death of any process; fsync: the death of the machine."
+    )
+    snapshot_rows: int | None = Field(
+        100_000,
+        ge=1,
+        description="Rows after which a partition's state, or a view, is written down again; null: never.",
     )
 
 
@@ -206,6 +212,23 @@ class Mesh:
             raise NotFound(f"{service} has partitions 0 to {self.partitions_of(service) - 1}, not {partition}")
         section = self.services.get(service)
         return partition % section.instances if section else 0
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether snapshots are taken; a log in memory has nowhere to keep them."""
+        return self.log.snapshot_rows is not None and self.log.durability != "memory"
+
+    def inputs_of(self, service: str, partition: int) -> list[str]:
+        """The partitions that this one of ``service`` listens to: its own number where keys and counts agree, else all.
+
+        As ``topic/partition``, in the order in which the topics are listed.
+        """
+        topics, names = self.description.topics, list[str]()
+        own = topics[self.topic_of(service)]
+        for name in self.services[service].listens:
+            together = (topics[name].key, topics[name].partitions) == (own.key, own.partitions)
+            names += [position_name(name, n) for n in ([partition] if together else range(topics[name].partitions))]
+        return names
 
     def plug_ins(self) -> list[str]:
         """Owners of a declared topic that do not run from the start, sorted."""

@@ -198,10 +198,13 @@ class Service:
     """Base of all services.
 
     ``queries`` maps a query's name to ``answer(state, row) -> row``; the state given to it cannot be
-    changed (promise P6).
+    changed (promise P6). Snapshots keep the state: it is of the type that :meth:`initial` says it returns, made of
+    dataclasses, named tuples, mappings, lists, tuples, sets and scalars.
     """
 
     name: str = ""
+    #: Raise it when ``evolve``, or the type of the state, changes: snapshots of another version are not gone on with.
+    state_version: int = 1
     queries: Mapping[str, Callable[[Any, Row], Row]] = MappingProxyType({})
 
     def __init__(self, place: Place, trigger: Trigger, views: Mapping[str, View]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import compress, islice
 from typing import Any
 
+from eventmesh.log.batch import LogBatch
 from eventmesh.messages import Columns
 from eventmesh.progress import position_name
 
@@ -60,6 +61,13 @@ class View:
         self.next[name] = base + len(facts)
         self.applied_time = max(self.applied_time, time)
 
+    def fold(self, topic: str, partition: int, entry: LogBatch) -> None:
+        """Fold a batch as it was read; of one without facts, only the position counts."""
+        if entry.header.kind == "facts":
+            self.apply(topic, partition, entry.header.base, entry.columns, entry.header.time)
+        else:
+            self.skip(topic, partition, entry.header.end)
+
     def skip(self, topic: str, partition: int, end: int) -> None:
         """A batch without facts: only the position moves."""
         name = position_name(topic, partition)
@@ -78,6 +86,17 @@ class View:
 
     def __len__(self) -> int:
         return len({key for table in self._tables.values() for key in table})
+
+    def columns(self, topic: str) -> list[Sequence[Any]]:
+        """What is known from one topic, as columns: keys, versions, then the values of the shape's columns."""
+        table = self._tables[topic]
+        values = list(zip(*table.values(), strict=True)) or [()] * (1 + len(self.shape.columns))
+        return [list(table), *values]
+
+    def restore(self, topic: str, columns: Sequence[Sequence[Any]]) -> None:
+        """The reverse of :meth:`columns`."""
+        keys, *values = columns
+        self._tables[topic] = dict(zip(keys, zip(*values, strict=True), strict=True))
 
     def rows(self) -> list[dict[str, Any]]:
         """The whole table, sorted by topic and key, each with its version: equal views give equal rows (P5)."""

@@ -280,7 +280,10 @@ class FileStorage:
         os.ftruncate(self._descriptor(path), size)
 
     def sync(self, path: str) -> None:
-        """Sync the file; if it is new, its directory and those above it too."""
+        """Sync the file; if it is new, its directory and those above it too, unless this storage is for reading."""
+        if self.read_only:
+            _sync_file(self.directory / path)
+            return
         os.fsync(self._descriptor(path))
         if path in self._unnamed:
             self._sync_directories(path)
@@ -362,7 +365,12 @@ def _full(file: str, error: OSError) -> Exception:
 
 
 def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_file(directory, os.O_DIRECTORY)
+
+
+def _sync_file(path: Path, flags: int = 0) -> None:
+    """Of whatever wrote it: a descriptor for reading carries the page cache's changes to the disk as well."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -130,6 +130,10 @@ class LogReader:
         """All visible rows, with ``offset, partition, epoch, base, kind`` behind the topic's own columns."""
         return as_table(self.batches(topic, partition), partition, self.topics[topic].schema)
 
+    def make_durable(self, topic: str, partition: int) -> None:
+        """Make everything visible survive the machine, also beside the writer and at level ``os``."""
+        self._files(topic, partition).active.sync()
+
     def verify(self) -> list[Finding]:
         """Check all stored bytes against their checksums, one finding per partition."""
         return [self._verify(topic, partition) for topic, partition in sorted(self._partitions)]

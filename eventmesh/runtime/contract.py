@@ -145,6 +145,7 @@ class Counters:
     queries_answered: int = 0
     refolds: int = 0
     inputs_refused: int = 0
+    rows_folded: int = 0  # of its own topics, at its start and whenever it had to fold again
     bytes_appended: int = 0
     inputs_queued_rows_max: int = 0  # the most rows that waited at a time in one task, here and below
     commands_queued_rows_max: int = 0

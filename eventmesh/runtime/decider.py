@@ -14,10 +14,11 @@ from eventmesh.errors import DidNotHappen, EventmeshError
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.messages import Columns
-from eventmesh.progress import Progress
+from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.contract import AskMessage, Counters, Row
 from eventmesh.runtime.facts import FactBatch
 from eventmesh.runtime.release import Caller, Release
+from eventmesh.runtime.snapshots import Head, Snapshot, decode_state, encode_state, state_fold, state_name
 from eventmesh.service import Inputs, Service, at_places, read_only
 
 REFUSED = "InputRefused"
@@ -91,6 +92,7 @@ class Decider:
         self.state = self.service.initial()
         self.read_only_state = read_only(self.state)
         self.progress = Progress()
+        self.views_required: dict[str, int] = {}  # how far the views had got when the newest append was decided
         self.end = 0  # the offset of the next fact to append
         self.new_facts = FactBatch(self.topic, self.service.name)
         self.release = Release()
@@ -118,6 +120,27 @@ class Decider:
             self.service.evolve(self.state, columns)
         if header.kind in ("facts", "progressed"):
             self.progress = Progress.from_json(header.progress)
+            self.views_required = dict(header.progress.get("views", {}))
+
+    def snapshot(self, cluster_id: str, end: int, epoch: int) -> Snapshot:
+        """What was folded up to ``end``, of which the newest append was at ``epoch``."""
+        head = Head(
+            state_name(self.topic.name, self.partition), cluster_id, state_fold(self.service),
+            {position_name(self.topic.name, self.partition): end}, self.clock(), epoch=epoch,
+            progress={**self.progress.to_json(), "views": self.views_required}, refusals=self.refusals,
+        )  # fmt: skip
+        return Snapshot(head, encode_state(self.state))
+
+    def restore(self, snapshot: Snapshot) -> int:
+        """Stand where the snapshot was taken; the next offset to fold. 0, and nothing done, if the fold is another."""
+        head = snapshot.head
+        if head.fold != state_fold(self.service):
+            return 0
+        self.state = decode_state(self.service, snapshot.body)
+        self.read_only_state = read_only(self.state)
+        self.progress, self.refusals = Progress.from_json(head.progress), dict(head.refusals)
+        self.views_required = dict(head.progress.get("views", {}))
+        return head.next[position_name(self.topic.name, self.partition)]
 
     # --- deciding -------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from eventmesh.runtime.contract import (
     Subscribe,
     Unsubscribe,
 )
+from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, restore_view, view_fold, view_name
 from eventmesh.runtime.task import Task
 from eventmesh.service import Place, Trigger
 from eventmesh.views import View
@@ -44,7 +45,9 @@ class Instance:
         emit: Callable[[Effect], None],
         limits: Limits | None = None,
         seed: int = 0,
+        snapshots: LoadSnapshot = no_snapshots,
     ) -> None:
+        self.snapshots = snapshots
         self.mesh, self.service_name, self.number, self.clock, self.emit = mesh, service, number, clock, emit
         self.limits = limits or Limits()
         self.counters = Counters()
@@ -67,7 +70,7 @@ class Instance:
             self.tasks[partition] = Task(
                 application.SERVICES[service](place, trigger, self.views),
                 self.topic,
-                inputs=self._inputs(partition),
+                inputs=mesh.inputs_of(service, partition),
                 messages=application.MESSAGES,
                 owned=owned,
                 incarnation=incarnation,
@@ -75,16 +78,8 @@ class Instance:
                 clock=clock,
                 emit=self._emitter(partition),
                 counters=self.counters,
+                snapshots=snapshots,
             )
-
-    def _inputs(self, partition: int) -> list[str]:
-        """The partitions a task listens to: its own number where keys and counts agree, else all."""
-        names = []
-        for topic in (self.topics[name] for name in self.mesh.services[self.service_name].listens):
-            together = topic.key == self.topic.key and topic.partitions == self.topic.partitions
-            partitions = [partition] if together else range(topic.partitions)
-            names += [position_name(topic.name, number) for number in partitions]
-        return names
 
     def _emitter(self, partition: int) -> Callable[[Effect], None]:
         def emit(effect: Effect) -> None:
@@ -100,11 +95,19 @@ class Instance:
     # --- reading --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Subscribe the views, then let every task ask for its epoch."""
-        for view in self.views.values():
+        """Subscribe the views, from their newest snapshots on, then let every task ask for its epoch.
+
+        :class:`~eventmesh.errors.PeerLost` where nobody can tell whether there are snapshots: begin again.
+        """
+        found = {name: self.snapshots(view_name(self.service_name, name)) for name in self.views}
+        for name, view in self.views.items():
+            snapshot = found[name]
+            if snapshot is not None and snapshot.head.fold == view_fold(view):
+                restore_view(view, snapshot)
             for topic in view.topics:
                 for partition in range(self.topics[topic].partitions):
-                    self._want(Subscribe(topic, partition, 0), VIEWS)
+                    offset = view.next.get(position_name(topic, partition), 0)
+                    self._want(Subscribe(topic, partition, offset), VIEWS)
         for task in self.tasks.values():
             task.start()
 
@@ -150,11 +153,9 @@ class Instance:
         for view in self.views.values():
             if topic not in view.topics:
                 continue
+            view.fold(topic, partition, entry)
             if entry.header.kind == "facts":
-                view.apply(topic, partition, entry.header.base, entry.columns, entry.header.time)
                 self.counters.sample_staleness(self.clock() - entry.header.time)
-            else:
-                view.skip(topic, partition, entry.header.end)
 
     @property
     def queued_rows(self) -> int:

@@ -7,16 +7,17 @@ process died, the other side of each of its connections learns that it broke.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from eventmesh.errors import AppendRefused, EventmeshError, LogStopped, PeerLost
+from eventmesh.errors import AppendRefused, EventmeshError, LogStopped, PeerLost, StorageFull
 from eventmesh.history import CALLERS, History, ViewDump
 from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
-from eventmesh.log.store import Durability, Log
+from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.caller import Caller
@@ -38,8 +39,14 @@ from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated_network import Network, Process, Speeds
+from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
+from eventmesh.runtime.snapshotter import Snapshotter
 
-BROKER = "broker"
+BROKER, CLUSTER = "broker", "simulated"
+#: Microseconds from the append that makes snapshots due until they are taken.
+SNAPSHOT_DELAY = (1_000, 30_000)
+#: Microseconds that no stream of a simulation is late.
+GRACE = 100_000
 
 
 @dataclass
@@ -47,6 +54,7 @@ class Host(Process):
     """A service instance and what it left to do."""
 
     instance: Instance | None = None
+    began: bool = False  # it has found the broker, and begun to read
     effects: list[Effect] = field(default_factory=list)
 
 
@@ -67,6 +75,7 @@ class Broker(Process):
     cursors: dict[tuple[str, str, int], int] = field(default_factory=dict)
     unsynced: list[Callable[[], None]] = field(default_factory=list)
     sync_scheduled: bool = False
+    rows_appended: int = 0  # since it last looked whether snapshots are due
 
 
 class Simulation(Network):
@@ -80,6 +89,8 @@ class Simulation(Network):
         durability = Durability(mesh.log.durability)
         self.storage = MemoryStorage() if durability is Durability.memory else SimulatedStorage(self.random)
         self.durability = durability
+        self.snapshots = SnapshotStore(self.storage, FOLDER)
+        self.floors = Floors(mesh, self.snapshots.head, grace_us=GRACE)
         self.broker = Broker(BROKER)
         self.hosts = {
             (service, number): Host(f"{service}/{number}")
@@ -100,11 +111,12 @@ class Simulation(Network):
         broker.life, broker.alive, broker.busy_until = broker.life + 1, True, self.now
         broker.inbox.clear()
         broker.cursors, broker.unsynced, broker.sync_scheduled = {}, [], False
+        broker.rows_appended = 0
         broker.log = Log.open(
             self.storage,
             self.topics,
             durability=self.durability,
-            cluster_id="simulated",
+            cluster_id=CLUSTER,
             node="simulated",
             clock=self.clock,
         )
@@ -113,8 +125,7 @@ class Simulation(Network):
 
     def _reconnect(self, host: Host, life: int) -> None:
         if host.alive and host.life == life and host.instance is not None:
-            host.instance.subscribe_again()
-            self._carry_out(host)
+            self._inside(host, host.instance.subscribe_again if host.began else lambda: self._begin(host))
 
     def start_host(self, host: Host) -> None:
         """Start an incarnation of a service instance."""
@@ -131,8 +142,23 @@ class Simulation(Network):
             emit=host.effects.append,
             limits=self.limits,
             seed=self.seed,
+            snapshots=self._snapshot,
         )
-        self._inside(host, host.instance.start)
+        host.began = False
+        self._inside(host, lambda: self._begin(host))
+
+    def _begin(self, host: Host) -> None:
+        assert host.instance is not None
+        with suppress(PeerLost):  # the broker is away: again when it is back
+            host.instance.start()
+            host.began = True
+
+    def _snapshot(self, name: str) -> Snapshot | None:
+        if not self.snapshots.size(name):
+            return None
+        if self.broker.log is None:
+            raise PeerLost("the broker is away")
+        return self.snapshots.get(name, self.broker.log, CLUSTER)
 
     def crash_host(self, host: Host) -> None:
         """Kill a service's process; it starts again after a while."""
@@ -349,6 +375,8 @@ class Simulation(Network):
             )
             return
 
+        self._count_rows(header.rows)
+
         def acknowledge() -> None:
             self._answer(host, life, lambda instance: instance.appended(effect.partition, header.epoch, end))
             self._push(topic.name, effect.partition)
@@ -357,6 +385,30 @@ class Simulation(Network):
             self._acknowledge_after_sync(acknowledge)
         else:
             acknowledge()
+
+    def _count_rows(self, rows: int) -> None:
+        broker, due = self.broker, self.mesh.log.snapshot_rows
+        broker.rows_appended += rows
+        if due is not None and broker.rows_appended >= due and self.mesh.keeps_snapshots:
+            broker.rows_appended = 0
+            self.after(SNAPSHOT_DELAY, self._take_snapshots)
+
+    def _take_snapshots(self) -> None:
+        """Then let retention delete what no restart would read."""
+        log, rows = self.broker.log, self.mesh.log.snapshot_rows
+        if log is None or rows is None:
+            return
+        reader = LogReader.of(self.storage)
+        snapshotter = Snapshotter(
+            self.mesh, reader, self.snapshots, cluster_id=CLUSTER, rows=rows, clock=self.clock
+        )  # fmt: skip
+        try:
+            snapshotter.take_due()
+            log.retain(self.now, self.floors.at(self.now))
+        except (ProcessDied, LogStopped):
+            self.crash_broker()
+        except (OSError, StorageFull):
+            return  # the snapshots before stand; the broker finds out by itself what the disk is like
 
     def _acknowledge_after_sync(self, acknowledge: Callable[[], None]) -> None:
         broker, life = self.broker, self.broker.life

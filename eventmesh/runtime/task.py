@@ -1,10 +1,10 @@
 """One partition of one service: fold, decide, append, answer. No I/O, no clock of its own.
 
-A task is granted an epoch, folds its own partition up to the granted end, waits until its views have
-reached the vector it finds there, and then decides. Its state runs ahead of what is acknowledged by at
-most ``appends_in_flight_max`` appends; replies wait for the append that they rest on (rule 2). When an
-append is refused or its fate unknown, everything ahead is thrown away and folded again under a new
-epoch (rule 5). A fenced task never asks again (rule 6).
+A task is granted an epoch, folds its own partition up to the granted end, from its newest snapshot on if there is
+one, waits until its views have reached the vector it finds there, and then decides. Its state runs ahead of what is
+acknowledged by at most ``appends_in_flight_max`` appends; replies wait for the append that they rest on (rule 2). When
+an append is refused or its fate unknown, everything ahead is thrown away and folded again under a new epoch (rule 5).
+ A fenced task never asks again (rule 6).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eventmesh.errors import DidNotHappen, EventmeshError, Fenced, NotOwner, RecordTooLarge, Throttled
+from eventmesh.errors import DidNotHappen, EventmeshError, Fenced, NotOwner, PeerLost, RecordTooLarge, Throttled
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.partition import progressed
 from eventmesh.log.topic import Topic
@@ -37,6 +37,7 @@ from eventmesh.runtime.contract import (
 from eventmesh.runtime.conversation import Conversations, Pending
 from eventmesh.runtime.decider import Decider, FoldAgain, Run, commands
 from eventmesh.runtime.release import Release
+from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, state_name
 from eventmesh.service import Service
 from eventmesh.views import View
 
@@ -70,11 +71,12 @@ class Task:
         clock: Callable[[], int],
         emit: Callable[[Effect], None],
         counters: Counters,
+        snapshots: LoadSnapshot = no_snapshots,
     ) -> None:
         self.service, self.topic, self.partition = service, topic, service.place.partition
         self.inputs, self.messages = tuple(inputs), messages
         self.incarnation, self.limits, self.clock, self.emit = incarnation, limits, clock, emit
-        self.counters = counters
+        self.counters, self.snapshots = counters, snapshots
         self.name = position_name(topic.name, self.partition)
         self.views: list[View] = list({id(view): view for view in service.views.values()}.values())
         self.phase: Phase = "stopped"
@@ -101,7 +103,6 @@ class Task:
         self.received: dict[str, int] = {}
         self.queued_rows = 0
         self.queued_command_rows = 0
-        self._required: dict[str, int] = {}
         self.asks.clear()
 
     @property
@@ -121,9 +122,20 @@ class Task:
         """The epoch is ours: fold exactly to ``end``."""
         if self.phase != "granting":
             return
+        try:
+            snapshot = self.snapshots(state_name(self.topic.name, self.partition))
+        except PeerLost as error:
+            self.grant_failed(error)
+            return
         self.epoch, self.decider.end = epoch, end
-        self.phase = "folding"
-        self.emit(Subscribe(self.topic.name, self.partition, 0))
+        start = 0 if snapshot is None else self.decider.restore(snapshot)
+        if start > end:
+            self._die(f"{self.name} has grown to {start} since epoch {epoch} was granted at {end}")
+        elif start == end:
+            self._folded()
+        else:
+            self.phase = "folding"
+            self.emit(Subscribe(self.topic.name, self.partition, start))
 
     def grant_failed(self, error: EventmeshError) -> None:
         """No epoch: fenced and foreign tasks end, others try again."""
@@ -168,18 +180,20 @@ class Task:
         if header.base >= self.decider.end:
             return
         self.decider.fold(entry)
-        if header.kind in ("facts", "progressed"):
-            self._required = dict(header.progress.get("views", {}))
+        self.counters.rows_folded += header.rows
         if header.end >= self.decider.end:
             self.emit(Unsubscribe(self.topic.name, self.partition))
-            self.phase = "catching-up"
-            self.views_moved()
+            self._folded()
+
+    def _folded(self) -> None:
+        self.phase = "catching-up"
+        self.views_moved()
 
     def views_moved(self) -> None:
         """Nothing is decided until every view has reached the vector (rule 1)."""
         if self.phase != "catching-up":
             return
-        for name, offset in self._required.items():
+        for name, offset in self.decider.views_required.items():
             view = next((view for view in self.views if name.rpartition("/")[0] in view.topics), None)
             if view is not None and view.next.get(name, 0) < offset:
                 return

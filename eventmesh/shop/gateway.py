@@ -32,8 +32,7 @@ class Gateway(Service):
 
     def initial(self) -> Requests:
         """Nothing asked for."""
-        memory = self.place.options.memory_s * 1_000_000
-        return Requests(Finished(memory), Finished(memory))
+        return Requests(Finished(), Finished())
 
     def place_order(self, state: Requests, orders: Inputs, out: Outcome) -> None:
         """Take an order id once. A first reply says accepted, a second what became of it."""
@@ -90,8 +89,9 @@ class Gateway(Service):
 
     def evolve(self, state: Requests, facts: Columns) -> None:
         """Order ids taken, until no deadline can still be open."""
+        memory = self.place.options.memory_us
         for kind, order_id, time in facts.rows("type", "order_id", "time"):
             if kind == "OrderRequested":
-                state.taken.remember(order_id, "requested", time)
+                state.taken.remember(order_id, "requested", time, memory)
             else:
-                state.recorded.remember(f"{kind}:{order_id}", "recorded", time)
+                state.recorded.remember(f"{kind}:{order_id}", "recorded", time, memory)

@@ -53,8 +53,7 @@ class Inventory(Service):
 
     def initial(self) -> Stock:
         """No stock, no orders."""
-        memory = self.place.options.memory_s * 1_000_000
-        return Stock({}, {}, Finished(memory), Finished(memory))
+        return Stock({}, {}, Finished(), Finished())
 
     # --- rules --------------------------------------------------------------------------------
 
@@ -174,7 +173,7 @@ class Inventory(Service):
             assert 0 <= reserved <= on_hand, f"{kind} leaves {sku} at {on_hand} on hand, {reserved} reserved"
             state.levels[sku] = Level(on_hand, reserved, sequence)
             if kind == "StockRestocked":
-                state.deliveries.remember(reason, "restocked", time)
+                state.deliveries.remember(reason, "restocked", time, self.place.options.memory_us)
             elif kind in ("StockReserved", "StockShort"):
                 line = Line(number, sku, quantity, kind == "StockShort")
                 state.orders[order_id] = (*state.orders.get(order_id, ()), line)
@@ -187,7 +186,7 @@ class Inventory(Service):
             state.orders[order_id] = left
             return
         state.orders.pop(order_id, None)
-        state.finished.remember(order_id, status, time)
+        state.finished.remember(order_id, status, time, self.place.options.memory_us)
 
 
 class Moves:

@@ -14,6 +14,11 @@ class Options(BaseModel):
 
     memory_s: int = Field(default=3_600, ge=1, description="Seconds that a finished order or command id is remembered.")
 
+    @property
+    def memory_us(self) -> int:
+        """The same, in microseconds."""
+        return self.memory_s * 1_000_000
+
 
 class GatewayOptions(Options):
     """The front door."""

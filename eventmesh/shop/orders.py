@@ -68,7 +68,7 @@ class Orders(Service):
 
     def initial(self) -> Book:
         """No orders."""
-        return Book({}, Finished(self.place.options.memory_s * 1_000_000))
+        return Book({}, Finished())
 
     def unfinished(self, state: Book) -> Iterable[str]:
         """Every open order."""
@@ -150,6 +150,7 @@ class Orders(Service):
 
     def evolve(self, state: Book, facts: Columns) -> None:
         """Move orders; every move is one the table of transitions has."""
+        memory = self.place.options.memory_us
         for kind, order_id, lines, total, time in facts.rows("type", "order_id", "lines", "amount", "time"):
             order = state.open.get(order_id)
             before = order.status if order is not None else state.ended.status(order_id) or "requested"
@@ -157,7 +158,7 @@ class Orders(Service):
             status = STATUS[kind]
             if status in ENDED:
                 state.open.pop(order_id, None)
-                state.ended.remember(order_id, status, time)
+                state.ended.remember(order_id, status, time, memory)
             elif order is None:
                 state.open[order_id] = Order(status, lines, total)
             else:

@@ -26,7 +26,7 @@ class Payments(Service):
 
     def initial(self) -> Ledger:
         """Nothing captured."""
-        return Ledger({}, Finished(self.place.options.memory_s * 1_000_000))
+        return Ledger({}, Finished())
 
     def capture(self, state: Ledger, orders: Inputs, out: Outcome) -> None:
         """Capture once; a voided order's late capture is refused (rule 4)."""
@@ -57,13 +57,14 @@ class Payments(Service):
 
     def evolve(self, state: Ledger, facts: Columns) -> None:
         """A ledger of what is captured now."""
+        memory = self.place.options.memory_us
         for kind, order_id, amount, time in facts.rows("type", "order_id", "amount", "time"):
             status = kind.removeprefix("Payment").lower()
             if status == "captured":
                 state.captured[order_id] = amount
             else:
                 state.captured.pop(order_id, None)
-            state.known.remember(order_id, status, time)
+            state.known.remember(order_id, status, time, memory)
         if len(state.captured) > len(state.known):
             for forgotten in [key for key in state.captured if key not in state.known]:
                 del state.captured[forgotten]

@@ -23,7 +23,7 @@ class Shipping(Service):
 
     def initial(self) -> Dock:
         """Nothing dispatched."""
-        return Dock(Finished(self.place.options.memory_s * 1_000_000))
+        return Dock(Finished())
 
     def dispatch(self, state: Dock, orders: Inputs, out: Outcome) -> None:
         """Dispatch once, unless it was agreed not to."""
@@ -42,5 +42,6 @@ class Shipping(Service):
 
     def evolve(self, state: Dock, facts: Columns) -> None:
         """One fact per order."""
+        memory = self.place.options.memory_us
         for kind, order_id, time in facts.rows("type", "order_id", "time"):
-            state.known.remember(order_id, kind.removeprefix("Shipment").lower(), time)
+            state.known.remember(order_id, kind.removeprefix("Shipment").lower(), time, memory)

@@ -175,11 +175,16 @@ class Account:
 
 
 def test_methods_of_a_read_only_state_cannot_change_it_either() -> None:
-    account = Account([1, 2], Finished(10))
-    account.names.remember("anna", "known", 1)
+    account = Account([1, 2], Finished())
+    account.names.remember("anna", "known", 1, 10)
     seen = read_only(account)
     assert (seen.total(), seen.names.status("anna")) == (3, "known")
-    for change in (seen.spend, seen.reset, lambda: seen.names.remember("bert", "known", 2), lambda: seen.names.clear()):
+    for change in (
+        seen.spend,
+        seen.reset,
+        lambda: seen.names.remember("bert", "known", 2, 10),
+        lambda: seen.names.known.clear(),
+    ):
         with pytest.raises((AttributeError, TypeError)):
             change()
-    assert (account.balance, list(account.names)) == ([1, 2], ["anna"])
+    assert (account.balance, list(account.names.known)) == ([1, 2], ["anna"])

@@ -7,7 +7,7 @@ Without the mutant nothing does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,9 @@ from eventmesh.log.partition import Partition
 from eventmesh.log.partition_files import PartitionFiles
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.store import Grant, Log
+from eventmesh.mesh import Mesh
 from eventmesh.progress import Progress
+from eventmesh.runtime import instance
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import AskMessage, Limits, ReplyMessage, SendReply
@@ -31,6 +33,7 @@ from eventmesh.runtime.decider import Decider, Run
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.simulated import Simulation
 from eventmesh.runtime.simulated_network import Speeds
+from eventmesh.runtime.snapshots import Floors, Snapshot
 from eventmesh.runtime.task import Task
 from eventmesh.shop import WIRINGS
 from eventmesh.shop.gateway import Gateway
@@ -81,6 +84,8 @@ BROKER_DEATHS = Scenario(
     speeds=Speeds(network=(100, 3_000), restart=(200, 1_500), notice=(8_000, 30_000)),
 )  # fmt: skip
 MACHINE_DEATHS = Scenario(durability="fsync", crashes=Crashes(10, broker_share=0.7, machine_share=0.8), rate=1_000.0)
+RESTARTS = Scenario(orders=40, rate=300.0, crashes=Crashes(14, broker_share=0.15), snapshot_rows=6)
+RETAINED = Scenario(orders=60, rate=100.0, crashes=Crashes(14, broker_share=0.1), snapshot_rows=5, retention_ms=20)
 REQUEST = Scenario("request", crashes=Crashes(12, broker_share=0.1), cancel_permille=250)
 
 #: Few products, all in stock: whoever asks for one asks while another order of it is being reserved.
@@ -112,6 +117,29 @@ def waiting_input_counts_as_done(patch: Patch) -> None:
 )
 def views_not_awaited(patch: Patch) -> None:
     patch.setattr(Task, "views_moved", lambda task: task.phase == "catching-up" and task._go_live())
+
+
+@mutant("1", "a snapshot leaves out the vector", RESTARTS.judge, seed=0, caught_by="D1")
+def snapshot_without_vector(patch: Patch) -> None:
+    restore = Decider.restore
+
+    def forgetful(decider: Decider, snapshot: Snapshot) -> int:
+        end = restore(decider, snapshot)
+        decider.progress = Progress()
+        return end
+
+    patch.setattr(Decider, "restore", forgetful)
+
+
+@mutant("1", "a view's snapshot has its positions without its rows", RESTARTS.judge, seed=0, caught_by="E8")
+def snapshot_of_a_view_empty(patch: Patch) -> None:
+    restore = instance.restore_view
+
+    def empty(view: View, snapshot: Snapshot) -> None:
+        restore(view, snapshot)
+        view._tables = {topic: {} for topic in view.topics}
+
+    patch.setattr(instance, "restore_view", empty)
 
 
 # --- 2. what was observable is a fact ---------------------------------------------------------------
@@ -278,6 +306,12 @@ def grants_without_epoch(patch: Patch) -> None:
     patch.setattr(Partition, "check_writer", lambda rules, header: rules.check_owner(header.writer))
 
 
+@mutant("6", "a snapshot ends before what it holds", RESTARTS.judge, seed=0, caught_by="AssertionError")
+def snapshot_ends_early(patch: Patch) -> None:
+    snapshot = Decider.snapshot
+    patch.setattr(Decider, "snapshot", lambda self, cluster, end, epoch: snapshot(self, cluster, end - 1, epoch))
+
+
 # --- 7 to 9. the data directory, offsets, the watermark ---------------------------------------------
 
 
@@ -367,6 +401,23 @@ def floors_ignored(patch: Patch) -> None:
     patch.setattr(PartitionFiles, "retain", lambda files, now, floor: retain(files, now, files.watermark))
 
 
+@mutant("11", "retention forgets the listeners", RETAINED.outlives, seed=1, caught_by="OffsetOutOfRange")
+def listeners_forgotten(patch: Patch) -> None:
+    of_states = Floors._of_states
+
+    def owners_alone(floors: Floors) -> Iterator[tuple[str, int]]:
+        with patch.context() as inside:
+            inside.setattr(Mesh, "inputs_of", lambda mesh, service, partition: [])
+            yield from list(of_states(floors))
+
+    patch.setattr(Floors, "_of_states", owners_alone)
+
+
+@mutant("11", "retention forgets the views", RETAINED.outlives, seed=0, caught_by="OffsetOutOfRange")
+def views_forgotten(patch: Patch) -> None:
+    patch.setattr(Floors, "_of_views", lambda floors: ())
+
+
 @mutant(
     "12",
     "an order id is taken as often as it comes",
@@ -377,7 +428,7 @@ def floors_ignored(patch: Patch) -> None:
 def order_id_taken_twice(patch: Patch) -> None:
     def place_order(gateway: Gateway, state: Any, orders: Any, out: Any) -> None:
         for order_id in orders["order_id"]:
-            state.taken.pop(order_id, None)
+            state.taken.known.pop(order_id, None)
         gateway.place_order(state, orders, out)
 
     for wiring in ("views", "hybrid"):

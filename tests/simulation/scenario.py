@@ -33,13 +33,19 @@ IMPATIENT = Limits(attempt_timeout=15_000, backoff=1_000, backoff_max=8_000, ref
 
 
 @lru_cache
-def shop(wiring: str, durability: str, decline_permille: int, restocks: bool, instances: int = 1) -> Mesh:
+def shop(
+    wiring: str, durability: str, decline_permille: int, restocks: bool, instances: int = 1,
+    snapshot_rows: int | None = None, retention_ms: int | None = None,
+) -> Mesh:  # fmt: skip
     """The shop's mesh of that name, at another level, with declined payments, and with stock that is bought again.
 
-    ``instances`` is how many processes share the partitions of each service that has several.
+    ``instances`` is how many processes share the partitions of each service that has several. With ``retention_ms``
+    segments are small, and facts are kept no longer than that (-1: for ever) once nobody needs them.
     """
     document = mesh.load(MESHES / f"{wiring}.yaml").resolved()
-    document["log"]["durability"] = durability
+    document["log"] |= {"durability": durability, "snapshot_rows": snapshot_rows}
+    for topic in document["topics"].values() if retention_ms is not None else ():
+        topic |= {"segment.bytes": 2_000, "retention.ms": retention_ms}
     services = document["services"]
     services["payments"]["decline_permille"] = decline_permille
     for name, topic in ((topic["owner"], topic) for topic in document["topics"].values()):
@@ -145,6 +151,8 @@ class Scenario:
     cancel_permille: int = 150
     restocks: bool = False
     instances: int = 1
+    snapshot_rows: int | None = None
+    retention_ms: int | None = None
     crashes_while_seeding: int = 0
     crashes: Crashes = field(default_factory=Crashes)
     disk: DiskFaults = field(default_factory=DiskFaults)
@@ -156,7 +164,15 @@ class Scenario:
     @property
     def mesh(self) -> Mesh:
         """The mesh that is run."""
-        return shop(self.wiring, self.durability, self.decline_permille, self.restocks, self.instances)
+        return shop(
+            self.wiring,
+            self.durability,
+            self.decline_permille,
+            self.restocks,
+            self.instances,
+            self.snapshot_rows,
+            self.retention_ms,
+        )
 
     def workload(self, seed: int) -> Workload:
         """The same orders whatever the wiring and whatever goes wrong."""
@@ -189,6 +205,14 @@ class Scenario:
     def judge(self, seed: int) -> set[str]:
         """What speaks against the run: checks that are not valid, or the error it ended with."""
         return judged(lambda: self.run(seed))
+
+    def outlives(self, seed: int) -> set[str]:
+        """The error that the run ends with: all there is to say where retention left the audit too little."""
+        try:
+            self.run(seed)
+        except Exception as error:
+            return {type(error).__name__}
+        return set()
 
 
 def judged(run: Callable[[], SimulatedRun]) -> set[str]:
@@ -239,7 +263,8 @@ def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:
 def drawn(wiring: str, durability: str, seed: int) -> Scenario:
     """A scenario drawn from the seed: deaths, scarcity, network, patience.
 
-    In a third of them each service has two instances, in another the generator is killed too.
+    In a third of them each service has two instances, in another the generator is killed too; in three of four
+    snapshots are taken, and restarts begin with them.
     """
     dice = random.Random(f"scenario {seed}")
     machines = 0.5 if durability == "fsync" else 0.0
@@ -251,6 +276,7 @@ def drawn(wiring: str, durability: str, seed: int) -> Scenario:
         stock_fraction=dice.choice((1.0, 0.6)),
         restocks=dice.random() < 0.3,
         instances=1 + (seed % 3 == 0),
+        snapshot_rows=(None, 3, 12, 40)[seed % 4],
         crashes_while_seeding=dice.choice((0, 2)),
         crashes=Crashes(
             dice.randint(4, 14),

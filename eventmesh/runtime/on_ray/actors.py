@@ -76,7 +76,7 @@ def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Setti
 
     broker = actor(Broker, BROKER, home(), restarts=kept).remote(
         mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
-        directory.access, directory.mesh,
+        directory.access, mesh, directory.mesh,
     )  # fmt: skip
     services = {
         peer: actor(ServiceMember, peer, where).remote(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
+from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.on_ray import frames, metrics
+from eventmesh.runtime.on_ray import frames, metrics, snapshot_transfer
+from eventmesh.runtime.on_ray.housekeeping import Housekeeping
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.on_ray.stream import OPEN, Access, Channel, Received
 from eventmesh.runtime.on_ray.streams import Listener
 from eventmesh.runtime.on_ray.subscribers import Subscriber
 from eventmesh.runtime.on_ray.subscription import DELIVERY_BYTES
+from eventmesh.runtime.snapshots import Snapshot, goes_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Waiting:
 class Broker(Process):
     """The log with its lock, its listener and its subscribers. Level ``memory`` leaves ``directory`` alone.
 
-    ``failure`` is why the log stopped: it accepts nothing until it is opened again.
+    ``failure`` is why the log stopped: it accepts nothing until it is opened again. With ``mesh``, whose actor this is,
+    there is a :class:`~eventmesh.runtime.on_ray.housekeeping.Housekeeping`.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class Broker(Process):
         cluster_id: str,
         delay_us: int = 0,
         access: Access = OPEN,
-        mesh: str = "",
+        mesh: Mesh | None = None,
+        mesh_name: str = "",
     ) -> None:
         super().__init__()
-        self.topics, self.delay_us = topics, delay_us
+        self.topics, self.delay_us, self.cluster_id = topics, delay_us, cluster_id
+        self.directory = directory
         self.durability = Durability(durability)
         self.storage: Storage = MemoryStorage() if self.durability is Durability.memory else FileStorage(directory)
         self.log = Log.open(
@@ -76,8 +82,11 @@ class Broker(Process):
         self.closing = False
         self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
         self.appended: dict[str, metrics.Appended] = defaultdict(metrics.Appended)
+        self.housekeeping: Housekeeping | None = None
+        if mesh is not None and mesh.keeps_snapshots:
+            self.housekeeping = Housekeeping(mesh, directory, cluster_id, self._guarded)
         self.listener = Listener(self, access)
-        self.publish(mesh, self.readings)
+        self.publish(mesh_name, self.readings)
         if self.durability is Durability.fsync:
             threading.Thread(target=self._sync_all, name="group commit", daemon=True).start()
 
@@ -97,7 +106,9 @@ class Broker(Process):
             subscriber.close()
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
-        """``topic/partition/offset``: everything from there to the watermark."""
+        """``topic/partition/offset``: everything from there to the watermark. Or a snapshot, by its name."""
+        if ticket.startswith(snapshot_transfer.TICKET):
+            return snapshot_transfer.answer(self._snapshot(ticket))
         topic, partition, offset = self._asked_for(ticket.decode(errors="replace"))
         name = position_name(topic, partition)
 
@@ -109,6 +120,12 @@ class Broker(Process):
 
         return pa.RecordBatchReader.from_batches(self.topics[topic].schema, batches())
 
+    def _snapshot(self, ticket: bytes) -> Snapshot | None:
+        """The newest one that the log goes on from."""
+        found = snapshot_transfer.load(self.directory, ticket, self.cluster_id) if self.home is not None else None
+        with self.lock:
+            return found if found is not None and not self.closing and goes_on(self.log, found.head) else None
+
     def _asked_for(self, ticket: str) -> tuple[str, int, int]:
         topic, *numbers = ticket.rsplit("/", 2)
         known = self.topics.get(topic)
@@ -119,6 +136,17 @@ class Broker(Process):
             problem = f"{topic} has {known.partitions} partitions, counted from 0"
             raise InputError(f"ticket {ticket!r}: {problem}; expected topic/partition/offset")
         return topic, partition, offset
+
+    def _guarded(self, call: Callable[[Log], Any]) -> Any:
+        with self.lock:
+            if self.failure is not None or self.closing:
+                raise self.failure or LogStopped("the broker is closing")
+            return call(self.log)
+
+    def usage(self) -> dict[str, float]:
+        """See :meth:`Process.usage`; the CPU of taking snapshots is the broker's."""
+        used = super().usage()
+        return {**used, "cpu_s": used["cpu_s"] + (self.housekeeping.cpu_s if self.housekeeping is not None else 0.0)}
 
     def read(self, name: str, offset: int, max_bytes: int) -> list[LogBatch]:
         """Whole batches from ``offset``."""
@@ -245,6 +273,8 @@ class Broker(Process):
             if not self.closing:
                 self.closing = True
                 self.log.close()
+        if self.housekeeping is not None:
+            self.housekeeping.close()
         self.listener.end()
 
 

@@ -34,10 +34,10 @@ class _Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]
             raise flight.FlightUnauthenticatedError(str(error)) from error
 
 
-def call_options(access: Access) -> Any:
-    """What every call of a client carries."""
+def call_options(access: Access, timeout_s: float | None = None) -> Any:
+    """What every call of a client carries; no call of a stream ends by itself."""
     headers = [(_AUTHORIZATION.encode(), access.credentials.encode())] if access.token is not None else []
-    return flight.FlightCallOptions(headers=headers)
+    return flight.FlightCallOptions(timeout=timeout_s, headers=headers)
 
 
 class FlightServer(flight.FlightServerBase):  # type: ignore[misc]

@@ -28,7 +28,7 @@ from eventmesh.runtime.contract import (
     Unsubscribe,
 )
 from eventmesh.runtime.instance import Instance
-from eventmesh.runtime.on_ray import frames, metrics
+from eventmesh.runtime.on_ray import frames, metrics, snapshot_transfer
 from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
 from eventmesh.runtime.on_ray.intake import Intake
 from eventmesh.runtime.on_ray.link import Link
@@ -37,6 +37,7 @@ from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.on_ray.stream import Channel, Received
 from eventmesh.runtime.on_ray.streams import Connection, Listener
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
+from eventmesh.runtime.snapshots import Snapshot, no_snapshots
 
 log = structlog.get_logger()
 
@@ -88,6 +89,7 @@ class ServiceMember(Member):
             emit=self.reactor.effects.append,
             limits=limits,
             seed=seed,
+            snapshots=self._snapshot if mesh.keeps_snapshots else no_snapshots,
         )
         self.schemas = {name: topic.schema for name, topic in self.instance.topics.items()}
         self.unreadable: EventmeshError | None = None
@@ -97,6 +99,7 @@ class ServiceMember(Member):
         self._answered = metrics.Answered()
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
         self._began = False
+        self._broker_broken: Callable[[], None] = lambda: None
         self.listener = Listener(self, directory.access)
         self.reactor.start(self.instance)
         self._broker: Link[BrokerStreams] = Link("broker", self._connect, up=self._broker_up, down=self._broker_lost)
@@ -109,7 +112,11 @@ class ServiceMember(Member):
 
     # --- the broker -----------------------------------------------------------------------------
 
+    def _snapshot(self, name: str) -> Snapshot | None:
+        return snapshot_transfer.fetch(self.directory.address(BROKER), name, self.directory.access)
+
     def _connect(self, broken: Callable[[], None]) -> BrokerStreams:
+        self._broker_broken = broken
         address = self.directory.address(BROKER)
         access = self.directory.access
         writing = Connection(address, "write", self._write_answered, broken, access, local=self.local)
@@ -132,9 +139,12 @@ class ServiceMember(Member):
         def begin() -> None:
             if self._began:
                 self.instance.subscribe_again()
-            else:
-                self._began = True
+                return
+            try:
                 self.instance.start()
+                self._began = True
+            except PeerLost:
+                self._broker_broken()  # on a new stream, again
 
         self.reactor.post(begin)
 

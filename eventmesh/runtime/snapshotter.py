@@ -1,0 +1,128 @@
+"""Takes snapshots beside the work: folds what the log holds beyond the last ones, and writes new ones. No threads.
+
+It reads the log as any reader on its node does, so that the services know nothing of it: state that is not
+acknowledged yet it never sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from eventmesh.log.batch import LogBatch
+from eventmesh.log.store import LogReader
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name, split_position
+from eventmesh.runtime.contract import Counters
+from eventmesh.runtime.decider import Decider
+from eventmesh.runtime.snapshots import (
+    Head,
+    Snapshot,
+    SnapshotStore,
+    encode_view,
+    restore_view,
+    state_name,
+    view_fold,
+    view_name,
+)
+from eventmesh.service import Place, Trigger
+from eventmesh.views import View
+
+READ_BYTES = 4 << 20
+#: A snapshot as large as this many bytes per row of the tail would cost more to write than the tail to fold.
+BYTES_PER_ROW = 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a snapshot is taken of: its name, the partitions that it folds, and how."""
+
+    name: str
+    partitions: tuple[str, ...]
+    take: Callable[[Snapshot | None], Snapshot]
+
+
+class Snapshotter:
+    """Of every partition of a running service, and of every view of each service. ``rows``: see the mesh's ``log``."""
+
+    def __init__(
+        self, mesh: Mesh, reader: LogReader, store: SnapshotStore, *, cluster_id: str, rows: int,
+        clock: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self.mesh, self.topics = mesh, mesh.topics()
+        self._reader, self._store, self._cluster_id, self._rows, self._clock = reader, store, cluster_id, rows, clock
+        self._subjects = [*self._states(), *self._views()]
+
+    def _states(self) -> Iterator[Subject]:
+        for topic in self.topics.values():
+            for number in range(topic.partitions) if topic.owner in self.mesh.services else ():
+                yield Subject(
+                    state_name(topic.name, number), (position_name(topic.name, number),),
+                    lambda last, service=topic.owner, number=number: self._state(service, number, last),  # type: ignore[misc]
+                )  # fmt: skip
+
+    def _views(self) -> Iterator[Subject]:
+        for service, section in self.mesh.services.items():
+            for view, topics in section.views.items():
+                partitions = [position_name(name, n) for name in topics for n in range(self.topics[name].partitions)]
+                yield Subject(
+                    view_name(service, view), tuple(partitions),
+                    lambda last, service=service, view=view: self._view(service, view, last),  # type: ignore[misc]
+                )  # fmt: skip
+
+    def take_due(self) -> list[str]:
+        """Take those whose tail has grown long enough; their names. What is taken survives the machine."""
+        return [subject.name for subject in self._subjects if self._is_due(subject) and self._take(subject)]
+
+    def _is_due(self, subject: Subject) -> bool:
+        head, size = self._store.head(subject.name), self._store.size(subject.name)
+        folded = head.next if head is not None and head.cluster_id == self._cluster_id else {}
+        tail = sum(self._reader.watermark(*split_position(name)) - folded.get(name, 0) for name in subject.partitions)
+        return tail >= max(self._rows, size // BYTES_PER_ROW)
+
+    def _take(self, subject: Subject) -> bool:
+        last = self._store.get(subject.name, self._reader, self._cluster_id)
+        if last is None and any(self._reader.start(*split_position(name)) for name in subject.partitions):
+            return False  # what it would have to begin with is deleted
+        snapshot = subject.take(last)
+        # A snapshot of what the machine's death may take back would stand beyond the log's end.
+        for name in subject.partitions:
+            self._reader.make_durable(*split_position(name))
+        self._store.put(snapshot)
+        return True
+
+    # --- folding --------------------------------------------------------------------------------
+
+    def _state(self, service: str, number: int, last: Snapshot | None) -> Snapshot:
+        topic = self.topics[self.mesh.topic_of(service)]
+        place = Place(service, number, self.topics, self.mesh.options[service], 0)
+        kind = self.mesh.application.SERVICES[service](place, Trigger(), {})
+        decider = Decider(kind, topic, clock=self._clock, counters=Counters())
+        end = decider.restore(last) if last is not None else 0
+        epoch = last.head.epoch if last is not None else -1
+        for entry in self._batches(topic.name, number, end):
+            decider.fold(entry)
+            end, epoch = entry.header.end, entry.header.epoch
+        return decider.snapshot(self._cluster_id, end, epoch)
+
+    def _view(self, service: str, name: str, last: Snapshot | None) -> Snapshot:
+        view = View(name, self.mesh.application.VIEWS[name], self.mesh.services[service].views[name])
+        if last is not None and last.head.fold == view_fold(view):
+            restore_view(view, last)
+        for topic in view.topics:
+            for number in range(self.topics[topic].partitions):
+                for entry in self._batches(topic, number, view.next.get(position_name(topic, number), 0)):
+                    view.fold(topic, number, entry)
+        head = Head(
+            view_name(service, name), self._cluster_id, view_fold(view), dict(view.next), self._clock(),
+            applied_time=view.applied_time,
+        )  # fmt: skip
+        return Snapshot(head, encode_view(view, {topic: self.topics[topic].schema for topic in view.topics}))
+
+    def _batches(self, topic: str, partition: int, offset: int) -> Iterator[LogBatch]:
+        """From ``offset`` to where the partition ends now."""
+        end = self._reader.watermark(topic, partition)
+        while offset < end:
+            for entry in self._reader.read(topic, partition, offset, READ_BYTES):
+                yield entry
+                offset = entry.header.end

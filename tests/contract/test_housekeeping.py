@@ -1,0 +1,143 @@
+"""Given a broker with a log of a mesh, then it serves its snapshots, and deletes what no restart would read."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.flight as flight
+import pytest
+
+from eventmesh import mesh as meshes
+from eventmesh.errors import PeerLost, Unauthenticated
+from eventmesh.lab.simulated_run import run_simulated
+from eventmesh.log.retention import Deleted
+from eventmesh.log.storage import FileStorage
+from eventmesh.log.store import Log, open_read_only
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.on_ray import snapshot_transfer
+from eventmesh.runtime.on_ray.broker import Broker
+from eventmesh.runtime.on_ray.housekeeping import Housekeeping
+from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.stream import OPEN, Access
+from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name, view_name
+from eventmesh.runtime.snapshotter import Snapshotter
+from tests.simulation.scenario import Scenario
+
+MINE = Access(token="a secret of this mesh")
+NAMES = [state_name("orders", 1), view_name("orders", "stock")]
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    document = Scenario().mesh.resolved()
+    for topic in document["topics"].values():
+        topic |= {"segment.bytes": 20_000, "retention.ms": 1}
+    return meshes.parse(document)
+
+
+@pytest.fixture(scope="module")
+def finished(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a finished run, and snapshots of it."""
+    folder = tmp_path_factory.mktemp("finished") / "log"
+    done = run_simulated(mesh, Scenario(orders=60).workload(1), seed=1)
+    storage = FileStorage(folder)
+    broker = Log.open(
+        storage, mesh.topics(), durability=done.simulation.durability, cluster_id="test", node="n", clock=now
+    )  # fmt: skip
+    for topic in mesh.topics().values():
+        for partition in range(topic.partitions):
+            for entry in done.reader.batches(topic.name, partition):
+                if entry.header.kind == "granted":
+                    broker.grant(topic.name, partition, topic.owner, entry.header.incarnation)
+                else:
+                    broker.append(topic.name, partition, entry)
+    broker.close()
+    reader, store = open_read_only(folder), FileStorage(folder / FOLDER)
+    Snapshotter(mesh, reader, SnapshotStore(store), cluster_id="test", rows=1, clock=now).take_due()
+    store.close()
+    reader.close()
+    return folder
+
+
+@pytest.fixture
+def log(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it for each test."""
+    return Path(shutil.copytree(finished, tmp_path / "log"))
+
+
+def served(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch, access: Access = OPEN) -> Broker:
+    monkeypatch.setattr("eventmesh.runtime.on_ray.broker.machine_id", lambda: "n")
+    return Broker(mesh.topics(), log, "os", "test", access=access)
+
+
+@pytest.fixture
+def broker(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    running = served(mesh, log, monkeypatch)
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_snapshot_arrives_as_it_lies_on_the_disk(broker: Broker, log: Path, name: str) -> None:
+    fetched = snapshot_transfer.fetch(broker.address(), name, OPEN)
+    assert fetched is not None
+    assert fetched.to_bytes() == (log / FOLDER / f"{name}.snapshot").read_bytes()
+
+
+def test_what_there_is_no_snapshot_of_is_no_error(broker: Broker, log: Path) -> None:
+    assert snapshot_transfer.fetch(broker.address(), state_name("price-updates", 0), OPEN) is None
+    (log / FOLDER / f"{NAMES[0]}.snapshot").unlink()
+    assert snapshot_transfer.fetch(broker.address(), NAMES[0], OPEN) is None
+
+
+@pytest.mark.parametrize("name", ["", "state/orders", "state/../../manifest.json", "other/orders/0", "state/orders/.."])
+def test_a_ticket_that_names_no_snapshot_is_an_error_that_says_so(broker: Broker, name: str) -> None:
+    with pytest.raises(PeerLost, match=r"expected \.snapshots/state/TOPIC/PARTITION or"):
+        snapshot_transfer.fetch(broker.address(), name, OPEN)
+    with flight.connect(broker.address()) as client:
+        assert client.do_get(flight.Ticket(b"orders/0/0")).read_all().num_rows
+
+
+def test_without_the_token_no_snapshot_is_given(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = served(mesh, log, monkeypatch, MINE)
+    with pytest.raises(Unauthenticated, match="no token came with the call"):
+        snapshot_transfer.fetch(running.address(), NAMES[0], OPEN)
+    assert snapshot_transfer.fetch(running.address(), NAMES[0], MINE) is not None
+    running.close()
+    with pytest.raises(PeerLost, match=NAMES[0]):
+        snapshot_transfer.fetch(running.address(), NAMES[0], MINE)
+
+
+class Retained:
+    """Runs housekeeping's calls, and tells when retention has deleted."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker, self.deleted, self.looks = broker, threading.Event(), threading.Semaphore(0)
+
+    def __call__(self, call: Callable[[Log], Any]) -> Any:
+        found = self.broker._guarded(call)
+        if any(isinstance(each, Deleted) for each in found):
+            self.deleted.set()
+        self.looks.release()
+        return found
+
+
+def test_what_every_snapshot_has_passed_is_deleted(
+    mesh: Mesh, log: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventmesh.runtime.on_ray.housekeeping.LOOK_S", 0.01)
+    guarded = Retained(broker)
+    never = mesh.description.log.model_copy(update={"snapshot_rows": 10**9})
+    quiet = replace(mesh, description=mesh.description.model_copy(update={"log": never}))
+    keeping = Housekeeping(quiet, log, "test", guarded, retention_s=0.05)
+    assert guarded.deleted.wait(20)
+    keeping.close()
+    starts = {name: broker.log.start(name, 0) for name in ("orders", "stock", "price-updates")}
+    assert starts["orders"] > 0 < starts["stock"]
+    assert starts["price-updates"] == 0
+    assert snapshot_transfer.fetch(broker.address(), state_name("orders", 0), OPEN) is not None

@@ -1,0 +1,272 @@
+"""Given a log, then a snapshot taken anywhere in it, and the rest folded on top, equals the fold of all of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from eventmesh import mesh as meshes
+from eventmesh.lab.simulated_run import SimulatedRun, run_simulated
+from eventmesh.log.simulated_storage import SimulatedStorage
+from eventmesh.log.storage import MemoryStorage
+from eventmesh.log.store import Durability, Log, LogReader
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
+from eventmesh.runtime.caller import WorkloadOptions
+from eventmesh.runtime.contract import Counters
+from eventmesh.runtime.decider import Decider
+from eventmesh.runtime.snapshots import (
+    FOLDER,
+    Floors,
+    Head,
+    Snapshot,
+    SnapshotStore,
+    encode_view,
+    restore_view,
+    state_name,
+    view_fold,
+    view_name,
+)
+from eventmesh.runtime.snapshotter import Snapshotter
+from eventmesh.service import Place, Service, Trigger
+from eventmesh.views import View
+from tests.simulation.scenario import Scenario
+from tests.tiny import workload as library_workload
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = "simulated"
+
+
+@lru_cache
+def run(application: str) -> SimulatedRun:
+    """A finished run of the shop, in one of its wirings, or of the library."""
+    if application == "library":
+        mesh = meshes.load(ROOT / "tests" / "tiny" / "mesh.yaml")
+        return run_simulated(mesh, library_workload(WorkloadOptions(seed=1, orders=40, rate=2_000.0)), seed=1)
+    return Scenario(application, orders=40, cancel_permille=300, restocks=True).run(5)
+
+
+def decider(mesh: Mesh, service: str, partition: int) -> Decider:
+    topics = mesh.topics()
+    place = Place(service, partition, topics, mesh.options[service], 0)
+    kind = mesh.application.SERVICES[service](place, Trigger(), {})
+    return Decider(kind, topics[mesh.topic_of(service)], clock=lambda: 0, counters=Counters())
+
+
+def owned(mesh: Mesh) -> Iterator[tuple[str, str, int]]:
+    for topic in mesh.topics().values():
+        for partition in range(topic.partitions) if topic.owner in mesh.services else ():
+            yield topic.owner, topic.name, partition
+
+
+@pytest.mark.parametrize("application", ["views", "hybrid", "request", "library"])
+def test_a_state_is_what_its_log_says_wherever_the_snapshot_was_taken(application: str) -> None:
+    done, dice = run(application), random.Random(1)
+    mesh, cuts = done.simulation.mesh, 0
+    for service, topic, partition in owned(mesh):
+        entries = list(done.reader.batches(topic, partition))
+        whole = decider(mesh, service, partition)
+        for entry in entries:
+            whole.fold(entry)
+        for cut in {0, len(entries), *(dice.randrange(len(entries) + 1) for _ in range(4))}:
+            first, rest = decider(mesh, service, partition), decider(mesh, service, partition)
+            for entry in entries[:cut]:
+                first.fold(entry)
+            end = entries[cut - 1].header.end if cut else 0
+            kept = Snapshot.from_bytes(first.snapshot(CLUSTER, end, 1).to_bytes())
+            assert kept is not None
+            assert rest.restore(kept) == end
+            for entry in entries[cut:]:
+                rest.fold(entry)
+            for name in ("state", "refusals", "views_required"):
+                assert getattr(rest, name) == getattr(whole, name), f"{service}/{partition} cut at {cut}"
+            assert rest.progress.to_json() == whole.progress.to_json()
+            cuts += bool(cut)
+    assert cuts > 10
+
+
+@pytest.mark.parametrize("application", ["views", "hybrid"])
+def test_a_view_is_what_its_topics_say_wherever_the_snapshot_was_taken(application: str) -> None:
+    done, dice = run(application), random.Random(2)
+    mesh, topics = done.simulation.mesh, done.simulation.topics
+    schemas = {name: topic.schema for name, topic in topics.items()}
+    for service, section in mesh.services.items():
+        for name, sources in section.views.items():
+            entries = [
+                (topic, number, entry)
+                for topic in sources
+                for number in range(topics[topic].partitions)
+                for entry in done.reader.batches(topic, number)
+            ]
+            whole, first, rest = (View(name, mesh.application.VIEWS[name], sources) for _ in range(3))
+            for topic, number, entry in entries:
+                whole.fold(topic, number, entry)
+            cut = dice.randrange(len(entries) + 1)
+            for topic, number, entry in entries[:cut]:
+                first.fold(topic, number, entry)
+            head = Head(view_name(service, name), CLUSTER, view_fold(first), dict(first.next), 0)
+            kept = Snapshot.from_bytes(Snapshot(head, encode_view(first, schemas)).to_bytes())
+            assert kept is not None
+            restore_view(rest, kept)
+            for topic, number, entry in entries[cut:]:
+                rest.fold(topic, number, entry)
+            assert (rest.rows(), rest.next) == (whole.rows(), whole.next), f"{service}'s {name} cut at {cut}"
+
+
+# --- those that are not gone on with ---------------------------------------------------------------
+
+
+def taken(application: str = "views") -> tuple[Mesh, LogReader, SnapshotStore, MemoryStorage]:
+    """A finished run with a snapshot of everything."""
+    done = run(application)
+    storage = MemoryStorage()
+    reader, store = done.reader, SnapshotStore(storage)
+    snapshotter = Snapshotter(done.simulation.mesh, reader, store, cluster_id=CLUSTER, rows=1, clock=lambda: 7)
+    assert state_name("orders", 0) in snapshotter.take_due()
+    assert snapshotter.take_due() == [], "nothing has come since"
+    return done.simulation.mesh, reader, store, storage
+
+
+def test_a_whole_one_of_this_log_is_gone_on_with() -> None:
+    mesh, reader, store, _ = taken()
+    for name in (state_name("orders", 0), view_name("orders", "stock")):
+        found = store.get(name, reader, CLUSTER)
+        assert found is not None
+        assert (found.head, found.head.taken_at) == (store.head(name), 7)
+    found = store.get(state_name("orders", 0), reader, CLUSTER)
+    assert found is not None
+    assert found.head.next == {"orders/0": reader.watermark("orders", 0)}
+    assert decider(mesh, "orders", 0).restore(found) == reader.watermark("orders", 0)
+
+
+def damage(data: bytearray) -> None:
+    data[-1] ^= 1
+
+
+def cut(data: bytearray) -> None:
+    del data[-1:]
+
+
+def cut_to_nothing(data: bytearray) -> None:
+    del data[10:]
+
+
+@pytest.mark.parametrize("hurt", [damage, cut, cut_to_nothing])
+def test_a_damaged_one_is_not(hurt: Callable[[bytearray], None]) -> None:
+    _, reader, store, storage = taken()
+    hurt(storage.files["state/orders/0.snapshot"])
+    assert store.get(state_name("orders", 0), reader, CLUSTER) is None
+
+
+def test_one_of_another_log_is_not() -> None:
+    _, reader, store, _ = taken()
+    assert store.get(state_name("orders", 0), reader, "another") is None
+
+
+def test_one_of_another_fold_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, reader, store, _ = taken()
+    found = store.get(state_name("orders", 0), reader, CLUSTER)
+    assert found is not None
+    monkeypatch.setattr(mesh.application.SERVICES["orders"], "state_version", 2)
+    other = decider(mesh, "orders", 0)
+    assert (other.restore(found), other.state) == (0, other.service.initial())
+
+
+@pytest.mark.parametrize("beyond", [1, 1_000])
+def test_one_that_stands_beyond_the_log_is_not(beyond: int) -> None:
+    _, reader, store, _ = taken()
+    found = store.get(state_name("orders", 0), reader, CLUSTER)
+    assert found is not None
+    ahead = replace_head(found, next={"orders/0": reader.watermark("orders", 0) + beyond})
+    store.put(ahead)
+    assert store.get(state_name("orders", 0), reader, CLUSTER) is None
+
+
+def replace_head(snapshot: Snapshot, **fields: Any) -> Snapshot:
+    head = {name: getattr(snapshot.head, name) for name in snapshot.head.__struct_fields__}
+    return Snapshot(Head(**{**head, **fields}), snapshot.body)
+
+
+def test_what_it_stands_on_survives_the_machine() -> None:
+    """At level ``os`` a machine may take back what was appended, but not what a snapshot holds."""
+    for seed in range(6):
+        done = replace(Scenario(orders=20), snapshot_rows=10).run(seed)
+        storage = done.simulation.storage
+        assert isinstance(storage, SimulatedStorage)
+        Snapshotter(
+            done.simulation.mesh, LogReader.of(storage), SnapshotStore(storage, FOLDER), cluster_id=CLUSTER, rows=1,
+            clock=lambda: 7,
+        ).take_due()  # fmt: skip
+        storage.crash_machine()
+        log = Log.open(
+            storage, done.simulation.topics, durability=Durability.os, cluster_id=CLUSTER, node="simulated",
+            clock=lambda: 8,
+        )  # fmt: skip
+        store = SnapshotStore(storage, FOLDER)
+        for _, topic, partition in owned(done.simulation.mesh):
+            if store.size(state_name(topic, partition)):
+                assert store.get(state_name(topic, partition), log, CLUSTER) is not None, f"seed {seed}"
+
+
+# --- what retention must leave ---------------------------------------------------------------------
+
+
+def heads(mesh: Mesh, changed: Mapping[str, Head | None] = MappingProxyType({})) -> Callable[[str], Head | None]:
+    """Snapshots of everything, all at 10, but for those that ``changed`` says otherwise (None: there is none)."""
+    found: dict[str, Head] = {}
+    for service, topic, partition in owned(mesh):
+        progress = {"next": dict.fromkeys(mesh.inputs_of(service, partition), 10)}
+        own = position_name(topic, partition)
+        found[state_name(topic, partition)] = Head("", CLUSTER, "", {own: 10}, 0, progress=progress)
+    for service, section in mesh.services.items():
+        for view, topics in section.views.items():
+            names = [position_name(name, n) for name in topics for n in range(mesh.topics()[name].partitions)]
+            found[view_name(service, view)] = Head("", CLUSTER, "", dict.fromkeys(names, 10), 0)
+    return lambda name: changed.get(name, found.get(name))
+
+
+def floors(mesh: Mesh, head: Callable[[str], Head | None]) -> Mapping[str, int]:
+    looked = Floors(mesh, head, grace_us=100)
+    looked.at(0)
+    return looked.at(100)
+
+
+def test_everybody_counts() -> None:
+    mesh = run("views").simulation.mesh
+    assert set(floors(mesh, heads(mesh)).values()) == {10, 0}
+    assert floors(mesh, heads(mesh))["price-updates/0"] == 0, "its owner does not run yet, and will need all of it"
+    own = Head("", CLUSTER, "", {"stock/1": 4}, 0, progress={"next": dict.fromkeys(mesh.inputs_of("inventory", 1), 10)})
+    assert floors(mesh, heads(mesh, {state_name("stock", 1): own}))["stock/1"] == 4
+    input_of = Head("", CLUSTER, "", {"payments/0": 10}, 0, progress={"next": {"orders/0": 3}})
+    assert floors(mesh, heads(mesh, {state_name("payments", 0): input_of}))["orders/0"] == 3
+    seen = Head("", CLUSTER, "", {"stock/0": 10, "stock/1": 2}, 0)
+    assert floors(mesh, heads(mesh, {view_name("orders", "stock"): seen}))["stock/1"] == 2
+    assert floors(mesh, heads(mesh, {state_name("orders", 1): None}))["orders/1"] == 0
+
+
+def test_a_snapshot_counts_when_it_is_old_enough() -> None:
+    mesh, offset = run("request").simulation.mesh, 0
+
+    def head(name: str) -> Head | None:
+        return Head("", CLUSTER, "", {"customers/0": offset}, 0) if name == state_name("customers", 0) else None
+
+    looked, found = Floors(mesh, head, grace_us=100), []
+    for now in (0, 50, 100, 150, 260):
+        offset = now
+        found.append(looked.at(now).get("customers/0"))
+    assert found == [None, None, 0, 50, 150]
+
+
+def test_a_service_says_of_what_type_its_state_is() -> None:
+    for application in ("views", "library"):
+        mesh = run(application).simulation.mesh
+        for service, _, partition in owned(mesh):
+            kind: Service = decider(mesh, service, partition).service
+            assert type(kind).initial.__annotations__["return"] not in ("Any", None)
