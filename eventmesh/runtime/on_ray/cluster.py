@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import Directory
+from eventmesh.runtime.on_ray.driver import connect
 from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, PROCESSES
 from eventmesh.runtime.on_ray.running import RunningMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
@@ -42,13 +42,10 @@ def embedded_ray() -> Iterator[None]:
 
 def _start_ray(folder: str) -> None:
     try:
-        ray.init(
-            address="local",
+        connect(
+            "local",
             num_cpus=PROCESSES,
             include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
             object_store_memory=OBJECT_STORE_BYTES,
             namespace="eventmesh",
             _temp_dir=folder,

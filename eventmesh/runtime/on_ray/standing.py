@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from eventmesh.progress import position_name
 from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, home, place
 from eventmesh.runtime.on_ray.calls import eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.driver import connect
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
 from eventmesh.runtime.on_ray.stream import Access
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
@@ -40,7 +40,7 @@ ENDING_S = 5.0
 def joined(address: str) -> Iterator[None]:
     """A driver in the Ray cluster at ``address``; :class:`~eventmesh.errors.EnvironmentUnavailable` without one."""
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        connect(address)
     except (RuntimeError, OSError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
         said = str(error).strip().splitlines()
         problem = f"no Ray can be joined at {address}: {said[0] if said else type(error).__name__}"
