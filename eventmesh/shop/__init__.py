@@ -27,7 +27,7 @@ from eventmesh.shop.wirings import WIRINGS
 
 if TYPE_CHECKING:
     from eventmesh.shop.checks import CHECKS, totals
-    from eventmesh.shop.workload import workload
+    from eventmesh.shop.workloads import workload
 
 SERVICES = {service.name: service for service in (Gateway, Orders, Inventory, Payments, Shipping, Customers, Catalog)}
 OPTIONS = {
@@ -41,7 +41,7 @@ OPTIONS = {
     "pricing": Options,  # the plug-in: it owns a topic from the start and runs when it is plugged in
 }
 
-_LATER = {"CHECKS": "checks", "totals": "checks", "workload": "workload"}
+_LATER = {"CHECKS": "checks", "totals": "checks", "workload": "workloads"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.runtime.requests import Requests
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 from tests.contract.conftest import RUNTIMES, DescribeMesh, Finished, Runtime, described_shop
 from tests.tiny import workload as library_workload
 

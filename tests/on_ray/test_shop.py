@@ -14,7 +14,7 @@ from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
 from eventmesh.runtime.on_ray.directory import BROKER
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]

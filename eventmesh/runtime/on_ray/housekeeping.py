@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from eventmesh.errors import DataDirectoryError, EventmeshError
 from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import Log, open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.on_ray.broker import Guarded
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.snapshots import FOLDER, Floors, SnapshotStore
 from eventmesh.runtime.snapshotter import Snapshotter
@@ -36,7 +36,7 @@ class Housekeeping:
     """A thread of the broker's process. ``guarded`` runs what it is given on the log, under the broker's lock."""
 
     def __init__(
-        self, mesh: Mesh, directory: Path, cluster_id: str, guarded: Callable[[Callable[[Log], Any]], Any],
+        self, mesh: Mesh, directory: Path, cluster_id: str, guarded: Guarded,
         *, retention_s: float = RETENTION_S,
     ) -> None:  # fmt: skip
         self._mesh, self._directory, self._cluster_id, self._guarded = mesh, directory, cluster_id, guarded
