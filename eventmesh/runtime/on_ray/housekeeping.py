@@ -73,7 +73,8 @@ class Housekeeping:
             return
         self._rows_seen = rows
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        take: Any = ray.remote(num_cpus=0, max_retries=0)(take_snapshots)
+        # One call per process: it lowers its priority for good, and Ray would give it to the next actor.
+        take: Any = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(take_snapshots)
         self._taking = take.options(scheduling_strategy=here).remote(
             self._mesh, self._directory, self._cluster_id, rows_max
         )
