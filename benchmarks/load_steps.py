@@ -21,7 +21,7 @@ from eventmesh.lab.verdict import Audit
 from eventmesh.mesh import Mesh
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.running import Measured

@@ -28,7 +28,7 @@ from eventmesh.lab.recovery import Fault, Survived
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 
 class Victim(Part):

@@ -25,7 +25,7 @@ from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.contract import Limits
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay

@@ -32,7 +32,7 @@ from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory, read_orders
 from eventmesh.shop.order_mapping import OrderMapping
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 Wiring = Literal["views", "hybrid", "request"]
 CONFIRMED = "confirmed"

@@ -26,7 +26,7 @@ from eventmesh.lab.run import count_outcomes
 from eventmesh.lab.simulated_run import Crashes, run_simulated
 from eventmesh.mesh import Mesh
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 MINUTE_S = 60.0
 

@@ -59,7 +59,7 @@ _TO_RUN = (*_TO_READ, "SERVICES", "MESSAGES", "VIEWS")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_by_name=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_by_name=False, defer_build=True)
 
 
 class LogSection(_Section):

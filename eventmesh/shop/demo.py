@@ -11,7 +11,7 @@ from eventmesh.runtime.contract import Append, SendAsk, SendReply
 from eventmesh.runtime.simulated import Simulation
 from eventmesh.runtime.simulated_network import Process
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 WIRINGS = ("request", "views")
 

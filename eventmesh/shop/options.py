@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Options(BaseModel):
     """What every service of the shop understands."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     memory_s: int = Field(default=3_600, ge=1, description="Seconds that a finished order or command id is remembered.")
 
@@ -41,7 +41,7 @@ class OrdersOptions(Options):
 class Restock(BaseModel):
     """Inventory's own rule for buying more."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     below: int = Field(ge=1)
     quantity: int = Field(ge=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from eventmesh import mesh
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ORDERS = 8

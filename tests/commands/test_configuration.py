@@ -87,7 +87,7 @@ def test_an_application_that_has_no_workload_cannot_be_run(
 ) -> None:
     from eventmesh import shop
 
-    monkeypatch.delattr(shop, "workload")
+    monkeypatch.delitem(shop._LATER, "workload")
     file = tmp_path / "mine.yaml"
     file.write_text(VIEWS)
     eventmesh("run", file).must_have_refused(f"{file}: application", "no workload", "Give it a function")

@@ -102,10 +102,15 @@ def described(path: Path, wiring: str | None, options: dict[str, dict[str, Any]]
     return meshes.parse(document)
 
 
+def described_shop(wiring: str, **options: dict[str, Any]) -> Mesh:
+    """The shop's mesh of that name, with other options of some services."""
+    return described(ROOT / "configs" / "meshes" / f"{wiring}.yaml", None, options)
+
+
 @pytest.fixture
 def shop() -> DescribeMesh:
     """``shop(wiring, service={option: value})``: a mesh of the shop."""
-    return lambda wiring, **options: described(ROOT / "configs" / "meshes" / f"{wiring}.yaml", None, options)
+    return described_shop
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from eventmesh.runtime.requests import Requests
 from eventmesh.service import read_only
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.memory import Finished
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 from tests.contract.conftest import DescribeMesh, Runtime
 from tests.tiny import workload as library_workload
 from tests.tiny.lending import MESSAGES, SCHEMAS

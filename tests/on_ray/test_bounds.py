@@ -12,7 +12,7 @@ from eventmesh.lab.overload import overload, throttled
 from eventmesh.runtime.contract import Limits
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]

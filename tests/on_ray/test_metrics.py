@@ -15,7 +15,7 @@ from eventmesh.runtime.on_ray.calls import get, wait_until
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
 from eventmesh.runtime.on_ray.metrics import METRICS
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 SAMPLE = re.compile(r"^ray_(eventmesh_\w+)\{(.*)\} ([-+.\de]+)$", re.MULTILINE)

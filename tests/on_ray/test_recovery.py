@@ -10,7 +10,7 @@ import pytest
 from eventmesh import mesh as meshes
 from eventmesh.lab.recovery import Fault, survive
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]

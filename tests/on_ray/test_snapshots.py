@@ -17,7 +17,7 @@ from eventmesh.runtime.on_ray.calls import wait_until
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name, view_name
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 MESHES = Path(__file__).parents[2] / "configs" / "meshes"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]

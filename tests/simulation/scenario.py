@@ -22,7 +22,7 @@ from eventmesh.runtime.contract import Limits, Subscribe, Unsubscribe
 from eventmesh.runtime.simulated import Host, Simulation
 from eventmesh.runtime.simulated_network import Process, Speeds
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 
 MESHES = Path(__file__).parents[2] / "configs" / "meshes"
 WIRINGS = ("views", "hybrid", "request")

@@ -19,7 +19,7 @@ from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated import Client, Host, Simulation
 from eventmesh.runtime.simulated_network import Speeds
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 from tests.simulation.scenario import shop
 
 #: Each append waits for a sync of 8 ms, and 20 orders may be open in each of the gateway's two partitions: that is

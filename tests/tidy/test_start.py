@@ -58,3 +58,12 @@ def test_help_of_every_command_imports_nothing_heavy(root: Path) -> None:
 @pytest.mark.parametrize("module", ["numpy"])
 def test_a_heavy_import_would_be_seen(root: Path, module: str) -> None:
     assert module in imported([*COUNT_IMPORTS, "-c", f"import {module}"], root)
+
+
+def test_a_process_of_a_mesh_imports_no_more_than_it_works_with(root: Path) -> None:
+    body = (
+        "import sys, eventmesh.shop, eventmesh.runtime.on_ray.broker\n"
+        "sys.exit(' '.join({'duckdb', 'ray', 'eventmesh.shop.checks'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", body], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

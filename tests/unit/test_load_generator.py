@@ -24,7 +24,7 @@ from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.requests import Requests
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.workload import of_history
+from eventmesh.shop.workloads import of_history
 from tests.unit.run_story import VALID
 
 MESH = meshes.load(Path(__file__).parents[2] / "configs" / "meshes" / "views.yaml")

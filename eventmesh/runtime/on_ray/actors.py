@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.on_ray.broker import Broker
 from eventmesh.runtime.on_ray.caller_member import CallerMember
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.housekeeping import Housekeeping
 from eventmesh.runtime.on_ray.service_member import ServiceMember
 
 #: Seconds that processes have to close in an orderly way.
@@ -76,7 +78,9 @@ def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Setti
 
     broker = actor(Broker, BROKER, home(), restarts=kept).remote(
         mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
-        directory.access, mesh, directory.mesh,
+        directory.access,
+        partial(Housekeeping, mesh, log_directory, settings.cluster_id) if mesh.keeps_snapshots else None,
+        directory.mesh,
     )  # fmt: skip
     services = {
         peer: actor(ServiceMember, peer, where).remote(

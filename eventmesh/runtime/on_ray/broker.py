@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -21,10 +21,8 @@ from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
-from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.on_ray import frames, metrics, snapshot_transfer
-from eventmesh.runtime.on_ray.housekeeping import Housekeeping
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.on_ray.stream import OPEN, Access, Channel, Received
@@ -32,6 +30,21 @@ from eventmesh.runtime.on_ray.streams import Listener
 from eventmesh.runtime.on_ray.subscribers import Subscriber
 from eventmesh.runtime.on_ray.subscription import DELIVERY_BYTES
 from eventmesh.runtime.snapshots import Snapshot, goes_on
+
+#: Runs a call on the log under the broker's lock; raises why the log stopped.
+Guarded = Callable[[Callable[[Log], Any]], Any]
+
+
+class Keeps(Protocol):
+    """What is done beside the work, and the CPU seconds that it took in other processes."""
+
+    cpu_s: float
+
+    def close(self) -> None:
+        """Do no more of it."""
+
+
+Keep = Callable[[Guarded], Keeps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +64,8 @@ class Waiting:
 class Broker(Process):
     """The log with its lock, its listener and its subscribers. Level ``memory`` leaves ``directory`` alone.
 
-    ``failure`` is why the log stopped: it accepts nothing until it is opened again. With ``mesh``, whose actor this is,
-    there is a :class:`~eventmesh.runtime.on_ray.housekeeping.Housekeeping`.
+    ``failure`` is why the log stopped: it accepts nothing until it is opened again. ``keep`` makes what is done beside
+    the work (:class:`~eventmesh.runtime.on_ray.housekeeping.Housekeeping`), if anything is.
     """
 
     def __init__(
@@ -63,7 +76,7 @@ class Broker(Process):
         cluster_id: str,
         delay_us: int = 0,
         access: Access = OPEN,
-        mesh: Mesh | None = None,
+        keep: Keep | None = None,
         mesh_name: str = "",
     ) -> None:
         super().__init__()
@@ -82,9 +95,7 @@ class Broker(Process):
         self.closing = False
         self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
         self.appended: dict[str, metrics.Appended] = defaultdict(metrics.Appended)
-        self.housekeeping: Housekeeping | None = None
-        if mesh is not None and mesh.keeps_snapshots:
-            self.housekeeping = Housekeeping(mesh, directory, cluster_id, self._guarded)
+        self.housekeeping = keep(self._guarded) if keep is not None else None
         self.listener = Listener(self, access)
         self.publish(mesh_name, self.readings)
         if self.durability is Durability.fsync:

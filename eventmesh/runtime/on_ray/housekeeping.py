@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from eventmesh.errors import DataDirectoryError, EventmeshError
 from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import Log, open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.on_ray.broker import Guarded
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.snapshots import FOLDER, Floors, SnapshotStore
 from eventmesh.runtime.snapshotter import Snapshotter
@@ -36,7 +36,7 @@ class Housekeeping:
     """A thread of the broker's process. ``guarded`` runs what it is given on the log, under the broker's lock."""
 
     def __init__(
-        self, mesh: Mesh, directory: Path, cluster_id: str, guarded: Callable[[Callable[[Log], Any]], Any],
+        self, mesh: Mesh, directory: Path, cluster_id: str, guarded: Guarded,
         *, retention_s: float = RETENTION_S,
     ) -> None:  # fmt: skip
         self._mesh, self._directory, self._cluster_id, self._guarded = mesh, directory, cluster_id, guarded
@@ -73,7 +73,8 @@ class Housekeeping:
             return
         self._rows_seen = rows
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        take: Any = ray.remote(num_cpus=0, max_retries=0)(take_snapshots)
+        # One call per process: it lowers its priority for good, and Ray would give it to the next actor.
+        take: Any = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(take_snapshots)
         self._taking = take.options(scheduling_strategy=here).remote(
             self._mesh, self._directory, self._cluster_id, rows_max
         )
