@@ -65,7 +65,7 @@ class Delivered:
 def thin(rows: int, first: int = 0) -> pa.RecordBatch:
     """Thin rows, numbered from ``first``."""
     numbers = np.arange(first, first + rows)
-    skus = [f"sku-{number % 10_000_000_000:010d}" for number in range(first, first + rows)]
+    skus = [sku(number % 10_000_000_000) for number in range(first, first + rows)]
     columns = [pa.array(numbers, pa.int64()), pa.array(numbers * 0.25, pa.float64()), pa.array(skus, pa.string())]
     return pa.RecordBatch.from_arrays(columns, schema=THIN_SCHEMA)
 
@@ -100,7 +100,7 @@ def prices(rows: int, first: int = 0) -> pa.RecordBatch:
     same = pa.RecordBatch.from_arrays([_filled(field, 1, 0) for field in schema], schema=schema)
     batch = same.take(pa.array(np.zeros(rows, np.int64)))
     own = {
-        "sku": pa.array([f"sku-{number:010d}" for number in numbers], pa.string()),
+        "sku": pa.array([sku(number) for number in range(first, first + rows)], pa.string()),
         "sequence": pa.array(numbers, pa.int64()),
         "list_price": pa.array(numbers, pa.int64()),
     }
@@ -113,18 +113,28 @@ BATCHES = {THIN: thin, ENVELOPE: envelope}
 
 def make_single(number: int) -> pa.RecordBatch:
     """One thin row, made when it is sent."""
-    sku = pa.array([f"sku-{number:010d}"], pa.string())
-    columns = [pa.array([number], pa.int64()), pa.array([number * 0.25], pa.float64()), sku]
+    columns = [
+        pa.array([number], pa.int64()), pa.array([number * 0.25], pa.float64()), pa.array([sku(number)], pa.string()),
+    ]  # fmt: skip
     return pa.RecordBatch.from_arrays(columns, schema=THIN_SCHEMA)
+
+
+def wait_s(number: int, rate: float, first: int) -> float:
+    """Seconds until event ``number`` is due; 0 where it is."""
+    return max(0.0, (first + int(number * 1e9 / rate) - read_clock()) / 1e9)
 
 
 def due(number: int, rate: float, first: int) -> int:
     """Wait until event ``number`` is due; the nanosecond at which it is made, which is not before."""
-    at = first + int(number * 1e9 / rate)
-    wait = at - read_clock()
+    wait = wait_s(number, rate, first)
     if wait > 0:
-        time.sleep(wait / 1e9)
+        time.sleep(wait)
     return read_clock()
+
+
+def sku(number: int) -> str:
+    """The name of SKU ``number``."""
+    return f"sku-{number:010d}"
 
 
 Job = tuple[Callable[..., Any], Mapping[str, Any]]
