@@ -1,8 +1,8 @@
 """What does the log carry by itself, beside other people's in the same run, and the same work on each?
 
 Every comparison says what is compared: one message for each row, or one for each batch. Peers that are not installed
-are named as missing. The processes are the broker's, the producer's and the consumers', without Ray around them: Ray is
-not on the path of the data.
+are named as missing. The processes are the broker's, the producer's and the consumers', and for queries one service's
+and its asker's, without Ray around them: Ray is not on the path of the data.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from benchmarks.backbone_log import Append, Deliveries, Events, Memory
 from benchmarks.backbone_part import BackbonePart, Sample, Samples, missing
+from benchmarks.backbone_query import Query
 from benchmarks.backbone_view import ViewPart
 from benchmarks.benchmark import Say, Settings, begin, label, recorded
 from eventmesh.lab import measure, record
@@ -25,6 +26,7 @@ class BackboneSettings(Settings):
     append: Append | None
     events: Events | None
     deliveries: Deliveries | None
+    query: Query | None
     view: ViewPart | None
     memory: Memory | None
 
@@ -32,7 +34,7 @@ class BackboneSettings(Settings):
     def parts(self) -> dict[str, BackbonePart]:
         """Those that are not left out, by name, in the order in which they are measured."""
         found = {
-            "append": self.append, "events": self.events, "deliveries": self.deliveries,
+            "append": self.append, "events": self.events, "deliveries": self.deliveries, "query": self.query,
             "view": self.view, "memory": self.memory,
         }  # fmt: skip
         return {name: part for name, part in found.items() if part is not None}
@@ -64,7 +66,7 @@ class Backbone:
         for line in self._missing():
             say(line)
         begun = begin(self.name, self.settings, seed=seed, durability="os")
-        # Nothing of a mesh is run here: sums and counts are checked as it goes, and a wrong one ends the run.
+        # Nothing of a mesh is run here: sums, counts and answers are checked as it goes, and a wrong one ends the run.
         return recorded(
             folder,
             begun,

@@ -1,4 +1,4 @@
-"""What the benchmark ``backbone`` sends: two shapes of rows, single events when they are due, and processes for it.
+"""What the benchmark ``backbone`` sends: rows of two shapes, single events when they are due, questions; and processes.
 
 *Thin* is int64, float64 and a string of 14 characters: 34 bytes. *Envelope* has every column of the shop's orders.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +60,34 @@ class Delivered:
     total: int
     started: int
     ended: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """When each question was asked and answered, in nanoseconds, in the order in which the answers came."""
+
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def add(self, asked: int, answered: int) -> None:
+        """One more, from any thread."""
+        self.pairs.append((asked, answered))
+
+    def table(self) -> pa.Table:
+        """All of them, ``asked_at`` and ``answered_at``."""
+        asked, answered = np.array(self.pairs).T
+        return pa.table({"asked_at": asked, "answered_at": answered})
+
+    def median_ms(self, warmup: int) -> float:
+        """Milliseconds that an answer took, without the first ``warmup``: of one at a time."""
+        return float(np.median(np.diff(self.pairs)[warmup:]) / 1e6)
+
+    def per_s(self, warmup: int) -> float:
+        """Throughput, from the answer before those that count to the last."""
+        started = self.pairs[warmup - 1][1] if warmup else self.pairs[0][0]
+        return (len(self) - warmup) / (self.pairs[-1][1] - started) * 1e9
 
 
 def thin(rows: int, first: int = 0) -> pa.RecordBatch:
@@ -133,8 +161,25 @@ def due(number: int, rate: float, first: int) -> int:
 
 
 def sku(number: int) -> str:
-    """The name of SKU ``number``."""
+    """The name of SKU ``number``, whose list price is its number."""
     return f"sku-{number:010d}"
+
+
+def priced(keys: int) -> dict[str, tuple[int, int]]:
+    """(version, list price) by SKU: what the server of a peer holds."""
+    return {sku(number): (number, number) for number in range(keys)}
+
+
+def questions(keys: int, count: int) -> list[int]:
+    """The numbers of the SKUs that are asked for, in an order that is none, the same for everybody."""
+    numbers: list[int] = np.random.default_rng(0).integers(0, keys, count).tolist()
+    return numbers
+
+
+def check_price(number: int, version: int, list_price: int | None) -> None:
+    """An answer is right if it has the price that was listed, and names a fact."""
+    assert version >= 0, f"{sku(number)} is not known"
+    assert list_price == number, f"{sku(number)} costs {list_price}"
 
 
 Job = tuple[Callable[..., Any], Mapping[str, Any]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,21 +14,23 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from benchmarks import backbone_log, catalog
+from benchmarks import backbone_log, backbone_query, catalog
 from benchmarks.backbone import Backbone
-from benchmarks.backbone_loads import THIN, envelope, prices, thin, together
+from benchmarks.backbone_loads import THIN, Answers, envelope, prices, questions, thin, together
 from benchmarks.backbone_log import sum_of
-from benchmarks.peers import nats_jetstream, redis_streams
+from benchmarks.peers import eventmesh_query, grpc_query, http_query, nats_jetstream, redis_streams
 from benchmarks.peers.servers import in_process, packages_missing
 from eventmesh.lab.progress_bar import silent
 from tests.benchmarks.conftest import CONFIGS
 
 pytestmark = pytest.mark.timeout(180)
-PEERS = LOGS = backbone_log.PEERS
+LOGS, ANSWERERS = backbone_log.PEERS, backbone_query.Query.peers
+PEERS: dict[str, ModuleType] = {**LOGS, **ANSWERERS}
 SMALL: dict[str, Any] = {
     "append": {"rows": {"thin": 5_000, "envelope": 2_000}, "single_rows": 1_000},
     "events": {"count": 60, "warmup": 10, "rate": 200, "consumers": [2], "targets_ms": {2: "<1000"}},
     "deliveries": {"rows": 40_000, "consumers": 2, "target": ">=1"},
+    "query": {"keys": 100, "warmup": 10, "count": 40, "at_once": 4, "count_at_once": 60, "target_ms": "<1000"},
     "view": {"keys": 1_000, "lookups": 5_000, "rebuilt": 3_000},
     "memory": {"gigabytes": 0.01, "target": "<1000"},
     "repetitions": 1,
@@ -59,13 +63,17 @@ def test_every_part_is_measured_and_the_raw_samples_are_kept(tmp_path: Path) -> 
     assert run.status == "complete"
     figures = {each.name: each for each in run.figures}
     ours = [name for name in figures if name.endswith("eventmesh") or "view" in name or "memory" in name]
-    assert len(ours) == 7
+    assert len(ours) == 9
     assert all((figures[name].value or 0) > 0 for name in figures)
     assert figures["single events at 200/s to 2 consumers, p50, eventmesh"].met
+    assert figures["one remote query at a time, p50, eventmesh"].met
     kept = next((tmp_path / "run" / "records").glob("events-eventmesh*.arrow"))
     table = read(kept)
     assert table.num_rows == 60
     assert (table["received_at_1"].to_numpy() > table["sent_at"].to_numpy()).all()
+    asked = [read(path) for path in sorted((tmp_path / "run" / "records").glob("queries-eventmesh*.arrow"))]
+    assert [each.num_rows for each in asked] == [40, 60]
+    assert all((each["answered_at"].to_numpy() > each["asked_at"].to_numpy()).all() for each in asked)
     for name, peer in PEERS.items():
         beside = [figure for figure in figures if f"eventmesh over {name}" in figure]
         if peer.missing() is None:
@@ -90,7 +98,15 @@ def test_a_peer_that_is_missing_is_named(name: str, monkeypatch: pytest.MonkeyPa
     assert small().describe()[-1] == f"{name} is not measured: it is not installed (apt-get install it)"
 
 
-@pytest.mark.parametrize(("part", "peer"), [("append", "gRPC"), ("events", "Redis")])
+def test_only_peers_of_the_parts_that_are_measured_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for peer in PEERS.values():
+        monkeypatch.setattr(peer, "missing", lambda: "it is not installed")
+    settings = small().settings.model_copy(update={"append": None, "events": None, "deliveries": None})
+    described = Backbone(settings, quick=True, meshes=CONFIGS / "meshes").describe()
+    assert [line.partition(" is")[0] for line in described if "not measured" in line] == list(ANSWERERS)
+
+
+@pytest.mark.parametrize(("part", "peer"), [("append", "gRPC"), ("events", "Redis"), ("query", "NATS JetStream")])
 def test_a_target_for_a_peer_that_there_is_not_is_refused(part: str, peer: str) -> None:
     settings = small().settings.model_dump(by_alias=True)
     settings[part]["ratio_targets"] = {peer: "<1"}
@@ -108,9 +124,10 @@ def test_what_is_not_installed_is_said_with_its_remedy(monkeypatch: pytest.Monke
     assert nats_jetstream.missing() == "nats-server is not installed (apt-get install nats-server)"
 
 
-@each(redis_streams, nats_jetstream)
+@each(redis_streams, nats_jetstream, grpc_query, http_query, eventmesh_query)
 def test_a_server_ends_with_its_measurement(system: ModuleType, tmp_path: Path) -> None:
-    with system.server(tmp_path / "server") as address:
+    serve: Callable[..., Any] = system.server if system in LOGS.values() else partial(system.server, keys=10)
+    with serve(tmp_path / "server") as address:
         connect(address).close()
     with pytest.raises(ConnectionRefusedError):
         connect(address)
@@ -120,6 +137,16 @@ def connect(address: str) -> socket.socket:
     found = re.search(r"([\d.]+):(\d+)", address)
     assert found, address
     return socket.create_connection((found[1], int(found[2])), timeout=5.0)
+
+
+@each(eventmesh_query, grpc_query, http_query)
+def test_an_answer_that_is_wrong_ends_the_measurement(system: ModuleType, tmp_path: Path) -> None:
+    with system.server(tmp_path / "server", 10) as address:
+        known = {"address": address, "keys": 10, "count": 30, "at_once": 3}
+        [answers] = together([(system.asking, known)])
+        assert len(answers) == 30
+        with pytest.raises(RuntimeError, match=system.__name__):
+            together([(system.asking, {**known, "keys": 1_000})])
 
 
 @each(nats_jetstream)
@@ -152,6 +179,23 @@ def _breaks_at_once(told: Any) -> None:
 def test_a_server_that_does_not_start_is_named() -> None:
     with pytest.raises(RuntimeError, match="_breaks_at_once ended by itself"), in_process(_breaks_at_once):
         pass
+
+
+def test_questions_are_of_keys_that_there_are_and_the_same_for_everybody() -> None:
+    assert questions(10, 1_000) == questions(10, 1_000)
+    assert set(questions(10, 1_000)) == set(range(10))
+
+
+def test_answers_of_the_warmup_are_not_counted() -> None:
+    answers = Answers()
+    for number in range(10):  # the first five take 9 ms each, all others 1 ms
+        took = 9_000_000 if number < 5 else 1_000_000
+        asked = answers.pairs[-1][1] if answers.pairs else 0
+        answers.add(asked, asked + took)
+    assert answers.median_ms(5) == 1.0
+    assert answers.per_s(5) == 1_000.0
+    assert answers.per_s(0) == 200.0
+    assert answers.table().num_rows == len(answers) == 10
 
 
 def test_rows_have_the_shapes_that_are_named() -> None:
