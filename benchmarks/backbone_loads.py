@@ -1,4 +1,4 @@
-"""What the benchmark ``backbone`` sends: two shapes of rows, single events when they are due, and processes for it.
+"""What the benchmark ``backbone`` sends: rows of two shapes, single events when they are due, questions; and processes.
 
 *Thin* is int64, float64 and a string of 14 characters: 34 bytes. *Envelope* has every column of the shop's orders.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,10 +62,38 @@ class Delivered:
     ended: int
 
 
+@dataclass(frozen=True)
+class Answers:
+    """When each question was asked and answered, in nanoseconds, in the order in which the answers came."""
+
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def add(self, asked: int, answered: int) -> None:
+        """One more, from any thread."""
+        self.pairs.append((asked, answered))
+
+    def table(self) -> pa.Table:
+        """All of them, ``asked_at`` and ``answered_at``."""
+        asked, answered = np.array(self.pairs).T
+        return pa.table({"asked_at": asked, "answered_at": answered})
+
+    def median_ms(self, warmup: int) -> float:
+        """Milliseconds that an answer took, without the first ``warmup``: of one at a time."""
+        return float(np.median(np.diff(self.pairs)[warmup:]) / 1e6)
+
+    def per_s(self, warmup: int) -> float:
+        """Throughput, from the answer before those that count to the last."""
+        started = self.pairs[warmup - 1][1] if warmup else self.pairs[0][0]
+        return (len(self) - warmup) / (self.pairs[-1][1] - started) * 1e9
+
+
 def thin(rows: int, first: int = 0) -> pa.RecordBatch:
     """Thin rows, numbered from ``first``."""
     numbers = np.arange(first, first + rows)
-    skus = [f"sku-{number % 10_000_000_000:010d}" for number in range(first, first + rows)]
+    skus = [sku(number % 10_000_000_000) for number in range(first, first + rows)]
     columns = [pa.array(numbers, pa.int64()), pa.array(numbers * 0.25, pa.float64()), pa.array(skus, pa.string())]
     return pa.RecordBatch.from_arrays(columns, schema=THIN_SCHEMA)
 
@@ -100,7 +128,7 @@ def prices(rows: int, first: int = 0) -> pa.RecordBatch:
     same = pa.RecordBatch.from_arrays([_filled(field, 1, 0) for field in schema], schema=schema)
     batch = same.take(pa.array(np.zeros(rows, np.int64)))
     own = {
-        "sku": pa.array([f"sku-{number:010d}" for number in numbers], pa.string()),
+        "sku": pa.array([sku(number) for number in range(first, first + rows)], pa.string()),
         "sequence": pa.array(numbers, pa.int64()),
         "list_price": pa.array(numbers, pa.int64()),
     }
@@ -113,18 +141,45 @@ BATCHES = {THIN: thin, ENVELOPE: envelope}
 
 def make_single(number: int) -> pa.RecordBatch:
     """One thin row, made when it is sent."""
-    sku = pa.array([f"sku-{number:010d}"], pa.string())
-    columns = [pa.array([number], pa.int64()), pa.array([number * 0.25], pa.float64()), sku]
+    columns = [
+        pa.array([number], pa.int64()), pa.array([number * 0.25], pa.float64()), pa.array([sku(number)], pa.string()),
+    ]  # fmt: skip
     return pa.RecordBatch.from_arrays(columns, schema=THIN_SCHEMA)
+
+
+def wait_s(number: int, rate: float, first: int) -> float:
+    """Seconds until event ``number`` is due; 0 where it is."""
+    return max(0.0, (first + int(number * 1e9 / rate) - read_clock()) / 1e9)
 
 
 def due(number: int, rate: float, first: int) -> int:
     """Wait until event ``number`` is due; the nanosecond at which it is made, which is not before."""
-    at = first + int(number * 1e9 / rate)
-    wait = at - read_clock()
+    wait = wait_s(number, rate, first)
     if wait > 0:
-        time.sleep(wait / 1e9)
+        time.sleep(wait)
     return read_clock()
+
+
+def sku(number: int) -> str:
+    """The name of SKU ``number``, whose list price is its number."""
+    return f"sku-{number:010d}"
+
+
+def priced(keys: int) -> dict[str, tuple[int, int]]:
+    """(version, list price) by SKU: what the server of a peer holds."""
+    return {sku(number): (number, number) for number in range(keys)}
+
+
+def questions(keys: int, count: int) -> list[int]:
+    """The numbers of the SKUs that are asked for, in an order that is none, the same for everybody."""
+    numbers: list[int] = np.random.default_rng(0).integers(0, keys, count).tolist()
+    return numbers
+
+
+def check_price(number: int, version: int, list_price: int | None) -> None:
+    """An answer is right if it has the price that was listed, and names a fact."""
+    assert version >= 0, f"{sku(number)} is not known"
+    assert list_price == number, f"{sku(number)} costs {list_price}"
 
 
 Job = tuple[Callable[..., Any], Mapping[str, Any]]

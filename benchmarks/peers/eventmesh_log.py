@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.backbone_loads import SINGLE, TOPICS, Appended, Barrier, Delivered, due, make_single, read_clock
+from benchmarks.peers.servers import Served, in_process, last_word, wait_for_end
 from eventmesh.errors import EventmeshError
+from eventmesh.log.topic import Topic
 from eventmesh.runtime.on_ray.broker import Broker
 from eventmesh.runtime.on_ray.producer import Producer
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
@@ -22,36 +23,24 @@ NAME = "eventmesh"
 PATIENCE_S = 120.0
 
 
-def _serve(folder: str, told: Any) -> None:
-    broker = Broker(TOPICS, Path(folder) / "log", "os", "backbone")
+def _serve(folder: Path, topics: Mapping[str, Topic], told: Any) -> None:
+    broker = Broker(topics, folder / "log", "os", "backbone")
     told.send(broker.address())
-    told.recv()
-    told.send(broker.usage()["private_mb"])
+    wait_for_end(told)
+    last_word(told, broker.usage()["private_mb"])
     broker.close()
+
+
+def serving(folder: Path, topics: Mapping[str, Topic] = TOPICS) -> AbstractContextManager[Served]:
+    """A broker at level ``os``; its last word is its private memory in MB."""
+    return in_process(_serve, folder, topics)
 
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """A broker at level ``os``."""
-    with serving(folder) as (address, _):
-        yield address
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, list[float]]]:
-    """The same, and a list that holds its private memory in MB once it has ended."""
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(str(folder), there), daemon=True)
-    process.start()
-    memory_mb: list[float] = []
-    try:
-        yield here.recv(), memory_mb
-        here.send("end")
-        memory_mb.append(here.recv())
-    finally:
-        process.join(5.0)
-        process.kill()
-        process.join()
+    """The same, by its address."""
+    with serving(folder) as broker:
+        yield broker.address
 
 
 def appending(address: str, topic: str, batches: Sequence[pa.RecordBatch], rows: int, barrier: Barrier) -> Appended:

@@ -5,11 +5,7 @@ Persistence as at level ``os``: an append-only file that is written and not sync
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,50 +15,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.backbone_loads import SINGLE, TOPICS, Appended, Barrier, Delivered, due, read_clock
+from benchmarks.peers.servers import LOOPBACK, free_port, packages_missing, program
 
 NAME = "Redis Streams"
+SINGLES_ARE_SENT = "in pipelines of 1,000"
 PATIENCE_S, PATIENCE_MS = 120.0, 120_000
-PIPELINE = 1_000
 
 
 def missing() -> str | None:
     """What is not installed, and how it is."""
     if shutil.which("redis-server") is None:
         return "redis-server is not installed (apt-get install redis-server)"
-    if importlib.util.find_spec("redis") is None:
-        return "redis-py is not installed (pip install redis)"
-    return None
+    return packages_missing("redis") and "redis-py is not installed (pip install redis)"
 
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """A server on a free port of this machine, gone at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
     command = [
-        "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "",
+        "redis-server", "--bind", LOOPBACK, "--port", str(port), "--dir", str(folder), "--save", "",
         "--appendonly", "yes", "--appendfsync", "no",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port, process)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10.0)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 10.0
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-        except OSError:
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise
-            time.sleep(0.02)
+    with program(command, port) as address:
+        yield address
 
 
 def _client(address: str) -> Any:

@@ -1,0 +1,112 @@
+"""A service and an asker as they are in a mesh on Ray, with fixed addresses in place of Ray's directory.
+
+To import this is to import Ray, which is not started.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.backbone_loads import Answers, check_price, read_clock, sku
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.asks import Asks
+from eventmesh.runtime.contract import Counters, Limits
+from eventmesh.runtime.conversation import Pending
+from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
+from eventmesh.runtime.on_ray.member import Member
+from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.service_member import ServiceMember
+
+CATALOG: Peer = ("catalog", 0)
+ASKER = "asker/0"
+
+
+@dataclass(frozen=True)
+class FixedDirectory(Directory):
+    """Processes that stay where they are."""
+
+    addresses: Mapping[Peer, str] = field(default_factory=dict)
+
+    def address(self, peer: Peer) -> str:
+        """Where it is served."""
+        return self.addresses[peer]
+
+
+def catalog(mesh: Mesh, broker: str) -> ServiceMember:
+    """The catalog of ``mesh``, whose broker is at that address."""
+    directory = FixedDirectory(mesh.name, addresses={BROKER: broker})
+    return ServiceMember(mesh, *CATALOG, directory, rtt_ms=0.0, seed=0, limits=None, local=True)
+
+
+class Asker(Member):
+    """Asks as a service does, on the thread of its reactor: conversations that wait for their answers.
+
+    A wrong answer ends it. It asks ``numbers`` once, in closed loop.
+    """
+
+    def __init__(self, mesh: Mesh, address: str, numbers: Iterable[int]) -> None:
+        super().__init__(mesh, ASKER, FixedDirectory(mesh.name, addresses={CATALOG: address}), 0.0)
+        self.answers = Answers()
+        self._left = iter(numbers)
+        self._waiting: dict[Pending, Coroutine[Pending, None, None]] = {}
+        self._failure: BaseException | None = None
+        self._ended = threading.Event()
+        self._asks = Asks(
+            ASKER, self.messages, {topic.owner: topic for topic in mesh.topics().values()}, Limits(), now,
+            self.reactor.effects.append, self._resolve, Pending, Counters(),
+        )  # fmt: skip
+        self.reactor.start(self)
+
+    def ask_all(self, at_once: int, patience_s: float) -> Answers:
+        """Ask all of them, ``at_once`` on their way at a time; raises what went wrong."""
+
+        def begin() -> None:
+            for _ in range(at_once):
+                self._advance(self._one_by_one())
+
+        self.reactor.post(begin)
+        ended = self._ended.wait(patience_s)
+        if self._failure is not None:
+            raise self._failure
+        assert ended, f"{len(self.answers)} answers came; {self.reactor.failure!r}"
+        return self.answers
+
+    async def _one_by_one(self) -> None:
+        for number in self._left:
+            asked = read_clock()
+            [answer] = await self._asks.query("PriceBySku", [{"sku": sku(number)}])
+            self.answers.add(asked, read_clock())
+            check_price(number, answer["version"], answer["list_price"])
+
+    def _advance(self, conversation: Coroutine[Pending, None, None]) -> None:
+        try:
+            self._waiting[conversation.send(None)] = conversation
+        except StopIteration:
+            if not self._waiting:
+                self._ended.set()
+        except BaseException as failure:
+            self._failure = failure
+            self._ended.set()
+
+    def _resolve(self, pending: Pending, value: object, error: Exception | None) -> None:
+        pending.resolved, pending.value, pending.error = True, value, error
+        self._advance(self._waiting.pop(pending))
+
+    def replied(self, reply: Any) -> None:
+        """An answer arrived."""
+        self._asks.replied(reply)
+
+    def peer_lost(self, peer: Peer) -> None:
+        """The catalog is gone; what was asked is asked again."""
+        self._asks.lost(peer[0])
+
+    def tick(self, now: int) -> None:
+        """Time has passed."""
+        self._asks.tick(now)
+
+    def next_deadline(self) -> int | None:
+        """When :meth:`tick` wants to be called next."""
+        return self._asks.next_deadline()
