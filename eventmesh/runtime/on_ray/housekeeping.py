@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import structlog
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eventmesh.errors import DataDirectoryError, EventmeshError
 from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import Log, open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.on_ray.actor_log import log
 from eventmesh.runtime.on_ray.broker import Guarded
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.snapshots import FOLDER, Floors, SnapshotStore
 from eventmesh.runtime.snapshotter import Snapshotter
-
-log = structlog.get_logger()
 
 #: Seconds between two looks at how much was appended.
 LOOK_S = 1.0

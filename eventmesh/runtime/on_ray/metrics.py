@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import structlog
-
 from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.progress import split_position
 from eventmesh.runtime.contract import ReplyMessage
-
-log = structlog.get_logger()
+from eventmesh.runtime.on_ray.actor_log import log
 
 #: Seconds between two publications; Ray exports what was set every ten.
 INTERVAL_S = 5.0

@@ -12,11 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import structlog
-
 from eventmesh.runtime.contract import Effect
-
-log = structlog.get_logger()
+from eventmesh.runtime.on_ray.actor_log import log
 
 
 def now() -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import structlog
 
 from eventmesh.errors import EventmeshError, InputError, PeerLost, Throttled
 from eventmesh.history import ViewDump
@@ -29,6 +28,7 @@ from eventmesh.runtime.contract import (
 )
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.on_ray import frames, metrics, snapshot_transfer
+from eventmesh.runtime.on_ray.actor_log import log
 from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
 from eventmesh.runtime.on_ray.intake import Intake
 from eventmesh.runtime.on_ray.link import Link
@@ -38,8 +38,6 @@ from eventmesh.runtime.on_ray.stream import Channel, Received
 from eventmesh.runtime.on_ray.streams import Connection, Listener
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
 from eventmesh.runtime.snapshots import Snapshot, no_snapshots
-
-log = structlog.get_logger()
 
 #: What a process exits with when a later incarnation holds its partition.
 FENCED = 3

@@ -17,12 +17,10 @@ from typing import Any
 
 import psutil
 import ray
-import structlog
 
+from eventmesh.runtime.on_ray.actor_log import log
 from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
 from eventmesh.runtime.on_ray.process import Process, numbered_by
-
-log = structlog.get_logger()
 
 #: Seconds without an answer after which a process is given up. Two busy cores delay an answer by tenths of a second.
 LEASE_S = 5.0
