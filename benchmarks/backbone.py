@@ -2,7 +2,8 @@
 
 Every comparison says what is compared: one message for each row, or one for each batch. Peers that are not installed
 are named as missing. The processes are the broker's, the producer's and the consumers', and for queries one service's
-and its asker's, without Ray around them: Ray is not on the path of the data.
+and its asker's, without Ray around them: Ray is not on the path of the data. What Ray costs is the start, which is
+measured beside.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 from benchmarks.backbone_log import Append, Deliveries, Events, Memory
 from benchmarks.backbone_part import BackbonePart, Sample, Samples, missing
 from benchmarks.backbone_query import Query
+from benchmarks.backbone_start import Start
 from benchmarks.backbone_view import ViewPart
 from benchmarks.benchmark import Say, Settings, begin, label, recorded
 from eventmesh.lab import measure, record
@@ -28,6 +30,7 @@ class BackboneSettings(Settings):
     deliveries: Deliveries | None
     query: Query | None
     view: ViewPart | None
+    start: Start | None
     memory: Memory | None
 
     @property
@@ -35,7 +38,7 @@ class BackboneSettings(Settings):
         """Those that are not left out, by name, in the order in which they are measured."""
         found = {
             "append": self.append, "events": self.events, "deliveries": self.deliveries, "query": self.query,
-            "view": self.view, "memory": self.memory,
+            "view": self.view, "start": self.start, "memory": self.memory,
         }  # fmt: skip
         return {name: part for name, part in found.items() if part is not None}
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from benchmarks import backbone_log, backbone_query, catalog
+from benchmarks import backbone_log, backbone_query, backbone_start, catalog
 from benchmarks.backbone import Backbone
 from benchmarks.backbone_loads import THIN, Answers, envelope, prices, questions, thin, together
 from benchmarks.backbone_log import sum_of
@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
     "deliveries": {"rows": 40_000, "consumers": 2, "target": ">=1"},
     "query": {"keys": 100, "warmup": 10, "count": 40, "at_once": 4, "count_at_once": 60, "target_ms": "<1000"},
     "view": {"keys": 1_000, "lookups": 5_000, "rebuilt": 3_000},
+    "start": None,
     "memory": {"gigabytes": 0.01, "target": "<1000"},
     "repetitions": 1,
 }
@@ -220,3 +221,13 @@ def _breaks(barrier: Any) -> None:
 def test_a_process_that_breaks_ends_the_measurement_with_its_reason() -> None:
     with pytest.raises(RuntimeError, match="broken on purpose"):
         together([(_breaks, {}), (_breaks, {})])
+
+
+def test_a_start_is_timed_beside_as_many_bare_actors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(backbone_start, "mesh_s", lambda mesh, folder: (len(mesh.services) + 2, 9.0))
+    monkeypatch.setattr(backbone_start, "bare_s", lambda actors: asked.append(actors) or 6.0)
+    samples = list(backbone_start.Start(mesh="views", target="<1.3").measured(tmp_path, 0))
+    assert [sample.value for sample in samples] == [9.0, 6.0, 1.5]
+    assert (asked, samples[2].target) == ([9], "<1.3")
+    assert samples[0].figure == "start of a mesh of 9 actors, Ray included"

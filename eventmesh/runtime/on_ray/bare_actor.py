@@ -21,6 +21,13 @@ class BareActor:
         return os.getpid()
 
 
+def start(count: int, timeout_s: float = 60.0) -> None:
+    """Start so many bare actors, and wait until all have answered. Ray must be up; they end with it."""
+    declare: Any = ray.remote
+    actors = [declare(num_cpus=0)(BareActor).remote() for _ in range(count)]
+    ray.get([actor.pid.remote() for actor in actors], timeout=timeout_s)
+
+
 def restart_s(timeout_s: float = 60.0) -> float:
     """Seconds from ``kill -9`` of a bare actor until a call of it is answered by its next process. Ray must be up.
 
