@@ -531,7 +531,7 @@ def _table(rows: list[dict[str, Any]], last_folds: bool = False, colours: dict[s
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     names = list(rows[0]) if rows else []
     for name in names:
-        right = isinstance(rows[0][name], int | float)
+        right = any(isinstance(row[name], int | float) for row in rows)
         folds = last_folds and name == names[-1]
         table.add_column(name, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
     for row in rows:
@@ -595,9 +595,14 @@ def _status(found: dict[str, Any]) -> Any:
     colours = {"live": "green", "starting": "yellow", "silent": "red", "down": "red"}
     for title in ("processes", "partitions", "views"):
         if found[title]:
-            rows = [row | {"pid": str(row["pid"] or "-")} if "pid" in row else row for row in found[title]]
+            rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]
             parts += [_table(rows, colours=colours), Text()]
     return Group(*parts[:-1])
+
+
+def _state(name: str, value: Any) -> Any:
+    """What is not there yet is a dash; the number of a process is a name."""
+    return "-" if value is None else str(value) if name == "pid" else value
 
 
 def _show_trace(order: str, steps: Any) -> None:

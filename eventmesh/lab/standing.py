@@ -35,10 +35,12 @@ from eventmesh.errors import (
 from eventmesh.lab import inspect, record
 from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh
-from eventmesh.log.storage import machine_id
+from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
+from eventmesh.progress import split_position
 from eventmesh.runtime.journal import Journal
+from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.head import Head
@@ -351,8 +353,9 @@ def _found(standing: Standing) -> Iterator[StandingMesh]:
 def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
     """A function that tells how the mesh is: ``processes``, ``partitions`` with owner, epoch, end and lag, ``views``.
 
-    Lag is in rows: of a partition that of its slowest reader. A view's age, in milliseconds, is 0 where it has seen
-    all that there is, else the time since the newest fact that it has was appended.
+    Lag is in rows: of a partition that of its slowest reader. ``snapshot`` is how far its owner's newest snapshot has
+    got, if there is one. A view's age, in milliseconds, is 0 where it has seen all that there is, else the time since
+    the newest fact that it has was appended.
     """
     with _found(standing) as running:
         mesh = running.mesh
@@ -360,14 +363,18 @@ def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
             "name": standing.name, "mesh": mesh.name, "wiring": mesh.wiring, "durability": str(mesh.log.durability),
             "ray": standing.ray, "data": str(standing.data), "since": standing.since.isoformat(timespec="seconds"),
         }  # fmt: skip
-        yield lambda: {**general, **_described(running.look())}
+        snapshots = SnapshotStore(FileStorage(standing.data / LOG / FOLDER, read_only=True))
+        yield lambda: {**general, **_described(running.look(), snapshots)}
 
 
-def _described(looked: Mapping[str, Any]) -> dict[str, Any]:
+def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str, Any]:
     services, ends = looked["services"], looked["ends"] or {}
     return {
         "processes": looked["processes"],
-        "partitions": [_partition(name, end, services) for name, end in sorted(ends.items())],
+        "partitions": [
+            {**_partition(name, end, services), "snapshot": _snapshot(name, snapshots)}
+            for name, end in sorted(ends.items())
+        ],
         "views": [
             _view(instance, name, view, ends)
             for instance, said in sorted(services.items())
@@ -385,6 +392,11 @@ def _partition(name: str, end: int, services: Mapping[str, Any]) -> dict[str, An
             if name in said["inputs"][partition]:
                 lag = max(lag, end - progress.get(name, 0))
     return {"partition": name, "owner": owner, "epoch": epoch, "end": end, "lag_rows": lag}
+
+
+def _snapshot(name: str, snapshots: SnapshotStore) -> int | None:
+    head = snapshots.head(state_name(*split_position(name)))
+    return head.next[name] if head is not None else None
 
 
 def _view(instance: str, name: str, view: Mapping[str, Any], ends: Mapping[str, int]) -> dict[str, Any]:
