@@ -253,7 +253,9 @@ CANARIES: list[tuple[str, Callable[[], Story], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("check", "tell", "violations", "says"), CANARIES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("check", "tell", "violations", "says"), CANARIES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_given_one_thing_wrong_then_its_check_says_what(
     check: str, tell: Callable[[], Story], violations: int, says: str
 ) -> None:
