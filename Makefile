@@ -15,7 +15,7 @@ bench: $(READY)  ## the main question, quickly: joins by local view and by remot
 	$(BIN)/eventmesh bench run join-scaling --quick
 
 test: check  ## the checks, then every test
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest
 
 check: $(READY)  ## style, types and the layers of the house
 	$(BIN)/ruff check .

@@ -14,13 +14,6 @@ settings.register_profile("search", deadline=None, max_examples=5_000, print_blo
 settings.load_profile("steady")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side (``-n``), those that start many processes run one after the other, in one worker."""
-    for item in items:
-        if {"on_ray", "benchmarks"} & set(item.path.parts) or "on_ray" in item.name:
-            item.add_marker(pytest.mark.xdist_group("machine"))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One embedded Ray for all tests that need it, and none left behind."""

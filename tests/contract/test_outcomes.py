@@ -86,7 +86,6 @@ def test_the_audit_finds_nothing(told: Finished) -> None:
     assert told.audit().describe() == "audit: valid"
 
 
-@pytest.mark.xdist_group("machine")
 @pytest.mark.timeout(600)
 def test_every_wiring_gives_the_same_outcomes_on_every_runtime(stories: Stories) -> None:
     """Which state a cancellation finds its order in, only the clock can say: those are left out."""
