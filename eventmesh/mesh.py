@@ -218,6 +218,11 @@ class Mesh:
         """Whether snapshots are taken; a log in memory has nowhere to keep them."""
         return self.log.snapshot_rows is not None and self.log.durability != "memory"
 
+    def positions(self, topics: Iterable[str]) -> list[str]:
+        """All partitions of these topics as ``topic/partition``, in the order in which the topics are listed."""
+        sections = self.description.topics
+        return [position_name(topic, number) for topic in topics for number in range(sections[topic].partitions)]
+
     def inputs_of(self, service: str, partition: int) -> list[str]:
         """The partitions that this one of ``service`` listens to: its own number where keys and counts agree, else all.
 
@@ -227,7 +232,7 @@ class Mesh:
         own = topics[self.topic_of(service)]
         for name in self.services[service].listens:
             together = (topics[name].key, topics[name].partitions) == (own.key, own.partitions)
-            names += [position_name(name, n) for n in ([partition] if together else range(topics[name].partitions))]
+            names += [position_name(name, partition)] if together else self.positions([name])
         return names
 
     def plug_ins(self) -> list[str]:

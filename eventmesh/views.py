@@ -7,7 +7,7 @@ later-listed topic overrides an earlier one, whatever arrived first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, islice
 from typing import Any
@@ -29,6 +29,15 @@ class ViewShape:
     key: str
     columns: tuple[str, ...]
     types: tuple[str, ...] = ()
+
+
+def age_ms(next_offsets: Mapping[str, int], applied_time: int, ends: Mapping[str, int], now: int) -> float:
+    """How old a view is: 0 where it has seen all that there is, else the time since its newest fact was appended.
+
+    Positions and ``ends`` by ``topic/partition``; ``applied_time`` (0: no fact yet) and ``now`` in microseconds.
+    """
+    complete = all(ends.get(position, at) <= at for position, at in next_offsets.items())
+    return 0.0 if complete or not applied_time else (now - applied_time) / 1e3
 
 
 class View:

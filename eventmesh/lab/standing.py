@@ -41,6 +41,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.progress import split_position
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
+from eventmesh.views import age_ms
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.head import Head
@@ -401,8 +402,8 @@ def _snapshot(name: str, snapshots: SnapshotStore) -> int | None:
 
 def _view(instance: str, name: str, view: Mapping[str, Any], ends: Mapping[str, int]) -> dict[str, Any]:
     lag = sum(max(0, ends.get(partition, at) - at) for partition, at in view["next"].items())
-    age_ms = (time.time() * 1e3 - view["applied_time"] / 1e3) if lag and view["applied_time"] else 0.0
-    return {"view": f"{instance} {name}", "rows": view["rows"], "lag_rows": lag, "age_ms": round(age_ms, 1)}
+    age = age_ms(view["next"], view["applied_time"], ends, time.time_ns() // 1_000)
+    return {"view": f"{instance} {name}", "rows": view["rows"], "lag_rows": lag, "age_ms": round(age, 1)}
 
 
 # --- follow --------------------------------------------------------------------------------------

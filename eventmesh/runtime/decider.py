@@ -119,8 +119,11 @@ class Decider:
                 columns = columns.without(REFUSED)
             self.service.evolve(self.state, columns)
         if header.kind in ("facts", "progressed"):
-            self.progress = Progress.from_json(header.progress)
-            self.views_required = dict(header.progress.get("views", {}))
+            self._stand_at(header.progress)
+
+    def _stand_at(self, vector: Mapping[str, Any]) -> None:
+        self.progress = Progress.from_json(vector)
+        self.views_required = dict(vector.get("views", {}))
 
     def snapshot(self, cluster_id: str, end: int, epoch: int) -> Snapshot:
         """What was folded up to ``end``, of which the newest append was at ``epoch``."""
@@ -138,8 +141,8 @@ class Decider:
             return 0
         self.state = decode_state(self.service, snapshot.body)
         self.read_only_state = read_only(self.state)
-        self.progress, self.refusals = Progress.from_json(head.progress), dict(head.refusals)
-        self.views_required = dict(head.progress.get("views", {}))
+        self.refusals = dict(head.refusals)
+        self._stand_at(head.progress)
         return head.next[position_name(self.topic.name, self.partition)]
 
     # --- deciding -------------------------------------------------------------------------------

@@ -241,9 +241,8 @@ class Floors:
                     yield name, reached.get(name, 0)
 
     def _of_views(self) -> Iterator[tuple[str, int]]:
-        topics = self._mesh.topics()
         for service, section in self._mesh.services.items():
-            for view, names in section.views.items():
+            for view, topics in section.views.items():
                 head = self._head(view_name(service, view))
-                for name in (position_name(each, n) for each in names for n in range(topics[each].partitions)):
+                for name in self._mesh.positions(topics):
                     yield name, head.next.get(name, 0) if head is not None else 0

@@ -64,9 +64,8 @@ class Snapshotter:
     def _views(self) -> Iterator[Subject]:
         for service, section in self.mesh.services.items():
             for view, topics in section.views.items():
-                partitions = [position_name(name, n) for name in topics for n in range(self.topics[name].partitions)]
                 yield Subject(
-                    view_name(service, view), tuple(partitions),
+                    view_name(service, view), tuple(self.mesh.positions(topics)),
                     lambda last, service=service, view=view: self._view(service, view, last),  # type: ignore[misc]
                 )  # fmt: skip
 
@@ -109,10 +108,10 @@ class Snapshotter:
         view = View(name, self.mesh.application.VIEWS[name], self.mesh.services[service].views[name])
         if last is not None and last.head.fold == view_fold(view):
             restore_view(view, last)
-        for topic in view.topics:
-            for number in range(self.topics[topic].partitions):
-                for entry in self._batches(topic, number, view.next.get(position_name(topic, number), 0)):
-                    view.fold(topic, number, entry)
+        for position in self.mesh.positions(view.topics):
+            topic, number = split_position(position)
+            for entry in self._batches(topic, number, view.next.get(position, 0)):
+                view.fold(topic, number, entry)
         head = Head(
             view_name(service, name), self._cluster_id, view_fold(view), dict(view.next), self._clock(),
             applied_time=view.applied_time,

@@ -4,7 +4,7 @@ A task is granted an epoch, folds its own partition up to the granted end, from 
 one, waits until its views have reached the vector it finds there, and then decides. Its state runs ahead of what is
 acknowledged by at most ``appends_in_flight_max`` appends; replies wait for the append that they rest on (rule 2). When
 an append is refused or its fate unknown, everything ahead is thrown away and folded again under a new epoch (rule 5).
- A fenced task never asks again (rule 6).
+A fenced task never asks again (rule 6).
 """
 
 from __future__ import annotations

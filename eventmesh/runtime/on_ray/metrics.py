@@ -16,6 +16,7 @@ from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.progress import split_position
 from eventmesh.runtime.contract import ReplyMessage
 from eventmesh.runtime.on_ray.actor_log import log
+from eventmesh.views import age_ms
 
 #: Seconds between two publications; Ray exports what was set every ten.
 INTERVAL_S = 5.0
@@ -202,7 +203,9 @@ def of_service(status: Mapping[str, Any], ends: Mapping[str, int], now: int) -> 
     for position, lag in _lags(status, ends).items():
         yield Reading("eventmesh_lag_rows", {**tags, **_partition(position)}, lag)
     for view, found in status["views"].items():
-        yield Reading("eventmesh_view_age_ms", {**tags, "view": view}, _age_ms(found, ends, now))
+        yield Reading(
+            "eventmesh_view_age_ms", {**tags, "view": view}, age_ms(found["next"], found["applied_time"], ends, now)
+        )
 
 
 def _lags(status: Mapping[str, Any], ends: Mapping[str, int]) -> dict[str, int]:
@@ -213,11 +216,6 @@ def _lags(status: Mapping[str, Any], ends: Mapping[str, int]) -> dict[str, int]:
             behind = ends[position] - status["progress"][task].get(position, 0)
             lags[position] = max(behind, lags.get(position, 0))
     return lags
-
-
-def _age_ms(view: Mapping[str, Any], ends: Mapping[str, int], now: int) -> float:
-    complete = all(ends[position] <= at for position, at in view["next"].items())
-    return 0.0 if complete or not view["applied_time"] else (now - view["applied_time"]) / 1e3
 
 
 def _partition(position: str) -> dict[str, str]:
