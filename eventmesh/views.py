@@ -8,8 +8,10 @@ later-listed topic overrides an earlier one, whatever arrived first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress, islice
+from operator import itemgetter
 from typing import Any
 
 from eventmesh.log.batch import LogBatch
@@ -47,8 +49,8 @@ class View:
         self.name, self.shape, self.topics = name, shape, tuple(topics)
         self.next: dict[str, int] = {}  # topic/partition -> next offset to apply
         self.applied_time = 0  # append time (us) of the newest fact applied
-        self._tables: dict[str, dict[str, tuple[Any, ...]]] = {topic: {} for topic in self.topics}
         self._absent = (ABSENT_VERSION, *(None for _ in shape.columns))
+        self._tables: dict[str, dict[Any, tuple[Any, ...]]] = {topic: {} for topic in self.topics}
 
     def apply(self, topic: str, partition: int, base: int, facts: Columns, time: int = 0) -> None:
         """Fold a batch that begins at offset ``base``; rows already applied are skipped."""
@@ -66,7 +68,7 @@ class View:
             rows = compress(rows, [kind in wanted for kind in islice(facts["type"], skip, None)])
         table = self._tables[topic]
         table.update(rows)
-        table.pop(None, None)  # type: ignore[call-overload]  # facts that are about no key
+        table.pop(None, None)  # facts that are about no key
         self.next[name] = base + len(facts)
         self.applied_time = max(self.applied_time, time)
 
@@ -86,15 +88,15 @@ class View:
         """``(version, *values)`` of each key, in order; version -1 and nulls for an unknown key."""
         weakest, *stronger = (self._tables[topic] for topic in self.topics)
         asked: Sequence[Any] = keys if isinstance(keys, (list, tuple)) else list(keys)
-        absent = self._absent
-        found = [weakest.get(key, absent) for key in asked]
+        found = _values(weakest, asked, self._absent)
         for table in stronger:
             if table:
                 found = [table.get(key, below) for key, below in zip(asked, found, strict=True)]
         return found
 
     def __len__(self) -> int:
-        return len({key for table in self._tables.values() for key in table})
+        filled = [table for table in self._tables.values() if table]
+        return len(filled[0]) if len(filled) == 1 else len(set().union(*filled))
 
     def columns(self, topic: str) -> list[Sequence[Any]]:
         """What is known from one topic, as columns: keys, versions, then the values of the shape's columns."""
@@ -115,3 +117,11 @@ class View:
             for topic in sorted(self._tables)
             for key, value in sorted(self._tables[topic].items())
         ]
+
+
+def _values(table: Mapping[Any, Any], keys: Sequence[Any], absent: Any) -> list[Any]:
+    """The value of each key. An itemgetter looks up at twice the speed of a loop, as long as all keys are there."""
+    if len(keys) > 1:  # of one key it would give the value alone
+        with suppress(KeyError):
+            return list(itemgetter(*keys)(table))
+    return [table.get(key, absent) for key in keys]

@@ -27,8 +27,8 @@ _MESSAGE = struct.Struct(
     "<HHHHHHH"
 )  # vtable of a Message: its size, the table's, version, type, header, length, metadata
 _PAIR = struct.Struct("<HHHH")  # vtable of a KeyValue: its size, the table's, key, value
-#: Bytes of memory that an encoder begins with: some hundred batches of one row.
-ENCODER_BYTES = 256 << 10
+#: Bytes of an encoder's memory: some hundred batches of one row. A batch of more than ``LARGE_BYTES`` gets its own.
+ENCODER_BYTES, LARGE_BYTES = 256 << 10, 64 << 10
 #: Bytes that custom metadata takes beside its value, at most.
 METADATA_BYTES = 256
 _FLATBUFFER = 8  # where an IPC message's metadata begins: behind the continuation marker and its length
@@ -126,15 +126,13 @@ class LogBatch:
 class Encoder:
     """Writes IPC messages of one schema, one after the other, as parts of one stream.
 
-    To open a stream takes three times as long as to write a row to it. Its memory is used again when it is full.
+    To open a stream takes three times as long as to write a row to it. Its memory is used again when it is full: what
+    it wrote is copied, unless it is large.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema, self._opening = schema, len(schema_message(schema))
-        self._room(ENCODER_BYTES)
-
-    def _room(self, size: int) -> None:
-        self._memory = memoryview(pa.allocate_buffer(size))
+        self._memory = memoryview(pa.allocate_buffer(self._opening + ENCODER_BYTES))
         self._begin()
 
     def _begin(self) -> None:
@@ -144,14 +142,22 @@ class Encoder:
     def encode(self, batch: pa.RecordBatch, head: bytes) -> pa.Buffer:
         """The message of ``batch``, in memory of its own, with ``head`` in its metadata."""
         size = pa.ipc.get_record_batch_size(batch) + len(head) + METADATA_BYTES
-        if self._opening + size > len(self._memory):
-            self._room(2 * (self._opening + size))
-        elif self._at + size > len(self._memory):
+        if size > LARGE_BYTES:
+            return _encode_large(batch, head, self._opening, size)
+        if self._at + size > len(self._memory):
             self._begin()
         start = self._at
         self._writer.write_batch(batch, custom_metadata={METADATA_KEY: head})
         self._at = self._sink.tell()
         return pa.py_buffer(bytes(self._memory[start : self._at]))
+
+
+def _encode_large(batch: pa.RecordBatch, head: bytes, opening: int, size: int) -> pa.Buffer:
+    """The same in a stream of its own: a copy of many rows would cost more than that."""
+    memory = pa.allocate_buffer(opening + size)
+    sink = pa.FixedSizeBufferWriter(memory)
+    pa.ipc.new_stream(sink, batch.schema).write_batch(batch, custom_metadata={METADATA_KEY: head})
+    return memory.slice(opening, sink.tell() - opening)
 
 
 @lru_cache(maxsize=256)

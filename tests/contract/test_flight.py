@@ -47,7 +47,7 @@ def send(address: str, purpose: bytes, frame: bytes) -> str:
 
 
 def framed(header: dict[str, object], *bodies: bytes) -> bytes:
-    return frames.pack(header, bodies).to_pybytes()
+    return b"".join(frames.pack(header, bodies))
 
 
 APPEND = {"kind": "append", "topic": "orders", "partition": 0, "sent_at": 0}

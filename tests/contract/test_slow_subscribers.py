@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.store import RECENT_BYTES_MAX
 from eventmesh.runtime.on_ray.broker import Broker
 from eventmesh.runtime.on_ray.subscription import DELIVERY_BYTES, Entry, Subscription
 from tests.contract.test_subscription import ORDERS_0, Producer
@@ -25,7 +26,7 @@ BATCHES, ROWS, NAME = 120, 100, 2_000  # a name stands in two columns: 400 KB a 
 #: What may lie between the broker and a subscriber that does not read: a delivery in hand, and what the stream holds.
 ON_ITS_WAY = 8 * DELIVERY_BYTES
 #: What the broker may keep of the log in memory: its recent batches, and a delivery to each subscriber.
-KEPT = 16 << 20
+KEPT = RECENT_BYTES_MAX + 4 * DELIVERY_BYTES
 SOON_S = 30.0
 
 

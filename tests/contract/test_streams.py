@@ -15,7 +15,7 @@ import pytest
 from eventmesh.errors import PeerLost, Unauthenticated
 from eventmesh.runtime.on_ray import unix_stream
 from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.stream import FRAME_BYTES_MAX, OPEN, Access, Channel, Received
+from eventmesh.runtime.on_ray.stream import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Frame, Received
 from eventmesh.runtime.on_ray.streams import Connection, Listener
 from eventmesh.runtime.on_ray.unix_stream import FRAME, HELLO, NOT_A_FRAME, REFUSED, Messages
 from tests.contract.test_flight import HOSTILE
@@ -44,7 +44,7 @@ class Echo:
             self.gate.wait()
             if frame.to_pybytes() == BAD:
                 raise ValueError("that one")
-            channel.send(frame)
+            channel.send([frame])
 
         return received
 
@@ -58,10 +58,16 @@ class Echo:
 class Client:
     """A connection, and what came of it."""
 
-    def __init__(self, address: str, *, local: bool, access: Access = OPEN) -> None:
+    def __init__(
+        self, address: str, *, local: bool, access: Access = OPEN, before: Callable[[], object] = lambda: None
+    ) -> None:
         self.frames: queue.Queue[bytes] = queue.Queue()
         self.lost = threading.Event()
-        take: Callable[[pa.Buffer], None] = lambda frame: self.frames.put(frame.to_pybytes())  # noqa: E731
+
+        def take(frame: pa.Buffer) -> None:
+            before()
+            self.frames.put(frame.to_pybytes())
+
         self.connection = Connection(address, "talk", take, self.lost.set, access, local=local)
         self.send = self.connection.channel.send
 
@@ -80,8 +86,8 @@ def echo() -> Iterator[Echo]:
 both_ways = pytest.mark.parametrize("local", [True, False], ids=["unix", "flight"])
 
 
-def frame(size: int, filler: int = 7) -> pa.Buffer:
-    return pa.py_buffer(bytes([filler]) * size)
+def frame(size: int, filler: int = 7) -> Frame:
+    return [pa.py_buffer(bytes([filler]) * size)]
 
 
 @both_ways
@@ -103,10 +109,69 @@ def test_frames_of_any_size_come_back_whole_and_in_order(echo: Echo, local: bool
 
 
 @both_ways
+def test_who_leaves_frames_does_not_wait_for_a_client_that_does_not_read(echo: Echo, local: bool) -> None:
+    reading = threading.Event()
+    client = Client(echo.listener.address, local=local, before=reading.wait)
+    channel = echo.channels.get(timeout=SOON_S)
+    sizes = [4, 1_000_000, 3_000_000, 9, 2_000_000, 4, 4]
+    for number, size in enumerate(sizes):
+        assert channel.leave(frame(size, number))
+    sent = threading.Thread(target=lambda: channel.send(frame(5, len(sizes))))
+    sent.start()  # it has to wait, for its turn and for the client
+    reading.set()
+    for number, size in enumerate([*sizes, 5]):
+        assert client.next() == bytes([number]) * size
+    sent.join(SOON_S)
+    assert channel.leave(frame(6))
+    assert client.next() == bytes([7]) * 6
+    client.connection.close()
+
+
+@both_ways
+def test_frames_that_many_threads_leave_and_send_come_whole_each_thread_in_order(echo: Echo, local: bool) -> None:
+    client = Client(echo.listener.address, local=local)
+    channel = echo.channels.get(timeout=SOON_S)
+    threads, frames = 6, 400
+
+    def talk(thread: int) -> None:
+        say = channel.send if thread % 3 == 0 else channel.leave
+        for number in range(frames):
+            say([f"{thread} {number} ".encode(), bytes(number * 40)])
+
+    talking = [threading.Thread(target=talk, args=(thread,)) for thread in range(threads)]
+    for each in talking:
+        each.start()
+    heard: dict[int, list[int]] = {thread: [] for thread in range(threads)}
+    for _ in range(threads * frames):
+        thread, number, filler = client.next().split(b" ", 2)
+        assert len(filler) == int(number) * 40
+        heard[int(thread)].append(int(number))
+    assert heard == {thread: list(range(frames)) for thread in range(threads)}
+    client.connection.close()
+
+
+def test_a_client_that_never_reads_what_is_left_for_it_is_given_up_and_no_other(echo: Echo) -> None:
+    client, messages = _raw(echo, {"purpose": "talk", "credentials": ""})
+    assert next(messages)[0] == HELLO
+    channel = echo.channels.get(timeout=SOON_S)
+    honest = Client(echo.listener.address, local=True)
+    left = 0
+    while channel.leave(frame(4 << 20)):
+        left += 4 << 20
+        assert left <= LEFT_BYTES_MAX + (8 << 20), "it grows without end"
+    assert left > LEFT_BYTES_MAX // 2
+    assert echo.gone.get(timeout=SOON_S) == "talk"
+    assert honest.send(frame(8))
+    assert honest.next() == bytes([7]) * 8
+    honest.connection.close()
+    client.close()
+
+
+@both_ways
 def test_many_small_frames_at_once_are_told_apart(echo: Echo, local: bool) -> None:
     client = Client(echo.listener.address, local=local)
     wanted = [str(number).encode() for number in range(5_000)]
-    threading.Thread(target=lambda: [client.send(pa.py_buffer(each)) for each in wanted]).start()
+    threading.Thread(target=lambda: [client.send([each]) for each in wanted]).start()
     assert [client.next() for _ in wanted] == wanted
     client.connection.close()
 
@@ -114,7 +179,7 @@ def test_many_small_frames_at_once_are_told_apart(echo: Echo, local: bool) -> No
 @both_ways
 def test_a_frame_that_cannot_be_taken_ends_its_own_stream_and_no_other(echo: Echo, local: bool) -> None:
     honest, hostile = (Client(echo.listener.address, local=local) for _ in range(2))
-    assert hostile.send(pa.py_buffer(BAD))
+    assert hostile.send([BAD])
     assert hostile.lost.wait(SOON_S)
     assert honest.send(frame(8))
     assert honest.next() == bytes([7]) * 8
@@ -173,7 +238,7 @@ def _raw(echo: Echo, hello: object, access: Access = OPEN) -> tuple[socket.socke
     assert client is not None
     client.settimeout(SOON_S)
     words = hello if isinstance(hello, bytes) else json.dumps(hello).encode()
-    unix_stream.write(client, HELLO, words)
+    unix_stream.write(client, HELLO, [words])
     return client, Messages(client, FRAME_BYTES_MAX)
 
 
@@ -238,8 +303,8 @@ def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     client = unix_stream.connect(_name(broker.address()))
     assert client is not None
     client.settimeout(SOON_S)
-    unix_stream.write(client, HELLO, json.dumps({"purpose": purpose, "credentials": ""}).encode())
-    unix_stream.write(client, FRAME, frame)
+    unix_stream.write(client, HELLO, [json.dumps({"purpose": purpose, "credentials": ""}).encode()])
+    unix_stream.write(client, FRAME, [frame])
     client.shutdown(socket.SHUT_WR)
     list(Messages(client, FRAME_BYTES_MAX))
     honest.append("after")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.flight as flight
 
 from eventmesh.errors import EventmeshError, InputError, PeerLost, Unauthenticated
-from eventmesh.runtime.on_ray.stream import ENDING_S, GONE, Access, Channel, Serving, take
+from eventmesh.runtime.on_ray.stream import ENDING_S, GONE, Access, Channel, Frame, Rest, Serving, take
 
 #: What a server says first on every stream: who connects knows by it that somebody is there and lets them in.
-HELLO = pa.py_buffer(b"\1")
+HELLO = b"\1"
 #: What a server that ends sends on every stream: Flight itself has no way to end one from the serving side.
-GOODBYE = pa.py_buffer(b"\0")
+GOODBYE = b"\0"
 _AUTHORIZATION = "authorization"
 
 
@@ -40,6 +41,28 @@ def call_options(access: Access, timeout_s: float | None = None) -> Any:
     return flight.FlightCallOptions(timeout=timeout_s, headers=headers)
 
 
+class FlightWire:
+    """The sending side of a stream (:class:`~eventmesh.runtime.on_ray.stream.Wire`)."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def write(self, frame: Frame) -> None:
+        """Send; waits while the other side does not read."""
+        self._writer.write_metadata(pa.py_buffer(b"".join(frame)))
+
+    def begin(self, frame: Frame) -> Rest:
+        """Nothing: Flight does not say whether it would have to wait."""
+        return partial(self.write, frame)
+
+    def end(self) -> None:
+        """Send nothing more. A client's server sees that; who serves has no way to end a stream."""
+        done = getattr(self._writer, "done_writing", None)
+        if done is not None:
+            with suppress(*GONE):
+                done()
+
+
 class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     """A Flight server on a free port."""
 
@@ -51,10 +74,10 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """One stream, until the client ends it or dies."""
-        purpose, channel = (descriptor.command or b"").decode(errors="replace"), Channel(writer.write_metadata)
+        purpose, channel = (descriptor.command or b"").decode(errors="replace"), Channel(FlightWire(writer))
         received = self._serving.opened(purpose, channel)
         self._channels.add(channel)
-        channel.send(HELLO)
+        channel.send([HELLO])
         try:
             while True:
                 take(received, reader.read_chunk().app_metadata)
@@ -77,7 +100,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def end(self) -> None:
         """Tell every client, and wait for them, though not for long."""
         for channel in list(self._channels):
-            channel.send(GOODBYE)
+            channel.send([GOODBYE])
         ending = threading.Thread(target=self.shutdown, name="end listener", daemon=True)
         ending.start()
         ending.join(ENDING_S)
@@ -90,33 +113,28 @@ class FlightStream:
         try:
             self._client = flight.connect(location)
             descriptor = flight.FlightDescriptor.for_command(purpose.encode())
-            self._writer, self._reader = self._client.do_exchange(descriptor, call_options(access))
-            assert self._reader.read_chunk().app_metadata.equals(HELLO)
+            writer, self._reader = self._client.do_exchange(descriptor, call_options(access))
+            assert self._reader.read_chunk().app_metadata.to_pybytes() == HELLO
         except flight.FlightUnauthenticatedError as error:
             raise Unauthenticated(f"{location} does not let us in: {first_line(error)}") from error
         except GONE as error:
             raise PeerLost(f"{location} cannot be reached: {first_line(error)}") from error
+        self.wire = FlightWire(writer)
         self._ended = False
-
-    def write(self, frame: pa.Buffer) -> None:
-        """Send; waits while the other side does not read."""
-        self._writer.write_metadata(frame)
 
     def frames(self) -> Iterator[pa.Buffer]:
         """What comes in, until either side ends the stream."""
         try:
-            while not (frame := self._reader.read_chunk().app_metadata).equals(GOODBYE):
+            while True:
+                frame = self._reader.read_chunk().app_metadata
+                if frame.size == len(GOODBYE) and frame.to_pybytes() == GOODBYE:
+                    break
                 yield frame
         except StopIteration:
             return
         finally:
             self._ended = True
-        self.end()  # the other side is waiting for it
-
-    def end(self) -> None:
-        """Send nothing more, and let :meth:`frames` come to its end."""
-        with suppress(*GONE):
-            self._writer.done_writing()
+        self.wire.end()  # the other side is waiting for it
 
     def close(self) -> None:
         """Let go of it, at once."""

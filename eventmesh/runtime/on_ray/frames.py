@@ -19,6 +19,7 @@ from eventmesh.log.batch import Header, LogBatch
 from eventmesh.messages import Columns, MessageType, encode_rows
 from eventmesh.progress import split_position
 from eventmesh.runtime.contract import AskMessage, ReplyMessage, Row
+from eventmesh.runtime.on_ray.stream import Frame
 
 _PREFIX = 4
 
@@ -27,14 +28,14 @@ def _pad(length: int) -> int:
     return -length % 8
 
 
-def pack(header: Mapping[str, Any], bodies: Sequence[pa.Buffer | bytes] = ()) -> pa.Buffer:
-    """A frame of a header and any number of bodies."""
-    sizes = [body.size if isinstance(body, pa.Buffer) else len(body) for body in bodies]
+def pack(header: Mapping[str, Any], bodies: Sequence[pa.Buffer | bytes] = ()) -> Frame:
+    """A frame of a header and any number of bodies, which it shares."""
+    sizes = list(map(len, bodies))
     head = msgspec.json.encode({**header, "sizes": sizes})
-    parts: list[Any] = [len(head).to_bytes(_PREFIX, "little"), head, bytes(_pad(_PREFIX + len(head)))]
+    parts: list[Any] = [len(head).to_bytes(_PREFIX, "little") + head + bytes(_pad(_PREFIX + len(head)))]
     for body, size in zip(bodies, sizes, strict=True):
-        parts += [memoryview(body), bytes(_pad(size))]
-    return pa.py_buffer(b"".join(parts))
+        parts += [body, bytes(_pad(size))] if size % 8 else [body]
+    return parts
 
 
 def unpack(frame: pa.Buffer) -> tuple[dict[str, Any], list[pa.Buffer]]:
@@ -70,7 +71,7 @@ def unpack_error(packed: Mapping[str, str]) -> EventmeshError:
     return error
 
 
-def pack_asks(asks: Sequence[tuple[int, AskMessage]], kinds: Mapping[str, MessageType], sent_at: int) -> pa.Buffer:
+def pack_asks(asks: Sequence[tuple[int, AskMessage]], kinds: Mapping[str, MessageType], sent_at: int) -> Frame:
     """Commands and queries to one process, each with the partition that is asked."""
     rows: dict[str, list[Columns]] = {}
     heads = []
@@ -96,9 +97,7 @@ def unpack_asks(
     ]
 
 
-def pack_replies(
-    replies: Sequence[tuple[str, ReplyMessage]], kinds: Mapping[str, MessageType], sent_at: int
-) -> pa.Buffer:
+def pack_replies(replies: Sequence[tuple[str, ReplyMessage]], kinds: Mapping[str, MessageType], sent_at: int) -> Frame:
     """Answers for one process, each with the name of the message that it answers."""
     rows: dict[str, list[Row]] = {}
     heads = []
@@ -154,7 +153,7 @@ def _valid(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def pack_append(topic: str, partition: int, entry: LogBatch, sent_at: int) -> pa.Buffer:
+def pack_append(topic: str, partition: int, entry: LogBatch, sent_at: int) -> Frame:
     """A batch for the log."""
     header = {"kind": "append", "topic": topic, "partition": partition, "sent_at": sent_at}
     return pack(header, [entry.head, entry.message])
@@ -171,7 +170,7 @@ def _entry(head: pa.Buffer, message: pa.Buffer, schema: pa.Schema) -> LogBatch:
     return LogBatch(Header.from_bytes(packed), message, schema, packed)
 
 
-def pack_entries(entries: Sequence[tuple[str, LogBatch]], sent_at: int) -> pa.Buffer:
+def pack_entries(entries: Sequence[tuple[str, LogBatch]], sent_at: int) -> Frame:
     """Log batches, each with the name of its partition, as they stand in the segment."""
     header = {"kind": "entries", "names": [name for name, _ in entries], "sent_at": sent_at}
     return pack(header, [part for _, entry in entries for part in (entry.head, entry.message)])

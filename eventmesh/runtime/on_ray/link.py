@@ -10,10 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-import pyarrow as pa
-
 from eventmesh.errors import EventmeshError
-from eventmesh.runtime.on_ray.stream import Channel
+from eventmesh.runtime.on_ray.stream import Channel, Frame
 
 #: Seconds between two attempts. What is waited for takes a second or more: a process that starts.
 RETRY_S = 0.1
@@ -47,7 +45,7 @@ class Link(Generic[Made]):
     ) -> None:
         self._connect, self._up, self._down = connect, up, down
         self._stream: Made | None = None
-        self._early: list[pa.Buffer] | None = []  # None once the first attempt has ended
+        self._early: list[Frame] | None = []  # None once the first attempt has ended
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._broken = threading.Event()
@@ -57,8 +55,8 @@ class Link(Generic[Made]):
         """Begin to connect."""
         self._thread.start()
 
-    def send(self, frame: pa.Buffer) -> bool:
-        """Send a frame; False where the link is down: it was not sent, or may be lost."""
+    def send(self, frame: Frame) -> bool:
+        """Send a frame without waiting for the peer; False where the link is down: it was not sent, or may be lost."""
         with self._lock:
             stream = self._stream
             if stream is None:
@@ -66,7 +64,7 @@ class Link(Generic[Made]):
                     return False
                 self._early.append(frame)
                 return True
-        return stream.channel.send(frame)
+        return stream.channel.leave(frame)
 
     @property
     def stream(self) -> Made | None:
@@ -94,7 +92,7 @@ class Link(Generic[Made]):
     def _open(self, stream: Made) -> None:
         with self._lock:
             for frame in self._early or ():
-                stream.channel.send(frame)
+                stream.channel.leave(frame)
             self._stream, self._early = stream, None
 
     def _fail(self) -> bool:

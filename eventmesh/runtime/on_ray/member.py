@@ -83,7 +83,7 @@ class Member(Process):
             for reply in replies:
                 self.replied(reply)
 
-        self.reactor.post(take, header["sent_at"])
+        self.reactor.post(take, header["sent_at"], at_once=True)
 
     def after_step(self) -> None:
         """Everything that had come in is dealt with."""

@@ -34,7 +34,7 @@ from eventmesh.runtime.on_ray.intake import Intake
 from eventmesh.runtime.on_ray.link import Link
 from eventmesh.runtime.on_ray.member import Member
 from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.stream import Channel, Received
+from eventmesh.runtime.on_ray.stream import Channel, Frame, Received
 from eventmesh.runtime.on_ray.streams import Connection, Listener
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
 from eventmesh.runtime.snapshots import Snapshot, no_snapshots
@@ -227,7 +227,7 @@ class ServiceMember(Member):
                 for partition, message in taken:
                     self.instance.received((id(channel), message.name), partition, message)
 
-            self.reactor.post(take, header["sent_at"])
+            self.reactor.post(take, header["sent_at"], at_once=True)
 
         return received
 
@@ -275,7 +275,7 @@ class ServiceMember(Member):
         super().carry_out(others)
         for channel_id, messages in replies.items():
             if channel_id in self._askers:
-                self._askers[channel_id][0].send(frames.pack_replies(messages, self.messages, now()))
+                self._askers[channel_id][0].leave(frames.pack_replies(messages, self.messages, now()))
 
     def carry_out_one(self, effect: Effect) -> None:
         """Grants, appends and subscriptions go to the broker."""
@@ -303,7 +303,7 @@ class ServiceMember(Member):
         }
         self._write(partition, frames.pack(header))
 
-    def _write(self, partition: int, frame: pa.Buffer) -> None:
+    def _write(self, partition: int, frame: Frame) -> None:
         self._asked_on[partition] = self._broker.stream
         if not self._broker.send(frame):
             self._broker_lost()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -18,8 +20,13 @@ ANYWHERE = "0.0.0.0"
 ENDING_S = 2.0
 #: Bytes of a frame at most: a delivery is one or two million, an append no more than max.message.bytes.
 FRAME_BYTES_MAX = 64 << 20
+#: Bytes of frames that wait for a peer which does not read them, at most, and one frame more. What is asked, answered
+#: and appended at a time is bounded far below, so that only a peer that never reads comes this far.
+LEFT_BYTES_MAX = 64 << 20
 #: What reading from and writing to a stream raises when it has ended, or the other side is gone.
 GONE = (StopIteration, pa.ArrowException, OSError)
+#: What is sent: the bytes of its parts, one after the other, which nobody copies together who need not.
+Frame = Sequence[pa.Buffer | bytes | memoryview]
 Received = Callable[[pa.Buffer], None]
 
 
@@ -66,41 +73,117 @@ class Access:
 OPEN = Access()
 
 
-class Channel:
-    """The sending side of one stream; frames from several threads go out one after the other."""
+#: What is left to be done of a frame that could not be sent at once; waits while the other side does not read.
+Rest = Callable[[], None]
 
-    def __init__(self, write: Callable[[pa.Buffer], None]) -> None:
-        self._write, self._lock = write, threading.Lock()
+
+class Wire(Protocol):
+    """What a channel sends on. What it raises when it is over is in :data:`GONE`."""
+
+    def write(self, frame: Frame) -> None:
+        """Send; waits while the other side does not read."""
+
+    def begin(self, frame: Frame) -> Rest | None:
+        """Send what can be sent without waiting, and return the rest; None where nothing is left."""
+
+    def end(self) -> None:
+        """Send nothing more, and let the other side see that."""
+
+
+class Channel:
+    """The sending side of one stream; frames from several threads go out one after the other.
+
+    Who may wait sends. Who others wait for leaves frames instead: what the other side does not read at once goes out on
+    a thread of the channel's own, and a peer for which more than ``left_bytes_max`` is left is given up.
+    """
+
+    def __init__(self, wire: Wire, left_bytes_max: int = LEFT_BYTES_MAX) -> None:
+        self._wire, self._left_bytes_max = wire, left_bytes_max
+        self._lock = threading.Lock()  # of who is sending
+        self._left: deque[tuple[int, Rest]] = deque()
+        self._left_bytes = 0
+        self._changed = threading.Condition()
+        self._sender: threading.Thread | None = None
         self.open = True
 
-    def send(self, frame: pa.Buffer) -> bool:
-        """Send a frame; False where the stream has ended."""
+    def send(self, frame: Frame) -> bool:
+        """Send a frame, and wait while the other side does not read; False where the stream has ended."""
         with self._lock:
-            if not self.open:
-                return False
-            try:
-                self._write(frame)
-            except GONE:
-                self.open = False
+            self._send_left()
+            self._try(partial(self._wire.write, frame))
             return self.open
+
+    def leave(self, frame: Frame) -> bool:
+        """Send a frame, or leave what of it would have to wait; False where the stream has ended."""
+        if not self._lock.acquire(blocking=False):
+            self._leave(frame, partial(self._wire.write, frame))
+            return self.open
+        try:
+            if self._left:
+                self._leave(frame, partial(self._wire.write, frame))
+            elif (rest := self._try(partial(self._wire.begin, frame))) is not None:
+                self._leave(frame, rest, first=True)
+        finally:
+            self._lock.release()
+        return self.open
+
+    def _try(self, step: Callable[[], Rest | None]) -> Rest | None:
+        if self.open:
+            try:
+                return step()
+            except GONE:
+                self.stop()
+        return None
+
+    def _leave(self, frame: Frame, rest: Rest, *, first: bool = False) -> None:
+        size = sum(map(len, frame))
+        with self._changed:
+            (self._left.appendleft if first else self._left.append)((size, rest))
+            self._left_bytes += size
+            if self._sender is None:
+                self._sender = threading.Thread(target=self._send_on, name="send", daemon=True)
+                self._sender.start()
+            self._changed.notify()
+        if self._left_bytes > self._left_bytes_max:
+            self.stop()
+            self._wire.end()
+
+    def _send_on(self) -> None:
+        while self.open:
+            with self._changed:
+                self._changed.wait_for(lambda: self._left or not self.open)
+            with self._lock:
+                self._send_left()
+
+    def _send_left(self) -> None:
+        while self.open and self._left:
+            size, rest = self._left.popleft()
+            self._try(rest)
+            with self._changed:
+                self._left_bytes -= size
+
+    def stop(self) -> None:
+        """Nothing more begins to be sent."""
+        self.open = False
+        with self._changed:
+            self._changed.notify()
 
     def end(self) -> None:
         """Nothing is sent any more, nor being sent: afterwards the stream itself may go."""
         with self._lock:
-            self.open = False
+            self.stop()
+            self._left.clear()
 
 
 class Stream(Protocol):
     """The client's end. What it raises when it is over is in :data:`GONE`."""
 
-    def write(self, frame: pa.Buffer) -> None:
-        """Send; waits while the other side does not read."""
+    @property
+    def wire(self) -> Wire:
+        """Where frames go out."""
 
     def frames(self) -> Iterator[pa.Buffer]:
         """What comes in, until either side ends the stream."""
-
-    def end(self) -> None:
-        """Send nothing more, and let :meth:`frames` come to its end."""
 
     def close(self) -> None:
         """Let go of it, at once."""

@@ -62,7 +62,7 @@ class Connection:
         self._received, self._lost = received, lost
         self._closing = False
         self._stream = _open(address, purpose, access, local)
-        self.channel = Channel(self._stream.write)
+        self.channel = Channel(self._stream.wire)
         self._thread = threading.Thread(target=self._read, name=f"read {purpose} {address}", daemon=True)
         self._thread.start()
 
@@ -76,7 +76,7 @@ class Connection:
             for frame in self._stream.frames():
                 self._received(frame)
         if not self._closing:
-            self._stream.end()  # who waits to send is let go
+            self._stream.wire.end()  # who waits to send is let go
             self.channel.end()
             self._stream.close()
             self._lost()
@@ -84,8 +84,8 @@ class Connection:
     def close(self) -> None:
         """End the stream; ``lost`` is not called."""
         self._closing = True
-        self.channel.open = False
-        self._stream.end()
+        self.channel.stop()
+        self._stream.wire.end()
         if self._thread is not threading.current_thread():
             self._thread.join(ENDING_S)
         self._stream.close()

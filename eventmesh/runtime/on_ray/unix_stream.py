@@ -15,17 +15,30 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from eventmesh.errors import InputError, PeerLost, Unauthenticated
-from eventmesh.runtime.on_ray.stream import FRAME_BYTES_MAX, GONE, Access, Channel, Serving, take, too_large
+from eventmesh.runtime.on_ray.stream import (
+    FRAME_BYTES_MAX,
+    GONE,
+    Access,
+    Channel,
+    Frame,
+    Rest,
+    Serving,
+    take,
+    too_large,
+)
 
 FRAME, HELLO, REFUSED, NOT_A_FRAME = range(4)
 _PREFIX = struct.Struct("<II")
 #: Bytes that are read at a time; many small frames come in one go.
 CHUNK_BYTES = 64 << 10
+#: Bytes that are copied together rather than sent as parts; and parts that the kernel takes at a time, two left for us.
+JOINED_BYTES, PARTS_MAX = 16 << 10, 1_022
 #: Bytes of a client's first words at most, and the seconds that it has for them.
 HELLO_BYTES_MAX = 16 << 10
 HELLO_S = 5.0
@@ -80,21 +93,20 @@ class UnixServer:
         try:
             purpose = self._let_in(client, messages)
         except Unauthenticated as error:
-            return write(client, REFUSED, str(error).encode())
+            return write(client, REFUSED, [str(error).encode()])
         except InputError as error:
-            return write(client, NOT_A_FRAME, str(error).encode())
-        channel = Channel(lambda frame: write(client, FRAME, frame))
+            return write(client, NOT_A_FRAME, [str(error).encode()])
+        channel = Channel(wire := UnixWire(client))
         received = self._serving.opened(purpose, channel)
         try:
-            write(client, HELLO, b"")
+            write(client, HELLO, [])
             for _, frame in messages:
                 take(received, frame)
         except InputError as error:
             channel.end()
-            write(client, NOT_A_FRAME, str(error).encode())
+            write(client, NOT_A_FRAME, [str(error).encode()])
         finally:
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)  # who is sending is not held up any longer
+            wire.end()  # who is sending is not held up any longer
             channel.end()
             self._serving.closed(purpose, channel)
 
@@ -119,12 +131,39 @@ class UnixServer:
                 each.shutdown(socket.SHUT_RDWR)
 
 
+class UnixWire:
+    """The sending side of a stream (:class:`~eventmesh.runtime.on_ray.stream.Wire`), of either end."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    def write(self, frame: Frame) -> None:
+        """Send; waits while the other side does not read."""
+        write(self._socket, FRAME, frame)
+
+    def begin(self, frame: Frame) -> Rest | None:
+        """Send what the socket has room for, and return the rest."""
+        parts = _parts(FRAME, frame)
+        try:
+            sent = self._socket.sendmsg(parts, (), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        rest = _behind(parts, sent)
+        return partial(self._socket.sendall, rest) if rest else None
+
+    def end(self) -> None:
+        """Send and receive nothing more."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
 class UnixStream:
     """The client's end (:class:`~eventmesh.runtime.on_ray.stream.Stream`) on a socket of :func:`connect`."""
 
     def __init__(self, connected: socket.socket, address: str, purpose: str, access: Access) -> None:
         self._socket = connected
         self._messages = Messages(connected, FRAME_BYTES_MAX)
+        self.wire = UnixWire(connected)
         try:
             self._introduce(address, purpose, access)
         except BaseException:
@@ -134,16 +173,12 @@ class UnixStream:
     def _introduce(self, address: str, purpose: str, access: Access) -> None:
         hello = json.dumps({"purpose": purpose, "credentials": access.credentials}).encode()
         try:
-            write(self._socket, HELLO, hello)
+            write(self._socket, HELLO, [hello])
             kind, words = next(self._messages)
         except GONE as error:
             raise PeerLost(f"{address} cannot be reached: {error or type(error).__name__}") from error
         if kind != HELLO:
             raise Unauthenticated(f"{address} does not let us in: {words.to_pybytes().decode()}")
-
-    def write(self, frame: pa.Buffer) -> None:
-        """Send; waits while the other side does not read."""
-        write(self._socket, FRAME, frame)
 
     def frames(self) -> Iterator[pa.Buffer]:
         """What comes in, until either side ends the stream; ``ConnectionAbortedError`` says what was no frame."""
@@ -152,23 +187,29 @@ class UnixStream:
                 raise ConnectionAbortedError(payload.to_pybytes().decode(errors="replace"))
             yield payload
 
-    def end(self) -> None:
-        """Send nothing more, and let :meth:`frames` come to its end."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
         """Let go of it, at once."""
         self._socket.close()
 
 
-def write(to: socket.socket, kind: int, payload: pa.Buffer | bytes) -> None:
+def write(to: socket.socket, kind: int, payload: Frame) -> None:
     """Send a message; waits while the other side does not read."""
-    data: Any = memoryview(payload).cast("B")
-    prefix, padding = _PREFIX.pack(len(data), kind), bytes(_padding(len(data)))
-    sent = to.sendmsg([prefix, data, padding])
-    if sent < len(prefix) + len(data) + len(padding):
-        to.sendall(b"".join([prefix, data, padding])[sent:])
+    parts = _parts(kind, payload)
+    rest = _behind(parts, to.sendmsg(parts))
+    if rest:
+        to.sendall(rest)
+
+
+def _parts(kind: int, payload: Frame) -> list[Any]:
+    length = sum(map(len, payload))
+    if length <= JOINED_BYTES or len(payload) > PARTS_MAX:
+        payload = [b"".join(payload)]
+    return [_PREFIX.pack(length, kind), *payload, bytes(_padding(length))]
+
+
+def _behind(parts: list[Any], sent: int) -> bytes:
+    """What of them follows the first ``sent`` bytes."""
+    return b"".join(parts)[sent:] if sent < sum(map(len, parts)) else b""
 
 
 def _padding(length: int) -> int:
@@ -183,7 +224,7 @@ class Messages:
 
     def __init__(self, source: socket.socket, bytes_max: int) -> None:
         self._source, self.bytes_max = source, bytes_max
-        self._data: bytes | bytearray = b""  # begins with a message, as far as it has come
+        self._data: bytes | pa.Buffer = b""  # begins with a message, as far as it has come
         self._at = 0
 
     def __iter__(self) -> Messages:
@@ -223,10 +264,10 @@ class Messages:
             self._data = self._rest_of(whole, rest)
         self._at = 0
 
-    def _rest_of(self, whole: int, begun: bytes | bytearray) -> bytearray:
-        data = bytearray(whole)
-        data[: len(begun)] = begun
-        view, at = memoryview(data), len(begun)
+    def _rest_of(self, whole: int, begun: pa.Buffer) -> pa.Buffer:
+        data = pa.allocate_buffer(whole)  # unlike a bytearray it is not filled with zeros first
+        view, at = memoryview(data).cast("B"), len(begun)
+        view[:at] = memoryview(begun).cast("B")
         while at < whole:
             count = self._source.recv_into(view[at:])
             if not count:
