@@ -136,13 +136,25 @@ def _schedule_end(due: npt.NDArray[np.float64]) -> float:
     return last + (last - first) / max(len(due) - 1, 1)
 
 
+class _Histogram(HdrHistogram):  # type: ignore[misc]
+    """Its mean and deviation are those of the values: the library walks through every bucket for each, in Python."""
+
+    def __init__(self, values: npt.ArrayLike) -> None:
+        super().__init__(1, _DAY, 3)
+        self._values = np.clip(np.rint(np.asarray(values, np.float64)), 0, _DAY).astype(np.int64)
+        for value, count in zip(*np.unique(self._values, return_counts=True), strict=True):
+            self.record_value(int(value), int(count))
+
+    def get_mean_value(self) -> float:
+        return float(self._values.mean())
+
+    def get_stddev(self) -> float:
+        return float(self._values.std())
+
+
 def histogram(values: npt.ArrayLike) -> HdrHistogram:
     """An HdrHistogram of microseconds, three significant digits, up to a day."""
-    recorded = HdrHistogram(1, _DAY, 3)
-    rounded = np.clip(np.rint(np.asarray(values, np.float64)), 0, _DAY).astype(np.int64)
-    for value, count in zip(*np.unique(rounded, return_counts=True), strict=True):
-        recorded.record_value(int(value), int(count))
-    return recorded
+    return _Histogram(values)
 
 
 def percentiles(values_us: npt.ArrayLike) -> Percentiles | None:

@@ -93,7 +93,7 @@ def test_a_full_queue_says_so_and_nothing_is_lost(runtime: Runtime, library: Des
 
 
 def test_a_gateway_with_too_many_open_orders_says_so(runtime: Runtime, shop: DescribeMesh) -> None:
-    orders = of_history(generate(60, seed=5, products=10, customers=5))
+    orders = of_history(generate(24, seed=5, products=10, customers=5))
     run = runtime(shop("views", gateway={"open_orders_max": 3}), orders)
     assert sum(row["throttled"] for row in run.callers("PlaceOrder")) > 0
     assert {row["outcome"] for row in run.callers("PlaceOrder")} == {"confirmed"}

@@ -6,8 +6,9 @@ import pytest
 
 from tests.simulation.scenario import WIRINGS, assert_valid, drawn
 
-#: 3 wirings × 2 levels × 5 chunks × 10 seeds: 300 histories, each with its own orders, deaths, network and disk.
-CHUNKS = 5
+#: 3 wirings × 2 levels × 3 chunks × 10 seeds: 180 histories, each with its own orders, deaths, network and disk. The
+#: benchmark ``simulation`` goes on from there.
+CHUNKS = 3
 SEEDS_PER_CHUNK = 10
 
 
