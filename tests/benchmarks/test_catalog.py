@@ -30,7 +30,7 @@ def test_each_says_what_it_would_measure_and_a_quick_one_is_named_so(name: str, 
 def test_the_targets_are_those_that_the_results_are_held_against() -> None:
     targets = {name: catalog.load(FILES, name, quick=False).settings for name in ("order-flow", "replay", "simulation")}
     assert {name: settings.target for name, settings in targets.items()} == {
-        "order-flow": ">=8000", "replay": "<60", "simulation": ">=200",
+        "order-flow": ">=15000", "replay": "<60", "simulation": ">=200",
     }  # fmt: skip
     assert targets["order-flow"].window_s == 30
     assert targets["order-flow"].repetitions == 5
@@ -48,7 +48,7 @@ def test_a_file_that_names_no_benchmark_is_refused(tmp_path: Path) -> None:
 
 
 def test_loads_that_do_not_rise_are_refused(tmp_path: Path) -> None:
-    text = (FILES / "order-flow.yaml").read_text().replace("[6000, 8000,", "[8000, 6000,")
+    text = (FILES / "order-flow.yaml").read_text().replace("[2000, 4000,", "[4000, 2000,")
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match="offered_per_s: must be positive and rise"):
         catalog.load(FILES, str(tmp_path / "mine.yaml"), quick=False)

@@ -291,11 +291,16 @@ def drawn(wiring: str, durability: str, seed: int) -> Scenario:
     )
 
 
-def assert_valid(scenario: Scenario, seed: int) -> None:
-    """Run and audit; a failure says everything that is needed to see it again."""
+def problem(scenario: Scenario, seed: int) -> str:
+    """Run and audit: nothing where it is valid, else everything that is needed to see it again."""
     try:
         audit = scenario.audit(seed)
     except Exception as error:
-        pytest.fail(f"seed {seed} of {scenario}: {type(error).__name__}: {error}")
-    if audit.verdict != "valid":
-        pytest.fail(f"seed {seed} of {scenario}:\n{audit.describe()}")
+        return f"seed {seed} of {scenario}: {type(error).__name__}: {error}"
+    return "" if audit.verdict == "valid" else f"seed {seed} of {scenario}:\n{audit.describe()}"
+
+
+def assert_valid(scenario: Scenario, seed: int) -> None:
+    """Run and audit; a failure says what :func:`problem` does."""
+    if found := problem(scenario, seed):
+        pytest.fail(found)

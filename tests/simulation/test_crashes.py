@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 
-from tests.simulation.scenario import WIRINGS, assert_valid, drawn
+from tests.simulation.scenario import WIRINGS, drawn, problem
 
 #: 3 wirings × 2 levels × 3 chunks × 10 seeds: 180 histories, each with its own orders, deaths, network and disk. The
 #: benchmark ``simulation`` goes on from there.
@@ -12,12 +16,25 @@ CHUNKS = 3
 SEEDS_PER_CHUNK = 10
 
 
+def problem_of(wiring: str, durability: str, seed: int) -> str:
+    return problem(drawn(wiring, durability, seed), seed)
+
+
+@pytest.fixture(scope="module")
+def two_at_a_time() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 @pytest.mark.parametrize("durability", ["os", "fsync"])
 @pytest.mark.parametrize("wiring", WIRINGS)
-def test_whatever_dies_every_order_ends_right(wiring: str, durability: str, chunk: int) -> None:
-    for seed in range(chunk * SEEDS_PER_CHUNK, (chunk + 1) * SEEDS_PER_CHUNK):
-        assert_valid(drawn(wiring, durability, seed), seed)
+def test_whatever_dies_every_order_ends_right(
+    wiring: str, durability: str, chunk: int, two_at_a_time: ProcessPoolExecutor
+) -> None:
+    seeds = range(chunk * SEEDS_PER_CHUNK, (chunk + 1) * SEEDS_PER_CHUNK)
+    running = [two_at_a_time.submit(problem_of, wiring, durability, seed) for seed in seeds]
+    assert not [found for each in running if (found := each.result())]
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)
