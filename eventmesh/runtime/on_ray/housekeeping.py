@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from eventmesh.errors import DataDirectoryError, EventmeshError
+from eventmesh.errors import EventmeshError
 from eventmesh.log.storage import FileStorage
-from eventmesh.log.store import Log, open_read_only
+from eventmesh.log.store import Log
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.on_ray.actor_log import log
 from eventmesh.runtime.on_ray.broker import Guarded
 from eventmesh.runtime.on_ray.reactor import now
+from eventmesh.runtime.on_ray.snapshot_process import Order, SnapshotProcess
 from eventmesh.runtime.snapshots import FOLDER, Floors, SnapshotStore
-from eventmesh.runtime.snapshotter import Snapshotter
 
 #: Seconds between two looks at how much was appended.
 LOOK_S = 1.0
 #: Seconds between two looks at what may be deleted: Kafka's ``log.retention.check.interval.ms``. Also how old a
 #: snapshot must be before anything is deleted that only its predecessor needed.
 RETENTION_S = 300.0
-#: The lowest priority: every other process of the mesh goes first.
-NICE = 19
 
 
 class Housekeeping:
@@ -42,26 +35,29 @@ class Housekeeping:
         self._floors = Floors(mesh, self._store.head, grace_us=int(retention_s * 1e6))
         self._retention_s, self._retained_at = retention_s, -retention_s
         self._rows_seen = -1  # rows that the log had when it was last looked whether snapshots are due; -1: not yet
-        self._taking: Any = None
+        self._taking: SnapshotProcess | None = None
         self.cpu_s = 0.0  # of the processes that took snapshots
         self._closing = threading.Event()
-        threading.Thread(target=self._run, name="housekeeping", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_S):
             try:
                 self._look()
-            except (EventmeshError, ray.exceptions.RayError) as error:
+            except (EventmeshError, OSError) as error:
                 log.warning("housekeeping", error=str(error))
 
     def _look(self) -> None:
         if self._taking is None:
             self._take_if_due()
-        elif ray.wait([self._taking], timeout=0)[0]:
-            taking, self._taking = self._taking, None
-            names, cpu_s = ray.get(taking)
-            self.cpu_s += cpu_s
-            log.info("snapshots taken", names=names, cpu_s=round(cpu_s, 3))
+        elif self._taking.done():
+            taken, self._taking = self._taking.taken(), None
+            if taken is None:
+                log.warning("snapshots failed", directory=str(self._directory))
+            else:
+                self.cpu_s += taken.cpu_s
+                log.info("snapshots taken", names=taken.names, cpu_s=round(taken.cpu_s, 3))
         if time.monotonic() - self._retained_at >= self._retention_s:
             self._retain()
 
@@ -70,12 +66,7 @@ class Housekeeping:
         if rows_max is None or rows - self._rows_seen < rows_max:
             return
         self._rows_seen = rows
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # One call per process: it lowers its priority for good, and Ray would give it to the next actor.
-        take: Any = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(take_snapshots)
-        self._taking = take.options(scheduling_strategy=here).remote(
-            self._mesh, self._directory, self._cluster_id, rows_max
-        )
+        self._taking = SnapshotProcess(Order(self._mesh, self._directory, self._cluster_id, rows_max))
 
     def _retain(self) -> None:
         self._retained_at = time.monotonic()
@@ -84,28 +75,13 @@ class Housekeeping:
             log.info("retention", partition=deleted.partition, start=deleted.start, segments=deleted.segments)
 
     def close(self) -> None:
-        """No more of it; who is taking snapshots is stopped, which leaves those before."""
+        """No more of it; who is taking snapshots is ended, which leaves those before."""
         self._closing.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
         if self._taking is not None:
-            ray.cancel(self._taking, force=True)
+            self._taking.end()
 
 
 def _ends(it: Log) -> list[int]:
     return [it.end(name, number) for name, topic in it.topics.items() for number in range(topic.partitions)]
-
-
-def take_snapshots(mesh: Mesh, directory: Path, cluster_id: str, rows: int) -> tuple[list[str], float]:
-    """Take those that are due, in a process of its own; their names, and the CPU seconds that it took."""
-    os.nice(NICE - os.nice(0))
-    began = time.process_time()
-    reader = open_read_only(directory)
-    try:
-        store = FileStorage(directory / FOLDER)
-    except DataDirectoryError:
-        return [], 0.0  # one that was started by a broker that has died is not done yet
-    try:
-        snapshotter = Snapshotter(mesh, reader, SnapshotStore(store), cluster_id=cluster_id, rows=rows, clock=now)
-        return snapshotter.take_due(), time.process_time() - began
-    finally:
-        store.close()
-        reader.close()

@@ -1,0 +1,123 @@
+"""The process that takes the snapshots of a log, started by its broker: without Ray, and of the lowest priority.
+
+It gives way before it imports anything. A process of Ray's needs a second of CPU until it is there, at the priority of
+all others: on a machine without a core to spare every order waited for that long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eventmesh.mesh import Mesh
+
+#: The lowest priority that all systems have.
+NICE = 19
+
+
+@dataclass(frozen=True)
+class Order:
+    """Take what is due of the log in ``directory``; ``rows``: see the mesh's ``log``."""
+
+    mesh: Mesh
+    directory: Path
+    cluster_id: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The names of the snapshots that were taken, and the seconds of CPU that they cost."""
+
+    names: Sequence[str]
+    cpu_s: float
+
+
+class SnapshotProcess:
+    """The process, seen by who started it. It ends with them: its standard input stays open as long as they live."""
+
+    def __init__(self, order: Order) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(pickle.dumps(order))
+        self._process.stdin.flush()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def taken(self) -> Taken | None:
+        """What it did, once it has ended; None where it failed, and has said why on its standard error."""
+        out, _ = self._process.communicate()
+        return Taken(**json.loads(out)) if self._process.returncode == 0 else None
+
+    def end(self) -> None:
+        """At once; the snapshots before stay."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def main() -> None:
+    """In the process itself."""
+    _give_way()
+    order: Order = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_starter, name="end with starter", daemon=True).start()
+    print(json.dumps(_take(order)))  # noqa: T201
+
+
+def _give_way() -> None:
+    """Linux has a class below all priorities, for what nobody else wants of the processors."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(NICE - os.nice(0))
+
+
+def _end_with_starter() -> None:
+    os.read(sys.stdin.fileno(), 1)  # of its end, since nothing more is said
+    os._exit(1)
+
+
+def _take(order: Order) -> dict[str, object]:
+    from eventmesh.errors import DataDirectoryError
+    from eventmesh.log.storage import FileStorage
+    from eventmesh.log.store import open_read_only
+    from eventmesh.runtime.on_ray.reactor import now
+    from eventmesh.runtime.snapshots import FOLDER, SnapshotStore
+    from eventmesh.runtime.snapshotter import Snapshotter
+
+    reader = open_read_only(order.directory)
+    try:
+        store = FileStorage(order.directory / FOLDER)
+    except DataDirectoryError:
+        return {"names": [], "cpu_s": 0.0}  # one that was started by a broker that has died is not done yet
+    try:
+        snapshotter = Snapshotter(
+            order.mesh, reader, SnapshotStore(store), cluster_id=order.cluster_id, rows=order.rows, clock=now
+        )  # fmt: skip
+        return {"names": snapshotter.take_due(), "cpu_s": time.process_time()}
+    finally:
+        store.close()
+        reader.close()
+
+
+if __name__ == "__main__":
+    main()
