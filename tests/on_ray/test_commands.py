@@ -8,6 +8,9 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,14 +20,36 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(180)
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    """``eventmesh ARGUMENTS`` in a process group of its own, as a terminal starts it; Ray's files go to ``folder``."""
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose name leaves room for the name of a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="em-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(short_folder: Path) -> Iterator[Start]:
+    """``eventmesh ARGUMENTS`` in a process group of its own, as a terminal starts it; what is left of it is killed."""
+    begun: list[subprocess.Popen[str]] = []
+    # Tests that run in the background ignore Ctrl-C, and so would whatever they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def one(*arguments: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "TMPDIR": str(short_folder)}
+        begun.append(subprocess.Popen(
+            [sys.executable, str(ROOT / "cli.py"), *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
+        ))  # fmt: skip
+        return begun[-1]
+
+    yield one
+    for process in begun:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def wait_for(line: str, process: subprocess.Popen[str]) -> list[str]:
@@ -38,22 +63,12 @@ def wait_for(line: str, process: subprocess.Popen[str]) -> list[str]:
     pytest.fail(f"{line!r} was never said: {seen}")
 
 
-@pytest.fixture
-def short_folder() -> object:
-    """A folder whose name leaves room for the name of a socket in it."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="em-", dir="/tmp") as folder:
-        yield Path(folder)
-
-
 def test_given_ctrl_c_in_the_middle_of_a_run_then_nothing_is_left_running_or_lying_about(
-    short_folder: Path, tmp_path: Path
+    start: Start, short_folder: Path, tmp_path: Path
 ) -> None:
     shared = set(os.listdir("/dev/shm"))
     output = tmp_path / "run"
-    run = start("run", "configs/meshes/views.yaml", "--orders", "30000", "--rate", "100", "-o", str(output),
-                folder=short_folder)  # fmt: skip
+    run = start("run", "configs/meshes/views.yaml", "--orders", "30000", "--rate", "100", "-o", str(output))
     wait_for("orders", run)
     children = psutil.Process(run.pid).children(recursive=True)
     assert len(children) > 8, "a broker, seven services and a generator"
@@ -70,11 +85,10 @@ def test_given_ctrl_c_in_the_middle_of_a_run_then_nothing_is_left_running_or_lyi
 
 
 def test_given_the_disk_has_no_room_then_what_is_refused_goes_on_when_there_is_room(
-    short_folder: Path, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    run = start("run", "configs/meshes/views.yaml", "--orders", "3000", "-o", str(output), "--json",
-                folder=short_folder)  # fmt: skip
+    run = start("run", "configs/meshes/views.yaml", "--orders", "3000", "-o", str(output), "--json")
     wait_for("seeding Restock", run)
     broker = broker_of(run)
     # No file of this process may grow beyond what the largest one has now: an append fails as on a full disk.
