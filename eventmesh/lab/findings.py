@@ -170,6 +170,10 @@ def _axis_of(point: Point) -> tuple[tuple[str, float], ...]:
     return tuple((name, point.axis[name]) for name in names)
 
 
+#: Targets that a headline names, with what was measured; of more it says how many.
+TARGETS_NAMED_MAX = 6
+
+
 def headline(run: Run) -> str:
     """One sentence: who holds how much load, where asking wins, and which targets were met and missed."""
     if not run.points:
@@ -200,12 +204,18 @@ def _without_points(run: Run) -> str:
 
 
 def _targets(run: Run) -> list[str]:
-    """What was met, what was missed, and what has no data; nothing where the run has no target."""
+    """What was met, what was missed, and what has no data; nothing where the run has no target.
+
+    Of many targets the sentence only counts: the table behind it has each.
+    """
     words = {True: "met", False: "missed", None: "without data"}
+    aims = [figure for figure in run.figures if figure.target is not None]
     told = []
     for met, word in words.items():
-        figures = [figure for figure in run.figures if figure.target is not None and figure.met is met]
-        if figures:
+        figures = [figure for figure in aims if figure.met is met]
+        if figures and len(aims) > TARGETS_NAMED_MAX:
+            told.append(f"{len(figures)} of {len(aims)} targets {word}")
+        elif figures:
             told.append(f"target{'s' if len(figures) > 1 else ''} {word}: {_listed([_aim(each) for each in figures])}")
     return told
 

@@ -201,6 +201,11 @@ def test_the_sentence_of_a_run_without_points_tells_targets_met_missed_and_witho
     assert aborted.startswith("The run ended early, its audit says unknown; target met: first")
 
 
+def test_of_many_targets_the_sentence_counts_those_met_missed_and_without_data() -> None:
+    said = findings.headline(run([], name="backbone", figures=REPLAYS * 3, audit=VALID))
+    assert said == "3 of 9 targets met; 3 of 9 targets missed; 3 of 9 targets without data."
+
+
 def test_the_sentence_of_a_sweep_ends_with_its_target(hard: Scenario) -> None:
     said = findings.headline(run(hard.ways[VIEWS], figures=[FLOW]))
     assert "held 800 orders/s within the objective" in said
