@@ -29,6 +29,8 @@ _LISTENING = ("view", "none")
 _RELATIONS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥", "==": "="}
 #: A loss smaller than this ratio is not told in words, though the table still shows it.
 TOLD_FROM = 1.05
+#: Targets that a headline names, with what was measured; of more it says how many.
+TARGETS_NAMED_MAX = 6
 _AXES: dict[str, Callable[[float], str]] = {
     "joined_services": lambda value: f"{value:g} joined service{'' if value == 1 else 's'}",
     "rtt_ms": lambda value: f"{value:g} ms between services" if value else "no added network delay",
@@ -168,10 +170,6 @@ def _axis_of(point: Point) -> tuple[tuple[str, float], ...]:
         point.axis.keys() - {LOAD}, key=lambda name: (order.index(name) if name in order else len(order), name)
     )
     return tuple((name, point.axis[name]) for name in names)
-
-
-#: Targets that a headline names, with what was measured; of more it says how many.
-TARGETS_NAMED_MAX = 6
 
 
 def headline(run: Run) -> str:

@@ -136,8 +136,11 @@ def _schedule_end(due: npt.NDArray[np.float64]) -> float:
     return last + (last - first) / max(len(due) - 1, 1)
 
 
-class _Histogram(HdrHistogram):  # type: ignore[misc]
-    """Its mean and deviation are those of the values: the library walks through every bucket for each, in Python."""
+class Histogram(HdrHistogram):  # type: ignore[misc]
+    """Of microseconds, three significant digits, up to a day.
+
+    Its mean and deviation are those of the values: the library walks through every bucket for each, in Python.
+    """
 
     def __init__(self, values: npt.ArrayLike) -> None:
         super().__init__(1, _DAY, 3)
@@ -146,20 +149,17 @@ class _Histogram(HdrHistogram):  # type: ignore[misc]
             self.record_value(int(value), int(count))
 
     def get_mean_value(self) -> float:
+        """Microseconds."""
         return float(self._values.mean())
 
     def get_stddev(self) -> float:
+        """Microseconds."""
         return float(self._values.std())
-
-
-def histogram(values: npt.ArrayLike) -> HdrHistogram:
-    """An HdrHistogram of microseconds, three significant digits, up to a day."""
-    return _Histogram(values)
 
 
 def percentiles(values_us: npt.ArrayLike) -> Percentiles | None:
     """Percentiles in milliseconds of values in microseconds; None of no values."""
-    recorded = histogram(values_us)
+    recorded = Histogram(values_us)
     if not recorded.get_total_count():
         return None
     # One walk over the buckets for all of them.
@@ -169,7 +169,7 @@ def percentiles(values_us: npt.ArrayLike) -> Percentiles | None:
 
 def hgrm(values_us: npt.ArrayLike) -> str:
     """The percentile distribution as HdrHistogram's plotter reads it (``.hgrm``), in milliseconds."""
-    recorded, out = histogram(values_us), io.BytesIO()
+    recorded, out = Histogram(values_us), io.BytesIO()
     if not recorded.get_total_count():
         return ""
     recorded.output_percentile_distribution(out, 1_000)

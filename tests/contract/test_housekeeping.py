@@ -24,7 +24,7 @@ from eventmesh.runtime.on_ray import snapshot_transfer
 from eventmesh.runtime.on_ray.broker import Broker
 from eventmesh.runtime.on_ray.housekeeping import Housekeeping
 from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.snapshot_process import Order, SnapshotProcess
+from eventmesh.runtime.on_ray.snapshot_process import Assignment, SnapshotProcess
 from eventmesh.runtime.on_ray.stream import OPEN, Access
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name, view_name
 from eventmesh.runtime.snapshotter import Snapshotter
@@ -146,14 +146,14 @@ def test_what_every_snapshot_has_passed_is_deleted(
     assert snapshot_transfer.fetch(broker.address(), state_name("orders", 0), OPEN) is not None
 
 
-def order(mesh: Mesh, log: Path) -> Order:
+def assignment(mesh: Mesh, log: Path) -> Assignment:
     for path in (log / FOLDER).glob("*/*/*.snapshot"):
         path.unlink()
-    return Order(mesh, log, "test", rows=1)
+    return Assignment(mesh, log, "test", rows=1)
 
 
 def test_snapshots_are_taken_by_a_process_that_gives_way_to_all_others(mesh: Mesh, log: Path) -> None:
-    taking, gave_way = SnapshotProcess(order(mesh, log)), False
+    taking, gave_way = SnapshotProcess(assignment(mesh, log)), False
     while not taking.done():
         gave_way = gave_way or os.sched_getscheduler(taking.pid) == os.SCHED_IDLE
     assert gave_way
@@ -166,7 +166,7 @@ def test_snapshots_are_taken_by_a_process_that_gives_way_to_all_others(mesh: Mes
 
 
 def test_who_takes_snapshots_ends_with_who_wanted_them(mesh: Mesh, log: Path) -> None:
-    taking = SnapshotProcess(order(mesh, log))
+    taking = SnapshotProcess(assignment(mesh, log))
     assert taking._process.stdin is not None
     taking._process.stdin.close()
     taking._process.wait(SOON_S)
@@ -178,7 +178,7 @@ def test_who_takes_snapshots_ends_with_who_wanted_them(mesh: Mesh, log: Path) ->
 def test_a_log_that_cannot_be_read_is_a_failure_that_says_why(
     mesh: Mesh, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    taking = SnapshotProcess(Order(mesh, tmp_path, "test", rows=1))
+    taking = SnapshotProcess(Assignment(mesh, tmp_path, "test", rows=1))
     taking._process.wait(SOON_S)
     assert taking.taken() is None
     assert "it has no manifest" in capfd.readouterr().err

@@ -25,8 +25,9 @@ ROOT = Path(__file__).parents[2]
 BATCHES, ROWS, NAME = 120, 100, 2_000  # a name stands in two columns: 400 KB a batch, 48 MB in all
 #: What may lie between the broker and a subscriber that does not read: a delivery in hand, and what the stream holds.
 ON_ITS_WAY = 8 * DELIVERY_BYTES
-#: What the broker may keep of the log in memory: its recent batches, and a delivery to each subscriber.
-KEPT = RECENT_BYTES_MAX + 4 * DELIVERY_BYTES
+#: What the broker may keep of the log in memory: its recent batches, which it counts twice (rows and frame share their
+#: bytes), and deliveries to its subscribers.
+KEPT = RECENT_BYTES_MAX // 2 + 8 * DELIVERY_BYTES
 SOON_S = 30.0
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 
 from eventmesh import mesh
 from eventmesh.lab.audit import Audit, audit
@@ -298,9 +297,3 @@ def problem(scenario: Scenario, seed: int) -> str:
     except Exception as error:
         return f"seed {seed} of {scenario}: {type(error).__name__}: {error}"
     return "" if audit.verdict == "valid" else f"seed {seed} of {scenario}:\n{audit.describe()}"
-
-
-def assert_valid(scenario: Scenario, seed: int) -> None:
-    """Run and audit; a failure says what :func:`problem` does."""
-    if found := problem(scenario, seed):
-        pytest.fail(found)

@@ -32,16 +32,12 @@ class Machine:
 
 
 class Scene:
-    """A reactor with its machine; ``carried`` are the effects that were carried out, ``steps`` how many there were."""
+    """A reactor with its machine; ``carried`` are the effects that were carried out."""
 
     def __init__(self, delay_us: int = 0) -> None:
         self.carried: list[Any] = []
-        self.steps = 0
         self.machine = Machine()
-        self.reactor = Reactor("test", delay_us, self.carried.extend, self.stepped)
-
-    def stepped(self) -> None:
-        self.steps += 1
+        self.reactor = Reactor("test", delay_us, self.carried.extend, lambda: None)
 
     def effect(self, what: Any) -> Callable[[], None]:
         return lambda: self.reactor.effects.append(what)

@@ -15,9 +15,9 @@ from eventmesh.errors import EventmeshError, InputError, PeerLost, Unauthenticat
 from eventmesh.runtime.on_ray.stream import ENDING_S, GONE, Access, Channel, Frame, Rest, Serving, take
 
 #: What a server says first on every stream: who connects knows by it that somebody is there and lets them in.
-HELLO = b"\1"
+HELLO = pa.py_buffer(b"\1")
 #: What a server that ends sends on every stream: Flight itself has no way to end one from the serving side.
-GOODBYE = b"\0"
+GOODBYE = pa.py_buffer(b"\0")
 _AUTHORIZATION = "authorization"
 
 
@@ -114,7 +114,7 @@ class FlightStream:
             self._client = flight.connect(location)
             descriptor = flight.FlightDescriptor.for_command(purpose.encode())
             writer, self._reader = self._client.do_exchange(descriptor, call_options(access))
-            assert self._reader.read_chunk().app_metadata.to_pybytes() == HELLO
+            assert self._reader.read_chunk().app_metadata.equals(HELLO)
         except flight.FlightUnauthenticatedError as error:
             raise Unauthenticated(f"{location} does not let us in: {first_line(error)}") from error
         except GONE as error:
@@ -125,10 +125,7 @@ class FlightStream:
     def frames(self) -> Iterator[pa.Buffer]:
         """What comes in, until either side ends the stream."""
         try:
-            while True:
-                frame = self._reader.read_chunk().app_metadata
-                if frame.size == len(GOODBYE) and frame.to_pybytes() == GOODBYE:
-                    break
+            while not (frame := self._reader.read_chunk().app_metadata).equals(GOODBYE):
                 yield frame
         except StopIteration:
             return

@@ -13,7 +13,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.on_ray.actor_log import log
 from eventmesh.runtime.on_ray.broker import Guarded
 from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.snapshot_process import Order, SnapshotProcess
+from eventmesh.runtime.on_ray.snapshot_process import Assignment, SnapshotProcess
 from eventmesh.runtime.snapshots import FOLDER, Floors, SnapshotStore
 
 #: Seconds between two looks at how much was appended.
@@ -66,7 +66,7 @@ class Housekeeping:
         if rows_max is None or rows - self._rows_seen < rows_max:
             return
         self._rows_seen = rows
-        self._taking = SnapshotProcess(Order(self._mesh, self._directory, self._cluster_id, rows_max))
+        self._taking = SnapshotProcess(Assignment(self._mesh, self._directory, self._cluster_id, rows_max))
 
     def _retain(self) -> None:
         self._retained_at = time.monotonic()

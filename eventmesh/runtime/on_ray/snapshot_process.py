@@ -26,7 +26,7 @@ NICE = 19
 
 
 @dataclass(frozen=True)
-class Order:
+class Assignment:
     """Take what is due of the log in ``directory``; ``rows``: see the mesh's ``log``."""
 
     mesh: Mesh
@@ -46,13 +46,13 @@ class Taken:
 class SnapshotProcess:
     """The process, seen by who started it. It ends with them: its standard input stays open as long as they live."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(pickle.dumps(order))
+        self._process.stdin.write(pickle.dumps(assignment))
         self._process.stdin.flush()
 
     @property
@@ -78,9 +78,9 @@ class SnapshotProcess:
 def main() -> None:
     """In the process itself."""
     _give_way()
-    order: Order = pickle.load(sys.stdin.buffer)
+    assignment: Assignment = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_starter, name="end with starter", daemon=True).start()
-    print(json.dumps(_take(order)))  # noqa: T201
+    print(json.dumps(_take(assignment)))  # noqa: T201
 
 
 def _give_way() -> None:
@@ -96,7 +96,7 @@ def _end_with_starter() -> None:
     os._exit(1)
 
 
-def _take(order: Order) -> dict[str, object]:
+def _take(assignment: Assignment) -> dict[str, object]:
     from eventmesh.errors import DataDirectoryError
     from eventmesh.log.storage import FileStorage
     from eventmesh.log.store import open_read_only
@@ -104,14 +104,15 @@ def _take(order: Order) -> dict[str, object]:
     from eventmesh.runtime.snapshots import FOLDER, SnapshotStore
     from eventmesh.runtime.snapshotter import Snapshotter
 
-    reader = open_read_only(order.directory)
+    reader = open_read_only(assignment.directory)
     try:
-        store = FileStorage(order.directory / FOLDER)
+        store = FileStorage(assignment.directory / FOLDER)
     except DataDirectoryError:
         return {"names": [], "cpu_s": 0.0}  # one that was started by a broker that has died is not done yet
     try:
         snapshotter = Snapshotter(
-            order.mesh, reader, SnapshotStore(store), cluster_id=order.cluster_id, rows=order.rows, clock=now
+            assignment.mesh, reader, SnapshotStore(store), cluster_id=assignment.cluster_id, rows=assignment.rows,
+            clock=now,
         )  # fmt: skip
         return {"names": snapshotter.take_due(), "cpu_s": time.process_time()}
     finally:

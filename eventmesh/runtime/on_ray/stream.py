@@ -94,11 +94,11 @@ class Channel:
     """The sending side of one stream; frames from several threads go out one after the other.
 
     Who may wait sends. Who others wait for leaves frames instead: what the other side does not read at once goes out on
-    a thread of the channel's own, and a peer for which more than ``left_bytes_max`` is left is given up.
+    a thread of the channel's own, and a peer for which more than :data:`LEFT_BYTES_MAX` is left is given up.
     """
 
-    def __init__(self, wire: Wire, left_bytes_max: int = LEFT_BYTES_MAX) -> None:
-        self._wire, self._left_bytes_max = wire, left_bytes_max
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._lock = threading.Lock()  # of who is sending
         self._left: deque[tuple[int, Rest]] = deque()
         self._left_bytes = 0
@@ -144,7 +144,7 @@ class Channel:
                 self._sender = threading.Thread(target=self._send_on, name="send", daemon=True)
                 self._sender.start()
             self._changed.notify()
-        if self._left_bytes > self._left_bytes_max:
+        if self._left_bytes > LEFT_BYTES_MAX:
             self.stop()
             self._wire.end()
 

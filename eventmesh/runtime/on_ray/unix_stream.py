@@ -264,7 +264,7 @@ class Messages:
             self._data = self._rest_of(whole, rest)
         self._at = 0
 
-    def _rest_of(self, whole: int, begun: pa.Buffer) -> pa.Buffer:
+    def _rest_of(self, whole: int, begun: bytes | pa.Buffer) -> pa.Buffer:
         data = pa.allocate_buffer(whole)  # unlike a bytearray it is not filled with zeros first
         view, at = memoryview(data).cast("B"), len(begun)
         view[:at] = memoryview(begun).cast("B")
