@@ -8,11 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eventmesh.errors import EXIT_CODES, EventmeshError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eventmesh.lab.progress_bar import Report
+    from eventmesh.lab.terminal import Screen
 
 ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
@@ -68,7 +74,7 @@ def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N
     from eventmesh.shop.demo import tell
 
     stories = tell(ROOT / "configs" / "meshes", seed=seed)
-    _print(stories, json_output, lambda: _show_stories(stories))
+    _print(stories, json_output, lambda screen: screen.stories(stories))
 
 
 @app.command()
@@ -117,7 +123,6 @@ def run(
 
     from eventmesh.lab import run as runs
     from eventmesh.lab import standing as meshes
-    from eventmesh.lab.progress_bar import progress_bar
 
     if (mesh is None) == (name is None):
         raise InputError("name either a mesh file, such as configs/meshes/views.yaml, or with --name a mesh that is up")
@@ -125,7 +130,7 @@ def run(
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
     if output is not None:
         runs.must_be_empty(output)
-    with _progress_console() as console, progress_bar(console) as report:
+    with _progress() as (_, report):
         standing = meshes.find(name) if name is not None else None
         file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
 
@@ -145,10 +150,10 @@ def run(
             else:
                 finished = meshes.run(standing, prepare, folder, seed=seed, report=report)
     if finished is None:
-        _print(prepared.summary(), json_output, lambda: _show_pairs(prepared.summary()))
+        _print(prepared.summary(), json_output, lambda screen: screen.pairs(prepared.summary()))
         return
     document = finished.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda: _show_run(finished, folder))
+    _print(document, json_output, lambda screen: screen.run(finished, folder))
     raise typer.Exit({"valid": 0, "invalid": 3, "unknown": 5}[finished.verdict])
 
 
@@ -182,15 +187,14 @@ def up(
       eventmesh up --name shop --data data/shop
     """
     from eventmesh.lab import standing as meshes
-    from eventmesh.lab.progress_bar import progress_bar
 
-    with _progress_console() as console, progress_bar(console) as report:
+    with _progress() as (_, report):
         standing = meshes.up(
             mesh, name, data=data or DATA / name, address=address, listen=listen, token_file=token_file,
             dry_run=dry_run, report=report,
         )  # fmt: skip
     document = standing.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda: _show_pairs(document) if dry_run else _show_up(standing))
+    _print(document, json_output, lambda screen: screen.pairs(document) if dry_run else screen.up(standing))
 
 
 @app.command()
@@ -206,7 +210,7 @@ def down(name: Name = "shop", json_output: Json = False) -> None:
     standing = meshes.find(name)
     meshes.down(standing)
     document = standing.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda: typer.echo(f"{name} is down; its data is in {standing.data}"))
+    _print(document, json_output, lambda screen: screen.line(f"{name} is down; its data is in {standing.data}"))
 
 
 @app.command()
@@ -226,10 +230,12 @@ def status(
 
     with meshes.watching(meshes.find(name)) as look:
         if watch:
-            _watch(look, json_output)
+            from eventmesh.lab.terminal import Screen
+
+            Screen().watch(look, json_output)
         else:
             found = look()
-            _print(found, json_output, lambda: _console().print(_status(found)))
+            _print(found, json_output, lambda screen: screen.status(found))
 
 
 @bench_app.command("list")
@@ -243,7 +249,7 @@ def bench_list(json_output: Json = False) -> None:
     from benchmarks import catalog
 
     found = catalog.questions(ROOT / "configs" / "benchmarks")
-    _print(found, json_output, lambda: _show_pairs(found))
+    _print(found, json_output, lambda screen: screen.pairs(found))
 
 
 @bench_app.command("run")
@@ -269,11 +275,10 @@ def bench_run(
     """
     from benchmarks import catalog
     from eventmesh.lab import run as runs
-    from eventmesh.lab.progress_bar import progress_bar
 
     if output is not None:
         runs.must_be_empty(output)
-    with _progress_console() as console, progress_bar(console) as report:
+    with _progress() as (console, report):
         given = {"input": input_file, "mapping": mapping}
         benchmark = catalog.load(ROOT / "configs" / "benchmarks", name, quick=quick, given=given)
         points = benchmark.describe()
@@ -283,10 +288,10 @@ def bench_run(
                 folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False, markup=False)
             )
     if dry_run:
-        _print(points, json_output, lambda: typer.echo("\n".join(points)))
+        _print(points, json_output, lambda screen: screen.line("\n".join(points)))
         return
     document = finished.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda: _show_benchmark(folder))
+    _print(document, json_output, lambda screen: screen.benchmark(folder))
     raise typer.Exit({"valid": 0, "invalid": 3, "unknown": 5}[finished.verdict])
 
 
@@ -301,7 +306,7 @@ def log_topics(run_folder: RunFolder = None, name: MeshName = None, json_output:
     from eventmesh.lab import inspect
 
     found = inspect.topics(_where(run_folder, name))
-    _print(found, json_output, lambda: _show_table([asdict(row) for row in found]))
+    _print(found, json_output, lambda screen: screen.table([asdict(row) for row in found]))
 
 
 @log_app.command("read")
@@ -323,7 +328,7 @@ def log_read(
     from eventmesh.lab import inspect
 
     rows = inspect.read(_where(run_folder, name), topic, partition, offset, limit)
-    _print(rows, json_output, lambda: _show_records(rows, f"{topic}/{partition}", offset))
+    _print(rows, json_output, lambda screen: screen.records(rows, f"{topic}/{partition}", offset))
 
 
 @log_app.command("tail")
@@ -344,11 +349,12 @@ def log_tail(
     """
     from eventmesh.lab import inspect
     from eventmesh.lab import standing as meshes
+    from eventmesh.lab.terminal import Screen
 
     folder = _where(run_folder, name)
     if follow and name is None:
         raise InputError("a run that is over grows no more: --follow is for a mesh that is up, with --name")
-    show = (lambda row: typer.echo(json.dumps(row, default=str))) if json_output else _show_record
+    show = (lambda row: typer.echo(json.dumps(row, default=str))) if json_output else Screen().record
     ends = inspect.tail(folder, topic, limit, show)
     if follow and name is not None:
         meshes.follow(meshes.find(name), topic, ends, show)
@@ -365,7 +371,7 @@ def log_verify(run_folder: RunFolder = None, name: MeshName = None, json_output:
     from eventmesh.lab import inspect
 
     findings = inspect.verify(_where(run_folder, name))
-    _print(findings, json_output, lambda: _show_findings(findings))
+    _print(findings, json_output, lambda screen: screen.findings(findings))
     raise typer.Exit(3 if any(finding.damage for finding in findings) else 0)
 
 
@@ -385,7 +391,7 @@ def trace(
     from eventmesh.lab import inspect
 
     steps = inspect.trace(_where(run_folder, name), order)
-    _print(steps, json_output, lambda: _show_trace(order, steps))
+    _print(steps, json_output, lambda screen: screen.trace(order, steps))
 
 
 @app.command()
@@ -399,7 +405,7 @@ def describe(mesh: MeshFile, json_output: Json = False) -> None:
     from eventmesh import mesh as meshes
 
     loaded = meshes.load(mesh)
-    _print(loaded.resolved(), json_output, lambda: typer.echo(loaded.diagram(), nl=False))
+    _print(loaded.resolved(), json_output, lambda screen: screen.line(loaded.diagram().removesuffix("\n")))
 
 
 def _where(run_folder: Path | None, name: str | None) -> Path:
@@ -415,11 +421,13 @@ def _where(run_folder: Path | None, name: str | None) -> Path:
 # --- printing ------------------------------------------------------------------------------------
 
 
-def _print(result: Any, as_json: bool, show: Callable[[], object]) -> None:
+def _print(result: Any, as_json: bool, show: Callable[[Screen], object]) -> None:
     if as_json:
         typer.echo(json.dumps(_plain(result), indent=2, default=str))
     else:
-        show()
+        from eventmesh.lab.terminal import Screen
+
+        show(Screen())
 
 
 def _plain(value: Any) -> Any:
@@ -428,202 +436,15 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr, width=110 if piped(sys.stderr if stderr else sys.stdout) else None)
-
-
-def piped(stream: TextIO) -> bool:
-    """Nobody looks at ``stream`` in a terminal, so it has no width of its own."""
-    return not stream.isatty()
-
-
 @contextmanager
-def _progress_console() -> Iterator[Any]:
-    yield _console(stderr=True)
+def _progress() -> Iterator[tuple[Console, Report]]:
+    """Where a command says how far it is: its console on stderr, and its progress bar."""
+    from eventmesh.lab.progress_bar import progress_bar
+    from eventmesh.lab.terminal import console_of
 
-
-def _show_stories(stories: Any) -> None:
-    from rich.columns import Columns
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    titles = {"request": "asked (wiring: request)", "views": "told (wiring: views)"}
-    colours = {"command": "yellow", "query": "cyan", "reply": "dim", "fact": "green"}
-    tables = []
-    for story in stories:
-        table = Table(title=titles[story.wiring], box=None, padding=(0, 1), title_justify="left")
-        for name, justify in (("ms", "right"), ("who", "left"), ("what", "left")):
-            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        for moment in story.moments:
-            colour = colours[moment.kind]
-            table.add_row(f"{moment.at_ms:.1f}", moment.who, Text(moment.what, colour))
-        tables.append(table)
-    console = _console()
-    # A blank line below each, since on a narrow terminal they stand one above the other.
-    console.print(Columns([Padding(table, (0, 0, 1, 0)) for table in tables], padding=(0, 4)))
-    for story in stories:
-        up = ", ".join(story.asked)
-        console.print(
-            f"[bold]{titles[story.wiring]}[/]: accepted after {story.accepted_ms:.1f} ms, {story.outcome} after "
-            f"{story.completed_ms:.1f} ms, {story.messages} messages sent. To be accepted, these had to be up: {up}.",
-            highlight=False,
-        )
-    console.print(
-        "\nVirtual time, simulated; → command or query?, ← reply, ⇒ fact appended to a topic.",
-        style="dim",
-        highlight=False,
-    )
-
-
-def _show_run(finished: Any, folder: Path | None) -> None:
-    # Not by way of a console, which would take brackets in a folder's name for markup.
-    typer.echo(f"{finished.name}: audit {finished.verdict}")
-    for title, values in (
-        ("import", finished.imported and finished.imported.model_dump()),
-        ("outcomes", finished.outcomes),
-    ):
-        if values:
-            typer.echo(f"  {title}: {_in_words(values)}")
-    for figure in finished.figures:
-        typer.echo(f"  {figure.name}: {figure.value:,.2f} {figure.unit}")
-    typer.echo(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics")
-
-
-def _show_benchmark(folder: Path) -> None:
-    typer.echo((folder / "summary.md").read_text())
-    typer.echo(f"Report: {folder / 'report.html'}")
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def _show_pairs(pairs: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    for key, value in pairs.items():
-        words = _in_words(value) if isinstance(value, dict) else _number(value)
-        table.add_row(Text(str(key)), Text(words))
-    _console().print(table)
-
-
-def _in_words(values: dict[str, Any]) -> str:
-    shown = {key: _in_words(value) or "none" if isinstance(value, dict) else value for key, value in values.items()}
-    return ", ".join(f"{key} {_number(value)}" for key, value in shown.items())
-
-
-def _show_table(rows: list[dict[str, Any]], last_folds: bool = False) -> None:
-    _console().print(_table(rows, last_folds))
-
-
-def _table(rows: list[dict[str, Any]], last_folds: bool = False, colours: dict[str, str] | None = None) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    names = list(rows[0]) if rows else []
-    for name in names:
-        right = any(isinstance(row[name], int | float) for row in rows)
-        folds = last_folds and name == names[-1]
-        table.add_column(name, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_number(value), (colours or {}).get(str(value), "")) for value in row.values()))
-    return table
-
-
-def _show_findings(findings: Any) -> None:
-    rows = [asdict(each) | {"checksums": "wrong" if each.damage else "right"} for each in findings]
-    _show_table([{name: value for name, value in row.items() if name != "damage"} for row in rows])
-    for each in findings:
-        if each.damage:
-            typer.echo(each.damage)
-
-
-def _show_records(rows: list[dict[str, Any]], partition: str, offset: int) -> None:
-    for row in rows:
-        typer.echo(_one_line(row))
-    if not rows:
-        typer.echo(f"{partition} ends at offset {offset}: nothing to show", err=True)
-
-
-def _show_record(row: dict[str, Any]) -> None:
-    typer.echo(_one_line(row))
-
-
-def _show_up(standing: Any) -> None:
-    name = standing.name
-    typer.echo(f"{name} is up: Ray at {standing.ray}, data in {standing.data}")
-    typer.echo(f"  next: eventmesh run --name {name}, eventmesh status --name {name}, eventmesh down --name {name}")
-
-
-#: Seconds between two looks.
-LOOK_AGAIN_S = 1.0
-
-
-def _watch(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
-    """Until Ctrl-C, which is how it is meant to end."""
-    import time
-
-    from rich.live import Live
-
-    try:
-        while as_json:
-            typer.echo(json.dumps(look(), default=str))
-            time.sleep(LOOK_AGAIN_S)
-        with Live(_status(look()), console=_console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
-            while True:
-                time.sleep(LOOK_AGAIN_S)
-                live.update(_status(look()), refresh=True)
-    except KeyboardInterrupt:
-        return
-
-
-def _status(found: dict[str, Any]) -> Any:
-    from rich.console import Group
-    from rich.text import Text
-
-    head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
-    parts: list[Any] = [Text(head, style="bold"), Text(f"Ray {found['ray']}, data {found['data']}"), Text()]
-    colours = {"live": "green", "starting": "yellow", "silent": "red", "down": "red"}
-    for title in ("processes", "partitions", "views"):
-        if found[title]:
-            rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]
-            parts += [_table(rows, colours=colours), Text()]
-    return Group(*parts[:-1])
-
-
-def _state(name: str, value: Any) -> Any:
-    """What is not there yet is a dash; the number of a process is a name."""
-    return "-" if value is None else str(value) if name == "pid" else value
-
-
-def _show_trace(order: str, steps: Any) -> None:
-    width = len(f"{steps[-1].at_ms:.1f}")
-    rows = [
-        {"ms": f"{step.at_ms:{width}.1f}", "fact": step.type, "by": step.source,
-         "where": f"{step.partition} @ {step.offset}", "details": _details(step.details)}
-        for step in steps
-    ]  # fmt: skip
-    typer.echo(f"{order}, first fact at {steps[0].time}")
-    _show_table(rows, last_folds=True)
-
-
-def _details(details: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in details.items() if key not in ("lines", "joined_lines"))
-
-
-def _one_line(row: dict[str, Any]) -> str:
-    hidden = ("partition", "offset", "sequence", "type", "dataschema", "partitionkey", "subject")
-    rest = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
-    return f"{row['partition']} @ {row['offset']}  {row['type']}  {rest}"
+    console = console_of(sys.stderr)
+    with progress_bar(console) as report:
+        yield console, report
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from eventmesh.runtime.simulated_network import Process
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 
-WIRINGS = ("request", "views")
+#: Which wirings are told of, and what an order is in each.
+WIRINGS = {"request": "asked", "views": "told"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Story:
     outcome: str
     messages: int
     asked: Sequence[str]  # the services that had to be up for the order to be accepted
+
+    @property
+    def title(self) -> str:
+        """What it is the story of."""
+        return f"{WIRINGS[self.wiring]} (wiring: {self.wiring})"
 
 
 def tell(meshes_folder: Path, *, seed: int = 1) -> list[Story]:

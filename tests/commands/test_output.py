@@ -105,7 +105,7 @@ def test_what_is_shown_fits_the_terminal_and_breaks_no_name(
     (own_run.parent / "runs").mkdir()
     (own_run.parent / "runs" / "latest").symlink_to(own_run)
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("cli.piped", lambda stream: False)
+    monkeypatch.setattr("eventmesh.lab.terminal.piped", lambda stream: False)
     shown = eventmesh(*words).out
     assert max(map(len, shown.splitlines())) <= columns
     assert [name for name in whole if name not in shown] == []

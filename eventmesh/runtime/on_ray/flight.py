@@ -41,8 +41,8 @@ def call_options(access: Access, timeout_s: float | None = None) -> Any:
     return flight.FlightCallOptions(timeout=timeout_s, headers=headers)
 
 
-class FlightWire:
-    """The sending side of a stream (:class:`~eventmesh.runtime.on_ray.stream.Wire`)."""
+class ServerWire:
+    """The sending side of who serves (:class:`~eventmesh.runtime.on_ray.stream.Wire`)."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -56,11 +56,16 @@ class FlightWire:
         return partial(self.write, frame)
 
     def end(self) -> None:
-        """Send nothing more. A client's server sees that; who serves has no way to end a stream."""
-        done = getattr(self._writer, "done_writing", None)
-        if done is not None:
-            with suppress(*GONE):
-                done()
+        """Nothing: Flight has no way to end a stream from the serving side."""
+
+
+class ClientWire(ServerWire):
+    """The sending side of a client."""
+
+    def end(self) -> None:
+        """Send nothing more, and let the server see that."""
+        with suppress(*GONE):
+            self._writer.done_writing()
 
 
 class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
@@ -74,7 +79,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """One stream, until the client ends it or dies."""
-        purpose, channel = (descriptor.command or b"").decode(errors="replace"), Channel(FlightWire(writer))
+        purpose, channel = (descriptor.command or b"").decode(errors="replace"), Channel(ServerWire(writer))
         received = self._serving.opened(purpose, channel)
         self._channels.add(channel)
         channel.send([HELLO])
@@ -119,7 +124,7 @@ class FlightStream:
             raise Unauthenticated(f"{location} does not let us in: {first_line(error)}") from error
         except GONE as error:
             raise PeerLost(f"{location} cannot be reached: {first_line(error)}") from error
-        self.wire = FlightWire(writer)
+        self.wire = ClientWire(writer)
         self._ended = False
 
     def frames(self) -> Iterator[pa.Buffer]:

@@ -39,6 +39,9 @@ _PREFIX = struct.Struct("<II")
 CHUNK_BYTES = 64 << 10
 #: Bytes that are copied together rather than sent as parts; and parts that the kernel takes at a time, two left for us.
 JOINED_BYTES, PARTS_MAX = 16 << 10, 1_022
+#: Bytes that the kernel takes of a client while nobody reads, or as many as net.core.wmem_max allows: who appends whole
+#: batches goes on instead of waiting for the broker's next turn on a core.
+SENT_AHEAD_BYTES = 1 << 20
 #: Bytes of a client's first words at most, and the seconds that it has for them.
 HELLO_BYTES_MAX = 16 << 10
 HELLO_S = 5.0
@@ -52,6 +55,7 @@ def available() -> bool:
 def connect(name: str) -> socket.socket | None:
     """A socket to the server of that name; None where there is none on this node."""
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD_BYTES)
     try:
         found.connect(f"\0{name}")
     except OSError:
