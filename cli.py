@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -229,13 +229,12 @@ def status(
     from eventmesh.lab import standing as meshes
 
     with meshes.watching(meshes.find(name)) as look:
-        if watch:
-            from eventmesh.lab.terminal import Screen
-
-            Screen().watch(look, json_output)
-        else:
+        if not watch:
             found = look()
             _print(found, json_output, lambda screen: screen.status(found))
+            return
+        with suppress(KeyboardInterrupt):  # how it is meant to end
+            _watch(look, json_output)
 
 
 @bench_app.command("list")
@@ -428,6 +427,17 @@ def _print(result: Any, as_json: bool, show: Callable[[Screen], object]) -> None
         from eventmesh.lab.terminal import Screen
 
         show(Screen())
+
+
+def _watch(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
+    from eventmesh.lab.terminal import Screen, every_second
+
+    looks = every_second(look)
+    if as_json:
+        for found in looks:
+            typer.echo(json.dumps(found, default=str))
+    else:
+        Screen().watch(looks)
 
 
 def _plain(value: Any) -> Any:

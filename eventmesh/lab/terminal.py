@@ -1,4 +1,4 @@
-"""What people see of a command's result, on standard output; ``--json`` is for machines and does without it.
+"""What people see of a command's result, on standard output.
 
 A terminal's width is kept to, and no name is broken. What may hold brackets, names of folders and of mine, is never
 taken for rich's markup.
@@ -6,10 +6,9 @@ taken for rich's markup.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -45,6 +44,13 @@ def piped(stream: TextIO) -> bool:
 def console_of(stream: TextIO) -> Console:
     """A console that writes to ``stream``."""
     return Console(file=stream, width=WIDTH if piped(stream) else None)
+
+
+def every_second(look: Callable[[], Row]) -> Iterator[Row]:
+    """What is seen, again and again, without an end."""
+    while True:
+        yield look()
+        time.sleep(LOOK_AGAIN_S)
 
 
 class Screen:
@@ -142,18 +148,11 @@ class Screen:
         """How a mesh is (:func:`eventmesh.lab.standing.watching`)."""
         self._console.print(_status(found))
 
-    def watch(self, look: Callable[[], Row], as_json: bool) -> None:
-        """The same every second, until Ctrl-C, which is how it is meant to end."""
-        try:
-            while as_json:
-                self.line(json.dumps(look(), default=str))
-                time.sleep(LOOK_AGAIN_S)
-            with Live(_status(look()), console=self._console, auto_refresh=False, screen=sys.stdout.isatty()) as live:
-                while True:
-                    time.sleep(LOOK_AGAIN_S)
-                    live.update(_status(look()), refresh=True)
-        except KeyboardInterrupt:
-            return
+    def watch(self, looks: Iterable[Row]) -> None:
+        """How it is, again and again in one place."""
+        with Live(console=self._console, auto_refresh=False, screen=sys.stdout.isatty()) as live:
+            for found in looks:
+                live.update(_status(found), refresh=True)
 
 
 def _moments(story: Any) -> Table:

@@ -297,16 +297,15 @@ class FileStorage:
             _sync_directory(at)
 
     def replace(self, path: str, data: pa.Buffer | bytes) -> None:
-        """Write a temporary file, sync it, rename it, sync the directory."""
+        """Write a temporary file, sync it, rename it, sync the directory; a full disk leaves the old file."""
         file = self.directory / path
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.temporary")
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            _write(descriptor, path, 0, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            _write_anew(temporary, path, data)
+        except (OSError, StorageFull):
+            temporary.unlink(missing_ok=True)
+            raise
         os.replace(temporary, file)
         self.release(path)
         self._sync_directories(path)
@@ -347,6 +346,19 @@ class FileStorage:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _write_anew(temporary: Path, file: str, data: pa.Buffer | bytes) -> None:
+    # Nobody goes by this file yet, so that unlike elsewhere a sync may fail for want of room and be tried again.
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            _write(descriptor, file, 0, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _full(file, error) from error
 
 
 def _write(descriptor: int, file: str, position: int, data: pa.Buffer | bytes) -> None:

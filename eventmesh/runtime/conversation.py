@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventmesh.errors import DidNotHappen, EventmeshError
 from eventmesh.runtime.contract import Row
-from eventmesh.runtime.decider import Decider, Position, Run, describe
+from eventmesh.runtime.decider import Decider, FoldAgain, Position, Run, describe
 from eventmesh.runtime.release import Caller
 from eventmesh.service import Rule
 
@@ -45,6 +45,8 @@ class Conversation:
 
     ``key`` is (name of the rule's trigger, key value): one conversation at a time per key, later
     callers of the same command join it. ``resumed``: its end is found again from the fold after a restart.
+    ``refusal`` is what it is refused as, should its rule break: its cause, or what does not change with the epoch where
+    the fold showed it open.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Conversation:
     ) -> None:
         self.among, self.key = among, key
         self.cause, self.story, self.causation, self.resumed = cause, story, causation, resumed
+        self.refusal = cause
         self.ordinal = 0
         self.position: Position | None = None  # the input held open until the end
         self.callers: list[Caller] = []
@@ -90,6 +93,7 @@ class Conversations:
     def __init__(self, decider: Decider, asks: Asks) -> None:
         self.decider, self.asks = decider, asks
         self.running: dict[Key, Conversation] = {}
+        self.broken: dict[str, str] = {}  # carried on and broken half way, by refusal: why
 
     def __len__(self) -> int:
         return len(self.running)
@@ -107,9 +111,7 @@ class Conversations:
         inputs = run.inputs
         resumed = inputs.kind in self.decider.service.resume
         for row in range(len(run)):
-            reason = self.decider.refused_inputs.pop(run.cause(row), None)
-            if reason is not None:
-                self.decider.refuse_input(run, row, reason)
+            if self.decider.refused_again(run, row):
                 continue
             key = (inputs.kind, inputs.stories[row] or run.cause(row))
             self._start(rule, key, inputs.row(row), run, row, resumed=resumed)
@@ -131,9 +133,19 @@ class Conversations:
             self.decider.hold(position)
         self._run(conversation, rule, row)
 
-    def carry_on(self, rule: Rule, kind: str, key: str, cause: str) -> None:
-        """Begin again, after a restart, the conversation that the fold shows open under ``key``."""
-        self._run(Conversation(self, (kind, key), cause, key, cause, resumed=True), rule, {"key": key})
+    def carry_on(self, rule: Rule, kind: str, key: str, *, cause: str, refusal: str) -> None:
+        """Begin again, after a restart, the conversation that the fold shows open under ``key``.
+
+        One that broke half way in this process is refused instead, and left alone once that is on record.
+        """
+        conversation = Conversation(self, (kind, key), cause, key, cause, resumed=True)
+        conversation.refusal = refusal
+        reason = self.broken.get(refusal)
+        if reason is None:
+            self._run(conversation, rule, {"key": key})
+        else:
+            self.running[conversation.key] = conversation
+            self._refuse(conversation, reason)
 
     def _run(self, conversation: Conversation, rule: Rule, row: Mapping[str, Any]) -> None:
         self.running[conversation.key] = conversation
@@ -152,16 +164,23 @@ class Conversations:
             self._fail(conversation, error)
         except Exception as defect:
             if len(self.decider.new_facts) > before:
-                self.decider.discard(conversation.cause, defect)
+                self._discard(conversation, defect)
             self._refuse(conversation, describe(defect))
         else:
             pending.waiter = conversation
 
+    def _discard(self, conversation: Conversation, defect: Exception) -> None:
+        if conversation.refusal == conversation.cause:
+            self.decider.discard(conversation.cause, defect)
+        self.broken[conversation.refusal] = describe(defect)
+        raise FoldAgain from defect
+
     def _refuse(self, conversation: Conversation, reason: str) -> None:
-        self.decider.record_refusal(
-            conversation.cause, conversation.position, conversation.story, conversation.causation, reason, None,
-            conversation.ordinal,
-        )  # fmt: skip
+        if conversation.refusal not in self.decider.refusals:
+            self.decider.record_refusal(
+                conversation.refusal, conversation.position, conversation.story, conversation.causation, reason, None,
+                conversation.ordinal,
+            )  # fmt: skip
         self._fail(conversation, DidNotHappen(f"refused: {reason}"))
 
     def _fail(self, conversation: Conversation, error: EventmeshError) -> None:

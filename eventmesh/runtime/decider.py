@@ -83,7 +83,9 @@ class Decider:
     def __init__(self, service: Service, topic: Topic, *, clock: Callable[[], int], counters: Counters) -> None:
         self.service, self.topic, self.partition = service, topic, service.place.partition
         self.clock, self.counters = clock, counters
-        self.refused_inputs: dict[str, str] = {}  # by cause: it was decided half, and is not to be decided again
+        # By cause: decided half, and not to be decided again. Each stays until its refusal is acknowledged: another
+        # input that is decided half before that takes the refusal with it.
+        self.refused_inputs: dict[str, str] = {}
         self._careful_rows = 0
         self.clear()
 
@@ -208,11 +210,8 @@ class Decider:
 
     def _decide_carefully(self, run: Run) -> None:
         self._careful_rows -= 1
-        reason = self.refused_inputs.pop(run.cause(0), None)
-        if reason is None:
+        if not self.refused_again(run, 0):
             self._decide(run)
-        else:
-            self.refuse_input(run, 0, reason)
 
     def _decide(self, run: Run) -> None:
         self._run, self._ordinals = run, {}
@@ -240,6 +239,16 @@ class Decider:
         """An input decided half: when it comes again it is refused. Raises :class:`FoldAgain`."""
         self.refused_inputs[cause] = describe(defect)
         raise FoldAgain from defect
+
+    def refused_again(self, run: Run, row: int) -> bool:
+        """Whether this input was decided half before: it is refused, then."""
+        cause = run.cause(row)
+        reason = self.refused_inputs.get(cause)
+        if reason is None:
+            return False
+        self.refuse_input(run, row, reason)
+        self.release.refused.append(cause)
+        return True
 
     def refuse_input(self, run: Run, row: int, reason: str) -> None:
         """An input of a run is refused on record."""

@@ -17,12 +17,16 @@ Caller = tuple[Any, str, int]  # who waits for an answer: origin, ask id, row in
 
 @dataclass(slots=True)
 class Release:
-    """Replies, errors, answers to queries and awaited records that rest on one append."""
+    """Replies, errors, answers to queries and awaited records that rest on one append.
+
+    ``refused`` are the causes of inputs that were decided half before, and whose refusal is on record with it.
+    """
 
     replies: dict[tuple[Any, str, bool], tuple[list[int], list[Row]]] = field(default_factory=dict)
     errors: list[SendReply] = field(default_factory=list)
     recorded: list[Pending] = field(default_factory=list)
     answers: list[SendReply] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def reply(self, caller: Caller, row: Row, final: bool) -> None:
         """Add one answer row, combined with others for the same message."""
@@ -51,6 +55,7 @@ class Release:
         self.errors.extend(other.errors)
         self.recorded.extend(other.recorded)
         self.answers.extend(other.answers)
+        self.refused.extend(other.refused)
 
     def __bool__(self) -> bool:
         return bool(self.replies or self.errors or self.recorded or self.answers)

@@ -205,10 +205,14 @@ class Task:
             topic, _, partition = name.rpartition("/")
             self.received[name] = self.progress.next.get(name, 0)
             self.emit(Subscribe(topic, int(partition), self.received[name]))
+        self._or_fold_again(self._carry_on)
+        self.step()
+
+    def _carry_on(self) -> None:
         for kind, rule in self.service.resume.items():
             for key in list(self.service.unfinished(self.decider.state)):
-                self.conversations.carry_on(rule, kind, key, f"{self.name}/epoch/{self.epoch}/{kind}/{key}")
-        self.step()
+                cause, refusal = f"{self.name}/epoch/{self.epoch}/{kind}/{key}", f"{self.name}/{kind}/{key}"
+                self.conversations.carry_on(rule, kind, key, cause=cause, refusal=refusal)
 
     # --- what comes in ------------------------------------------------------------------------
 
@@ -306,6 +310,8 @@ class Task:
         for effect in release.effects():
             self._answered(effect.origin, effect.reply)
             self.emit(effect)
+        for cause in release.refused:
+            self.decider.refused_inputs.pop(cause, None)
         for pending in release.recorded:
             self._resolve(pending, None, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,47 @@ def test_the_exit_code_of_a_benchmark_is_its_verdict(
     ended = eventmesh("bench", "run", "join-scaling", "--output", "out")
     assert (ended.code, ended.err) == (code, "")
     assert ended.out == f"all of it\n\nReport: {Path('out') / 'report.html'}\n"
+
+
+STATUS: dict[str, Any] = {
+    "name": "shop", "mesh": "views", "wiring": "views", "durability": "os", "ray": "127.0.0.1:1", "data": "data/shop",
+    "processes": [{"process": "orders/0", "state": "live", "pid": 12_345, "restarts": 1}],
+    "partitions": [{"partition": "orders/0", "owner": "orders/0", "epoch": 2, "end": 1_234, "snapshot": None}],
+    "views": [],
+}  # fmt: skip
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What a mesh that is up says of itself, look by look; then comes Ctrl-C."""
+    left = [STATUS, {**STATUS, "wiring": "hybrid"}]
+
+    def look() -> dict[str, Any]:
+        if not left:
+            raise KeyboardInterrupt
+        return left.pop(0)
+
+    monkeypatch.setattr("eventmesh.lab.standing.find", lambda name: name)
+    monkeypatch.setattr("eventmesh.lab.standing.watching", lambda standing: nullcontext(look))
+    monkeypatch.setattr("eventmesh.lab.terminal.LOOK_AGAIN_S", 0)
+    return left
+
+
+def test_status_is_one_look(eventmesh: Run, looks: list[dict[str, Any]]) -> None:
+    ended = eventmesh("status")
+    assert (ended.code, ended.err, len(looks)) == (0, "", 1)
+    assert ended.out.startswith("shop: mesh views, wiring views, durability os")
+    assert [line.split() for line in ended.out.splitlines()[3:]] == [
+        ["process", "state", "pid", "restarts"], ["orders/0", "live", "12345", "1"], [],
+        ["partition", "owner", "epoch", "end", "snapshot"], ["orders/0", "orders/0", "2", "1,234", "-"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_watch_looks_until_ctrl_c(eventmesh: Run, looks: list[dict[str, Any]], more: list[str]) -> None:
+    ended = eventmesh("status", "--watch", *more)
+    assert (ended.code, ended.err, looks) == (0, "", [])
+    if more:
+        assert [json.loads(line)["wiring"] for line in ended.out.splitlines()] == ["views", "hybrid"]
+    else:
+        assert "wiring hybrid" in ended.out, "the last look stays"

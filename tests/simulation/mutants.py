@@ -179,7 +179,7 @@ def queries_see_ahead(patch: Patch) -> None:
 
 @mutant("3", "what the fold shows open is not asked again", REQUEST.judge, seed=2, caught_by="E4")
 def open_asks_not_resumed(patch: Patch) -> None:
-    patch.setattr(Conversations, "carry_on", lambda conversations, rule, kind, key, cause: None)
+    patch.setattr(Conversations, "carry_on", lambda conversations, rule, kind, key, **names: None)
 
 
 @mutant(

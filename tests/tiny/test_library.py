@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eventmesh import mesh as meshes
 from eventmesh.lab.simulated_run import Crashes, run_simulated
+from eventmesh.log.store import LogReader
+from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import WorkloadOptions
-from tests.tiny import workload
+from eventmesh.runtime.decider import REFUSED
+from eventmesh.runtime.simulated import Simulation
+from eventmesh.service import Inputs, Outcome, Talk, Trigger
+from tests.tiny import WIRINGS, Desk, workload
+
+
+def library(wiring: str, durability: str = "os") -> Mesh:
+    document = meshes.load(Path(__file__).parent / "mesh.yaml").resolved()
+    document["wiring"], document["log"]["durability"] = wiring, durability
+    return meshes.parse(document)
+
+
+def loans_on(simulation: Simulation) -> Counter[str]:
+    """The facts of the desk, by type."""
+    reader = LogReader.of(simulation.storage)
+    return Counter(kind for number in (0, 1) for kind in reader.table("loans", number)["type"].to_pylist())
 
 
 @pytest.mark.parametrize("wiring", ["events", "asking"])
 @pytest.mark.parametrize("durability", ["os", "fsync"])
 def test_whatever_dies_every_loan_is_answered_once(wiring: str, durability: str) -> None:
-    document = meshes.load(Path(__file__).parent / "mesh.yaml").resolved()
-    document["wiring"], document["log"]["durability"] = wiring, durability
-    mesh = meshes.parse(document)
+    mesh = library(wiring, durability)
     machines = 0.5 if durability == "fsync" else 0.0
     for seed in range(8):
         loans = workload(WorkloadOptions(seed=seed, orders=40, rate=600.0))
@@ -29,3 +47,47 @@ def test_whatever_dies_every_loan_is_answered_once(wiring: str, durability: str)
         copies = [run.reader.table("copies", number).to_pylist() for number in (0, 1)]
         lent = [fact["loan_id"] for facts in copies for fact in facts if fact["type"] == "CopyLent"]
         assert len(lent) == len(set(lent)) == outcomes.count("granted"), f"seed {seed}"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after it waited"])
+def test_what_breaks_when_it_is_carried_on_is_refused_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    async def write_down(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+        await talk.record("LoanRequested", loan_id=row["loan_id"], book=row["book"], days=row["days"])
+        return {"loan_id": row["loan_id"], "outcome": "accepted", "reason": None}
+
+    async def break_half_way(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+        loan = talk.state.loans[row["key"]]
+        if waits:
+            await talk.command("Lend", {"loan_id": row["key"], "book": loan.book, "days": loan.days})
+        granted = talk.record("LoanGranted", loan_id=row["key"])
+        raise KeyError(f"a rule that breaks before {granted} is awaited")
+
+    asking = {**WIRINGS["asking"], "desk": Trigger({"Borrow": write_down}, resume={"Borrow": break_half_way})}
+    monkeypatch.setitem(WIRINGS, "asking", asking)
+    simulation, loans = Simulation(library("asking"), seed=1), workload(WorkloadOptions(orders=6))
+    for name, requests in (("seeding", loans.seeding[0]), ("load", loans.load)):
+        simulation.call(name, requests)
+        simulation.drain()
+    simulation.crash_host(simulation.hosts["desk", 0])
+    simulation.drain()
+    facts = loans_on(simulation)
+    assert (facts["LoanRequested"], facts["LoanGranted"], facts[REFUSED]) == (6, 0, 6)
+
+
+def test_commands_that_are_decided_half_are_refused_and_then_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_down_and_break(desk: Desk, state: Any, loans: Inputs, out: Outcome) -> None:
+        for row, loan_id, book, days in loans.rows("loan_id", "book", "days"):
+            out.fact(row, "LoanRequested", loan_id=loan_id, book=book, days=days)
+        raise KeyError("a rule that breaks at its end")
+
+    monkeypatch.setitem(WIRINGS, "events", {**WIRINGS["events"], "desk": Trigger({"Borrow": write_down_and_break})})
+    simulation, loans = Simulation(library("events"), seed=1), workload(WorkloadOptions(orders=10))
+    simulation.call("load", loans.load)
+    simulation.drain()
+    facts = loans_on(simulation)
+    assert (facts["LoanRequested"], facts[REFUSED]) == (0, 10)
+    instance = simulation.hosts["desk", 0].instance
+    assert instance is not None
+    assert [task.decider.refused_inputs for task in instance.tasks.values()] == [{}, {}]

@@ -111,6 +111,18 @@ def test_a_decision_made_half_is_thrown_away_and_the_second_time_only_poison_is_
     assert sums.state == {"k0": 1, "k2": 3}
 
 
+def test_each_of_many_inputs_decided_half_costs_one_fold_and_is_refused_until_that_is_acknowledged() -> None:
+    sums, inputs, folds = decider("one_by_one"), facts_in([POISON] * 6), 0
+    while sums.progress.next.get("in/0") != 6:
+        try:
+            sums.decide_facts("in/0", inputs, 0, 6, sums.decide)
+        except FoldAgain:
+            sums.clear()
+            folds += 1
+    assert folds == 1 + 6, "once since it was a batch, and once for each"
+    assert sums.release.refused == [f"in/0/{offset}" for offset in range(6)] == list(sums.refused_inputs)
+
+
 def test_a_command_decided_half_is_its_callers_definite_no_the_next_time() -> None:
     sums = decider("one_by_one")
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -283,6 +284,24 @@ def test_given_a_disk_that_fills_in_the_middle_of_a_write_then_the_part_is_cut_b
     assert (tmp_path / "file").read_bytes() == b"before"
     storage.append("file", 6, b", after")
     assert storage.read("file", 0, 100).to_pybytes() == b"before, after"
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fsync"])
+def test_given_a_full_disk_then_what_was_to_be_replaced_stays(
+    storage: FileStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    storage.replace("number", b"1")
+
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, no_room)
+        with pytest.raises(StorageFull, match=r"number: No space left on device\. Nothing was appended"):
+            storage.replace("number", b"2")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.glob("number*")] == [("number", b"1")]
+    storage.replace("number", b"3")
+    assert (tmp_path / "number").read_bytes() == b"3"
 
 
 KILLED = """
