@@ -31,9 +31,12 @@ class Release:
     def reply(self, caller: Caller, row: Row, final: bool) -> None:
         """Add one answer row, combined with others for the same message."""
         origin, ask, index = caller
-        indexes, rows = self.replies.setdefault((origin, ask, final), ([], []))
-        indexes.append(index)
-        rows.append(row)
+        message = origin, ask, final
+        answered = self.replies.get(message)
+        if answered is None:
+            answered = self.replies[message] = ([], [])
+        answered[0].append(index)
+        answered[1].append(row)
 
     def error(self, caller: Caller, error: EventmeshError) -> None:
         """Add an error as the answer to one row."""
