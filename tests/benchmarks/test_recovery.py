@@ -188,6 +188,6 @@ def test_what_it_does_is_described() -> None:
         *(f"{victim} at an offset of orders from 50 to 1000, 600 orders at 200/s x 20" for victim in (
             "orders killed", "broker killed", "generator killed", "orders stopped", "broker stopped")),
         "orders and broker killed behind 1,000,000 facts x 3",
-        "27,000 orders/s for 5 s x 3",
+        "12,000 orders/s for 5 s x 3",
     ]  # fmt: skip
     assert OnRay.survive.__doc__
