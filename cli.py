@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
 STOPPED = 130
+#: What a run and a benchmark exit with, by their verdict.
+VERDICTS = {"valid": 0, "invalid": 3, "unknown": 5}
 
 # Plain help and plain errors: examples stay as they are to be typed, and a message is one line to search for.
 app = typer.Typer(
@@ -154,7 +156,7 @@ def run(
         return
     document = finished.model_dump(mode="json", by_alias=True)
     _print(document, json_output, lambda screen: screen.run(finished, folder))
-    raise typer.Exit({"valid": 0, "invalid": 3, "unknown": 5}[finished.verdict])
+    raise typer.Exit(VERDICTS[finished.verdict])
 
 
 @app.command()
@@ -291,7 +293,7 @@ def bench_run(
         return
     document = finished.model_dump(mode="json", by_alias=True)
     _print(document, json_output, lambda screen: screen.benchmark(folder))
-    raise typer.Exit({"valid": 0, "invalid": 3, "unknown": 5}[finished.verdict])
+    raise typer.Exit(VERDICTS[finished.verdict])
 
 
 @log_app.command("topics")
@@ -353,7 +355,7 @@ def log_tail(
     folder = _where(run_folder, name)
     if follow and name is None:
         raise InputError("a run that is over grows no more: --follow is for a mesh that is up, with --name")
-    show = (lambda row: typer.echo(json.dumps(row, default=str))) if json_output else Screen().record
+    show = _json_line if json_output else Screen().record
     ends = inspect.tail(folder, topic, limit, show)
     if follow and name is not None:
         meshes.follow(meshes.find(name), topic, ends, show)
@@ -429,13 +431,17 @@ def _print(result: Any, as_json: bool, show: Callable[[Screen], object]) -> None
         show(Screen())
 
 
+def _json_line(row: Mapping[str, Any]) -> None:
+    typer.echo(json.dumps(row, default=str))
+
+
 def _watch(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
     from eventmesh.lab.terminal import Screen, every_second
 
     looks = every_second(look)
     if as_json:
         for found in looks:
-            typer.echo(json.dumps(found, default=str))
+            _json_line(found)
     else:
         Screen().watch(looks)
 

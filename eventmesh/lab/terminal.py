@@ -1,6 +1,6 @@
 """What people see of a command's result, on standard output.
 
-A terminal's width is kept to, and no name is broken. What may hold brackets, names of folders and of mine, is never
+A terminal's width is kept to, and no name is broken. What may hold brackets, a folder's name for instance, is never
 taken for rich's markup.
 """
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ def main() -> None:
     _give_way()
     assignment: Assignment = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_starter, name="end with starter", daemon=True).start()
-    print(json.dumps(_take(assignment)))  # noqa: T201
+    print(json.dumps(asdict(_take(assignment))))  # noqa: T201
 
 
 def _give_way() -> None:
@@ -96,7 +96,7 @@ def _end_with_starter() -> None:
     os._exit(1)
 
 
-def _take(assignment: Assignment) -> dict[str, object]:
+def _take(assignment: Assignment) -> Taken:
     from eventmesh.errors import DataDirectoryError
     from eventmesh.log.storage import FileStorage
     from eventmesh.log.store import open_read_only
@@ -108,13 +108,13 @@ def _take(assignment: Assignment) -> dict[str, object]:
     try:
         store = FileStorage(assignment.directory / FOLDER)
     except DataDirectoryError:
-        return {"names": [], "cpu_s": 0.0}  # one that was started by a broker that has died is not done yet
+        return Taken([], 0.0)  # one that was started by a broker that has died is not done yet
     try:
         snapshotter = Snapshotter(
             assignment.mesh, reader, SnapshotStore(store), cluster_id=assignment.cluster_id, rows=assignment.rows,
             clock=now,
         )  # fmt: skip
-        return {"names": snapshotter.take_due(), "cpu_s": time.process_time()}
+        return Taken(snapshotter.take_due(), time.process_time())
     finally:
         store.close()
         reader.close()
