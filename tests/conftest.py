@@ -1,7 +1,10 @@
-"""What every test gets: hypothesis repeats the same examples on every machine and never judges by the clock."""
+"""What every test gets: hypothesis repeats the same examples on every machine and never judges by the clock; and Ctrl-C
+stops what it starts.
+"""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +15,9 @@ settings.register_profile("steady", deadline=None, derandomize=True, print_blob=
 # For a long search by hand: pytest --hypothesis-profile=search
 settings.register_profile("search", deadline=None, max_examples=5_000, print_blob=True)
 settings.load_profile("steady")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would all that these tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,6 @@ Start = Callable[..., subprocess.Popen[str]]
 def start(short_folder: Path) -> Iterator[Start]:
     """``eventmesh ARGUMENTS`` in a process group of its own, as a terminal starts it; what is left of it is killed."""
     begun: list[subprocess.Popen[str]] = []
-    # Tests that run in the background ignore Ctrl-C, and so would whatever they start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def one(*arguments: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "TMPDIR": str(short_folder)}
