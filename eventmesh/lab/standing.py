@@ -16,14 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import platformdirs
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eventmesh import mesh as meshes
-from eventmesh.configuration import suggestion
 from eventmesh.errors import (
     ConfigurationError,
     DataDirectoryError,
@@ -35,6 +32,7 @@ from eventmesh.errors import (
 from eventmesh.lab import inspect, record
 from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh
+from eventmesh.lab.standing_record import LOOPBACK, Standing, access_of, find, path_of, write
 from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
@@ -44,120 +42,14 @@ from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
 from eventmesh.views import age_ms
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.head import Head
     from eventmesh.runtime.on_ray.standing import StandingMesh
     from eventmesh.runtime.on_ray.stream import Access
 
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-#: Names the folder of the records, for whoever keeps several sets of them.
-STATE_VARIABLE = "EVENTMESH_STATE"
+__all__ = ["Standing", "down", "find", "follow", "next_run", "run", "up", "watching"]
+
 CALLERS, GENERATOR = "callers", "generator"
 #: The name of a run's load, beside those of its seeding.
 LOAD = re.compile(r"run-(\d+)-load")
-LOOPBACK = "127.0.0.1"
-
-
-class Standing(BaseModel):
-    """What stands under a name. ``head_pid`` and ``head_folder`` are of a Ray that was started for it, if one was."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    version: Literal["eventmesh.standing/1"] = Field(default="eventmesh.standing/1", alias="schema")
-    name: str
-    data: Path
-    ray: str
-    head_pid: int | None = None
-    head_folder: Path | None = None
-    listen: str = LOOPBACK
-    token_file: Path | None = None
-    since: datetime
-
-    @property
-    def mesh(self) -> Mesh:
-        """Its description, as it was when it was started."""
-        return meshes.load(self.data / MESH_FILE)
-
-    @property
-    def access(self) -> Access:
-        """Who is let in."""
-        return _access(self.listen, self.token_file)
-
-    @property
-    def head(self) -> Head | None:
-        """The Ray that ends with it."""
-        from eventmesh.runtime.on_ray.head import Head
-
-        if self.head_pid is None or self.head_folder is None:
-            return None
-        return Head(self.head_pid, self.ray, self.head_folder)
-
-
-# --- the records ---------------------------------------------------------------------------------
-
-
-def state_folder() -> Path:
-    """Where the records are: ``$EVENTMESH_STATE``, or the user's own place for such files."""
-    return Path(os.environ.get(STATE_VARIABLE) or platformdirs.user_state_path("eventmesh"))
-
-
-def names() -> list[str]:
-    """Every name under which something stands, or stood when the machine went down."""
-    return sorted(path.stem for path in state_folder().glob("*.json"))
-
-
-def find(name: str) -> Standing:
-    """What stands under ``name``; :class:`NotFound` with what there is."""
-    path = _record(name)
-    try:
-        return Standing.model_validate_json(path.read_text())
-    except FileNotFoundError:
-        known = names()
-        hint = suggestion(name, known) if known else "Nothing is up. Start a mesh with: eventmesh up MESH --name NAME"
-        raise NotFound(f"no mesh called {name!r} is up. {hint}") from None
-    except (ValidationError, OSError) as error:
-        problem = f"{path}: this record of a mesh cannot be read ({type(error).__name__})"
-        raise EnvironmentUnavailable(f"{problem}. Remove it, and end what is left of the mesh by hand") from error
-
-
-def _record(name: str) -> Path:
-    if not NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no name for a mesh: expected up to 40 of a-z, 0-9 and -, such as shop")
-    return state_folder() / f"{name}.json"
-
-
-def _write(standing: Standing) -> None:
-    path = _record(standing.name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(standing.model_dump_json(by_alias=True, indent=2))
-        fresh.chmod(0o600)
-        fresh.replace(path)
-    except OSError as error:
-        problem = f"{path}: what stands cannot be recorded ({error.strerror})"
-        raise EnvironmentUnavailable(f"{problem}. Name another folder with {STATE_VARIABLE}") from error
-
-
-def _access(listen: str, token_file: Path | None) -> Access:
-    from eventmesh.runtime.on_ray.stream import Access
-
-    return Access(_token(token_file), listen)
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: the token cannot be read ({error}). Name a file that holds one line") from error
-    if len(token) < 16 or len(token.split()) != 1:
-        found = f"{len(token)} characters" if len(token.split()) < 2 else "several words"
-        raise InputError(
-            f"{file}: expected one line of at least 16 characters, found {found}. "
-            f"Make one: python -c 'import secrets; print(secrets.token_hex())'"
-        )
-    return token
 
 
 # --- up ------------------------------------------------------------------------------------------
@@ -191,7 +83,7 @@ def up(
     report("starting Ray" if address is None else f"joining Ray at {address}", 0, 0)
     standing = _on_ray(standing, address)
     try:
-        _write(standing)
+        write(standing)
         write_mesh(data, mesh)
         report("starting the mesh", 0, 0)
         _start(standing, mesh, access, cluster_id)
@@ -246,7 +138,7 @@ def _checked(mesh: Mesh, data: Path, listen: str, token_file: Path | None) -> tu
         raise ConfigurationError(
             "durability memory keeps nothing, and this mesh is to stay", path="log.durability", hint="Use os or fsync"
         )
-    access = _access(listen, token_file)
+    access = access_of(listen, token_file)
     try:
         found = check_directory(data / LOG, mesh.topics(), machine_id()) if (data / LOG).exists() else None
     except DataDirectoryError as error:
@@ -328,7 +220,7 @@ def down(standing: Standing) -> None:
     head = standing.head
     if head is not None:
         head.end()
-    _record(standing.name).unlink(missing_ok=True)
+    path_of(standing.name).unlink(missing_ok=True)
 
 
 @contextmanager

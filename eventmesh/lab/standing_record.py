@@ -1,0 +1,130 @@
+"""What stands under a name: the record of a mesh that is up, in a file of the user's own."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eventmesh import mesh as meshes
+from eventmesh.configuration import suggestion
+from eventmesh.errors import EnvironmentUnavailable, InputError, NotFound
+from eventmesh.lab.run import MESH_FILE
+from eventmesh.mesh import Mesh
+
+if TYPE_CHECKING:
+    from eventmesh.runtime.on_ray.head import Head
+    from eventmesh.runtime.on_ray.stream import Access
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+#: Names the folder of the records, for whoever keeps several sets of them.
+STATE_VARIABLE = "EVENTMESH_STATE"
+LOOPBACK = "127.0.0.1"
+
+
+class Standing(BaseModel):
+    """What stands under a name. ``head_pid`` and ``head_folder`` are of a Ray that was started for it, if one was."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    version: Literal["eventmesh.standing/1"] = Field(default="eventmesh.standing/1", alias="schema")
+    name: str
+    data: Path
+    ray: str
+    head_pid: int | None = None
+    head_folder: Path | None = None
+    listen: str = LOOPBACK
+    token_file: Path | None = None
+    since: datetime
+
+    @property
+    def mesh(self) -> Mesh:
+        """Its description, as it was when it was started."""
+        return meshes.load(self.data / MESH_FILE)
+
+    @property
+    def access(self) -> Access:
+        """Who is let in."""
+        return access_of(self.listen, self.token_file)
+
+    @property
+    def head(self) -> Head | None:
+        """The Ray that ends with it."""
+        from eventmesh.runtime.on_ray.head import Head
+
+        if self.head_pid is None or self.head_folder is None:
+            return None
+        return Head(self.head_pid, self.ray, self.head_folder)
+
+
+def state_folder() -> Path:
+    """Where the records are: ``$EVENTMESH_STATE``, or the user's own place for such files."""
+    return Path(os.environ.get(STATE_VARIABLE) or platformdirs.user_state_path("eventmesh"))
+
+
+def names() -> list[str]:
+    """Every name under which something stands, or stood when the machine went down."""
+    return sorted(path.stem for path in state_folder().glob("*.json"))
+
+
+def find(name: str) -> Standing:
+    """What stands under ``name``; :class:`NotFound` with what there is."""
+    path = path_of(name)
+    try:
+        return Standing.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        known = names()
+        hint = suggestion(name, known) if known else "Nothing is up. Start a mesh with: eventmesh up MESH --name NAME"
+        raise NotFound(f"no mesh called {name!r} is up. {hint}") from None
+    except (ValidationError, OSError) as error:
+        problem = f"{path}: this record of a mesh cannot be read ({type(error).__name__})"
+        raise EnvironmentUnavailable(f"{problem}. Remove it, and end what is left of the mesh by hand") from error
+
+
+def path_of(name: str) -> Path:
+    """Where the record of that name is; :class:`InputError` where it is no name."""
+    if not NAME.fullmatch(name):
+        raise InputError(f"{name!r} is no name for a mesh: expected up to 40 of a-z, 0-9 and -, such as shop")
+    return state_folder() / f"{name}.json"
+
+
+def write(standing: Standing) -> None:
+    """Record what stands, in place of what stood under this name."""
+    path = path_of(standing.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(standing.model_dump_json(by_alias=True, indent=2))
+        fresh.chmod(0o600)
+        fresh.replace(path)
+    except OSError as error:
+        problem = f"{path}: what stands cannot be recorded ({error.strerror})"
+        raise EnvironmentUnavailable(f"{problem}. Name another folder with {STATE_VARIABLE}") from error
+
+
+def access_of(listen: str, token_file: Path | None) -> Access:
+    """Who is let in: with the token of that file, or on loopback without one."""
+    from eventmesh.runtime.on_ray.stream import Access
+
+    return Access(_token(token_file), listen)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: the token cannot be read ({error}). Name a file that holds one line") from error
+    if len(token) < 16 or len(token.split()) != 1:
+        found = f"{len(token)} characters" if len(token.split()) < 2 else "several words"
+        raise InputError(
+            f"{file}: expected one line of at least 16 characters, found {found}. "
+            f"Make one: python -c 'import secrets; print(secrets.token_hex())'"
+        )
+    return token
