@@ -132,7 +132,7 @@ def run(
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
     if output is not None:
         runs.must_be_empty(output)
-    with _progress() as (_, report):
+    with _progress() as (console, report):
         standing = meshes.find(name) if name is not None else None
         file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
 
@@ -143,14 +143,14 @@ def run(
                 stock_fraction=stock_fraction, number=number,
             )  # fmt: skip
 
-        prepared = prepare(1 if standing is None else meshes.next_run(standing))
+        prepared = prepare(1 if standing is None else meshes.next_run(standing.data))
         finished, folder = None, None
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, name or prepared.mesh.name)
             if standing is None:
                 finished = runs.run(prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, report=report)
             else:
-                finished = meshes.run(standing, prepare, folder, seed=seed, report=report)
+                finished = meshes.run(standing, prepare, folder, seed=seed, report=report, say=_sayer(console))
     if finished is None:
         _print(prepared.summary(), json_output, lambda screen: screen.pairs(prepared.summary()))
         return
@@ -190,10 +190,10 @@ def up(
     """
     from eventmesh.lab import standing as meshes
 
-    with _progress() as (_, report):
+    with _progress() as (console, report):
         standing = meshes.up(
             mesh, name, data=data or DATA / name, address=address, listen=listen, token_file=token_file,
-            dry_run=dry_run, report=report,
+            dry_run=dry_run, report=report, say=_sayer(console),
         )  # fmt: skip
     document = standing.model_dump(mode="json", by_alias=True)
     _print(document, json_output, lambda screen: screen.pairs(document) if dry_run else screen.up(standing))
@@ -209,10 +209,9 @@ def down(name: Name = "shop", json_output: Json = False) -> None:
     """
     from eventmesh.lab import standing as meshes
 
-    standing = meshes.find(name)
-    meshes.down(standing)
-    document = standing.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda screen: screen.line(f"{name} is down; its data is in {standing.data}"))
+    standing, left = meshes.down(name)
+    document = standing.model_dump(mode="json", by_alias=True) | {"unfinished": _plain(left)}
+    _print(document, json_output, lambda screen: screen.down(standing, left))
 
 
 @app.command()
@@ -285,9 +284,7 @@ def bench_run(
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
-            finished = benchmark.run(
-                folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False, markup=False)
-            )
+            finished = benchmark.run(folder, seed=seed, report=report, say=_sayer(console))
     if dry_run:
         _print(points, json_output, lambda screen: screen.line("\n".join(points)))
         return
@@ -461,6 +458,11 @@ def _progress() -> Iterator[tuple[Console, Report]]:
     console = console_of(sys.stderr)
     with progress_bar(console) as report:
         yield console, report
+
+
+def _sayer(console: Console) -> Callable[[str], None]:
+    """Says lines on stderr, above the progress bar."""
+    return lambda line: console.print(line, highlight=False, markup=False)
 
 
 def main() -> None:

@@ -7,9 +7,7 @@ all runs so far, since the log holds them all.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +15,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from eventmesh import mesh as meshes
 from eventmesh.errors import (
@@ -32,24 +28,32 @@ from eventmesh.errors import (
 from eventmesh.lab import inspect, record
 from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh
-from eventmesh.lab.standing_record import LOOPBACK, Standing, access_of, find, path_of, write
+from eventmesh.lab.standing_record import LOOPBACK, Standing, claimed, find, held, path_of, remove, write
+from eventmesh.lab.standing_runs import (
+    Unfinished,
+    all_callers,
+    claim_run,
+    keep,
+    next_run,
+    number_of_load,
+    prefix,
+    set_lost_journals_aside,
+    unfinished,
+)
 from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
 from eventmesh.progress import split_position
-from eventmesh.runtime.journal import Journal
+from eventmesh.runtime.journal import GENERATOR
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
 from eventmesh.views import age_ms
 
 if TYPE_CHECKING:
+    from eventmesh.runtime.on_ray.head import Head
     from eventmesh.runtime.on_ray.standing import StandingMesh
     from eventmesh.runtime.on_ray.stream import Access
 
 __all__ = ["Standing", "down", "find", "follow", "next_run", "run", "up", "watching"]
-
-CALLERS, GENERATOR = "callers", "generator"
-#: The name of a run's load, beside those of its seeding.
-LOAD = re.compile(r"run-(\d+)-load")
 
 
 # --- up ------------------------------------------------------------------------------------------
@@ -65,30 +69,42 @@ def up(
     token_file: Path | None = None,
     dry_run: bool = False,
     report: Report = silent,
+    say: Callable[[str], object],
 ) -> Standing:
     """Start a mesh that stays, on a Ray of its own or in the cluster at ``address``.
 
     It goes on with what ``data`` holds. All that can be checked is checked before anything starts; what was started is
-    ended where the rest fails.
+    ended where the rest fails. Where a run was cut off, it ``say``s what becomes of its orders.
     """
-    _not_up(name)
     data, token_file = data.resolve(), token_file and token_file.resolve()
-    mesh = meshes.load(_mesh_file(mesh_file, data))
-    _check_same_mesh(mesh, data)
-    access, cluster_id = _checked(mesh, data, listen, token_file)
+    path_of(name)
     standing = Standing(name=name, data=data, ray="", listen=listen, token_file=token_file, since=datetime.now(UTC))
     if dry_run:
+        _not_up(name)
+        _checked(standing, mesh_file)
         return standing
-    _make(data)
+    with claimed(name, "started"):
+        _not_up(name)
+        _checked(standing, mesh_file)
+        _make(data)
+        busy = f"a mesh on {data} is being {{}} now: a data directory belongs to one mesh. Name another with --data"
+        with held(data / "up.lock", "started", busy):
+            if left := set_lost_journals_aside(data) or unfinished(data):
+                say(left.text)
+            return _up(standing, mesh_file, address, report)
+
+
+def _up(standing: Standing, mesh_file: Path | None, address: str | None, report: Report) -> Standing:
+    mesh, access, cluster_id = _checked(standing, mesh_file)  # again: nobody else starts anything on this data now
     report("starting Ray" if address is None else f"joining Ray at {address}", 0, 0)
-    standing = _on_ray(standing, address)
     try:
+        standing = _on_ray(standing, address)
         write(standing)
-        write_mesh(data, mesh)
+        write_mesh(standing.data, mesh)
         report("starting the mesh", 0, 0)
         _start(standing, mesh, access, cluster_id)
     except BaseException:
-        down(standing)
+        _end(standing)
         raise
     return standing
 
@@ -97,13 +113,13 @@ def _not_up(name: str) -> None:
     """A record whose Ray is gone, with the machine for instance, is cleared away."""
     with suppress(NotFound):
         standing = find(name)
-        if _reachable(standing):
+        if standing.ray and _reachable(standing):
             since = f"{standing.since:%Y-%m-%d %H:%M} UTC"
             raise InputError(
                 f"a mesh called {name!r} is up since {since}. Look at it with: eventmesh status --name {name}; "
                 f"end it with: eventmesh down --name {name}"
             )
-        down(standing)
+        _end(standing)
 
 
 def _reachable(standing: Standing) -> bool:
@@ -133,17 +149,21 @@ def _check_same_mesh(mesh: Mesh, data: Path) -> None:
             )
 
 
-def _checked(mesh: Mesh, data: Path, listen: str, token_file: Path | None) -> tuple[Access, str]:
+def _checked(standing: Standing, mesh_file: Path | None) -> tuple[Mesh, Access, str]:
+    """The mesh, who is let in, and the id of its log's cluster, a new one where there is no log yet."""
+    data = standing.data
+    mesh = meshes.load(_mesh_file(mesh_file, data))
+    _check_same_mesh(mesh, data)
     if mesh.log.durability == Durability.memory:
         raise ConfigurationError(
             "durability memory keeps nothing, and this mesh is to stay", path="log.durability", hint="Use os or fsync"
         )
-    access = access_of(listen, token_file)
+    access = standing.access
     try:
         found = check_directory(data / LOG, mesh.topics(), machine_id()) if (data / LOG).exists() else None
     except DataDirectoryError as error:
         raise DataDirectoryError(f"{data}: {error}") from error
-    return access, found or uuid.uuid4().hex
+    return mesh, access, found or uuid.uuid4().hex
 
 
 def _make(data: Path) -> None:
@@ -152,19 +172,6 @@ def _make(data: Path) -> None:
     except OSError as error:
         problem = f"{data}: the data directory cannot be made ({error.strerror})"
         raise EnvironmentUnavailable(f"{problem}. Name another with --data") from error
-    _set_lost_journals_aside(data / GENERATOR)
-
-
-def _set_lost_journals_aside(folder: Path) -> None:
-    """After the machine was started again, a generator cannot go on with the run that it was in."""
-    for path in sorted(folder.glob("*")):
-        try:
-            journal = Journal.open(path)
-        except DataDirectoryError:
-            path.rename(folder.parent / f"lost-{path.name}-{uuid.uuid4().hex[:6]}")
-        else:
-            if journal is not None:
-                journal.close()
 
 
 def _prepare_environment(address: str | None, token_file: Path | None) -> None:
@@ -185,7 +192,12 @@ def _on_ray(standing: Standing, address: str | None) -> Standing:
                 f"reachable from here?"
             )
         return standing.model_copy(update={"ray": address})
-    head = start_head(standing.token_file)
+    # On record from its first moment: whatever ends this command, `eventmesh down` finds what it has started.
+    head = start_head(standing.token_file, lambda head: write(_headed(standing, head)))
+    return _headed(standing, head)
+
+
+def _headed(standing: Standing, head: Head) -> Standing:
     return standing.model_copy(update={"ray": head.address, "head_pid": head.pid, "head_folder": head.folder})
 
 
@@ -213,30 +225,60 @@ def _start(standing: Standing, mesh: Mesh, access: Access, cluster_id: str) -> N
 # --- down ----------------------------------------------------------------------------------------
 
 
-def down(standing: Standing) -> None:
-    """End every process of the mesh, and Ray where it was started for it; the data stays. Harmless to repeat."""
-    with suppress(EnvironmentUnavailable, PeerLost), _found(standing) as running:
-        running.end()
+def down(name: str) -> tuple[Standing, Unfinished | None]:
+    """End every process of the mesh called ``name``, and Ray where it was started for it; the data stays.
+
+    The run that it was in the middle of, if it was, goes on when it is up again.
+    """
+    find(name)
+    with claimed(name, "ended"):
+        standing = find(name)
+        _end(standing)
+        return standing, unfinished(standing.data)
+
+
+def _end(standing: Standing) -> None:
+    """Harmless to repeat. Ray is asked for nothing where it was started for this mesh: its processes are killed."""
     head = standing.head
     if head is not None:
         head.end()
-    path_of(standing.name).unlink(missing_ok=True)
+    elif standing.ray and _answers(standing.ray):
+        with suppress(PeerLost), _found(standing) as running:
+            running.end()
+    remove(standing)
 
 
 @contextmanager
 def _found(standing: Standing) -> Iterator[StandingMesh]:
-    """The mesh, for as long as it is entered; :class:`EnvironmentUnavailable` where its Ray is gone."""
+    """The mesh, for as long as it is entered; :class:`EnvironmentUnavailable` where it cannot be reached."""
+    _must_be_reachable(standing)
     _prepare_environment(None if standing.head_pid is not None else standing.ray, standing.token_file)
     from eventmesh.runtime.on_ray.standing import StandingMesh, joined
 
-    if not _reachable(standing):
-        again = f"eventmesh up --name {standing.name} --data {standing.data}"
-        raise EnvironmentUnavailable(
-            f"the Ray of {standing.name!r} at {standing.ray} is gone, with every process of the mesh. Its data is in "
-            f"{standing.data}; start it again with: {again}"
-        )
     with joined(standing.ray):
         yield StandingMesh.found(standing.mesh, standing.name, standing.data / LOG, standing.access)
+
+
+def _must_be_reachable(standing: Standing) -> None:
+    name, again = standing.name, f"eventmesh up --name {standing.name} --data {standing.data}"
+    if not standing.ray:
+        raise EnvironmentUnavailable(
+            f"{name!r} is not up: it is being started now, or its start was cut off. If nobody is starting it, end "
+            f"what is left with: eventmesh down --name {name}"
+        )
+    if not _reachable(standing):
+        raise EnvironmentUnavailable(
+            f"the Ray of {name!r} at {standing.ray} is gone, with every process of the mesh. Its data is in "
+            f"{standing.data}; start it again with: {again}"
+        )
+    from eventmesh.runtime.on_ray.joinable import lost_socket
+
+    if lost := lost_socket(standing.ray):
+        raise EnvironmentUnavailable(
+            f"the processes of {name!r} run, and nothing can reach them: {lost} is gone. Programs that clean up "
+            f"temporary files do that. End it with: eventmesh down --name {name}; its data stays in {standing.data}. "
+            f"Start it again with: {again}"
+        )
 
 
 # --- status --------------------------------------------------------------------------------------
@@ -315,45 +357,53 @@ def follow(standing: Standing, topic: str, ends: Mapping[int, int], show: Callab
 # --- run -----------------------------------------------------------------------------------------
 
 
-def next_run(standing: Standing) -> int:
-    """The number of the next run on this mesh, from 1."""
-    return 1 + len(list((standing.data / CALLERS).glob("*.arrow")))
-
-
 def run(
-    standing: Standing, prepare: Callable[[int], Prepared], folder: Path, *, seed: int, report: Report
+    standing: Standing,
+    prepare: Callable[[int], Prepared],
+    folder: Path,
+    *,
+    seed: int,
+    report: Report,
+    say: Callable[[str], object],
 ) -> record.Run:
     """Load the mesh, then audit everything that it has done since it was first up.
 
     ``prepare`` makes the workload of a run by its number.
 
     Leaves ``folder`` as any run does; its log is the mesh's. One run at a time: :class:`InputError` otherwise. A run
-    that was interrupted goes on in the mesh, and the next one waits for its end.
+    that was interrupted goes on in the mesh, and the next one waits for its end. Where this one is interrupted, it
+    ``say``s what becomes of its orders.
     """
-    with _alone(standing), _found(standing) as running:
+    busy = f"{standing.name!r} is being {{}} now. Wait for the end of that run; one runs at a time"
+    with held(standing.data / "run.lock", "loaded", busy), _found(standing) as running:
         _await_earlier(standing, running, report)
-        number = next_run(standing)
+        number = claim_run(standing.data)
         workload = prepare(number).workload
         begun = begin(standing.name, running.mesh, workload, folder, seed=seed)
         (folder / LOG).symlink_to(standing.data / LOG)
-        measured = load_mesh(running, workload, report, prefix=f"run-{number}-")
-        _keep(standing, number, measured.callers)
-        history = running.history(_all_callers(standing))
+        try:
+            measured = load_mesh(running, workload, report, prefix=prefix(number))
+        except BaseException:
+            say(_what_becomes_of(standing, number))
+            raise
+        keep(standing.data, number, measured.callers)
+        history = running.history(all_callers(standing.data))
         return conclude(
             begun, running.mesh, workload, measured, history, folder, report=report, shared_log=True
         )  # fmt: skip
 
 
-@contextmanager
-def _alone(standing: Standing) -> Iterator[None]:
-    lock = os.open(standing.data / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(f"another run loads {standing.name!r} now. Wait for its end; one runs at a time") from None
-    finally:
-        os.close(lock)
+def _what_becomes_of(standing: Standing, number: int) -> str:
+    """A sentence on the orders of a run that is cut off."""
+    if not _reachable(standing):
+        left = unfinished(standing.data)
+        return f"run {number} was cut off, since {standing.name!r} is no longer up" + (f": {left.text}" if left else "")
+    if (standing.data / GENERATOR / f"{prefix(number)}load").exists():
+        return (
+            f"run {number} was cut off; {standing.name!r} goes on with its orders, and the next run waits for them and "
+            f"audits them"
+        )
+    return f"run {number} was cut off before it placed any order"
 
 
 def _await_earlier(standing: Standing, running: StandingMesh, report: Report) -> None:
@@ -361,20 +411,5 @@ def _await_earlier(standing: Standing, running: StandingMesh, report: Report) ->
     callers = running.finished(lambda state: report("the run before", state["sent"] - state["open"], state["total"]))
     if callers is not None:
         name, table = callers
-        if load := LOAD.fullmatch(name):
-            _keep(standing, int(load[1]), table)
-
-
-def _keep(standing: Standing, number: int, callers: pa.Table) -> None:
-    path = standing.data / CALLERS / f"run-{number}.arrow"
-    fresh = path.with_suffix(".fresh")
-    record.write_table(fresh, callers)
-    fresh.replace(path)
-
-
-def _all_callers(standing: Standing) -> pa.Table:
-    tables = []
-    for path in sorted((standing.data / CALLERS).glob("*.arrow")):
-        with pa.memory_map(str(path)) as mapped:
-            tables.append(pa.ipc.open_file(mapped).read_all())
-    return pa.concat_tables(tables)
+        if (number := number_of_load(name)) is not None:
+            keep(standing.data, number, table)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,6 +36,8 @@ class Standing(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    #: Which start of a mesh of this name it is: a record is removed by who wrote it, or on behalf of it.
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     version: Literal["eventmesh.standing/1"] = Field(default="eventmesh.standing/1", alias="schema")
     name: str
     data: Path
@@ -105,6 +111,52 @@ def write(standing: Standing) -> None:
     except OSError as error:
         problem = f"{path}: what stands cannot be recorded ({error.strerror})"
         raise EnvironmentUnavailable(f"{problem}. Name another folder with {STATE_VARIABLE}") from error
+
+
+def remove(standing: Standing) -> None:
+    """Nothing stands under its name any more; another start's record is left alone."""
+    with suppress(NotFound, EnvironmentUnavailable):
+        if find(standing.name).id == standing.id:
+            path_of(standing.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(name: str, doing: str) -> Iterator[None]:
+    """No other command starts or ends a mesh of this name meanwhile; :class:`InputError` where one does now."""
+    path = path_of(name).with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"{path.parent}: what stands cannot be recorded ({error.strerror})"
+        raise EnvironmentUnavailable(f"{problem}. Name another folder with {STATE_VARIABLE}") from error
+    busy = (
+        f"a mesh called {name!r} is being {{}} now. Wait until that is done, then look: eventmesh status --name {name}"
+    )
+    with held(path, doing, busy):
+        yield
+
+
+@contextmanager
+def held(path: Path, doing: str, busy: str) -> Iterator[None]:
+    """Hold the file at ``path``, alone; it is let go with the process, however that ends.
+
+    :class:`InputError` where another process has it: ``busy`` with what that one is doing, and who it is.
+    """
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise EnvironmentUnavailable(f"{path}: this file cannot be written ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 100, 0).decode(errors="replace") or "used by another process"
+            raise InputError(busy.format(holder)) from None
+        os.truncate(lock, 0)
+        os.write(lock, f"{doing} by process {os.getpid()}".encode())
+        yield
+    finally:
+        os.close(lock)
 
 
 def access_of(listen: str, token_file: Path | None) -> Access:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from eventmesh.lab.inspect import Step
     from eventmesh.lab.record import Run
     from eventmesh.lab.standing import Standing
+    from eventmesh.lab.standing_runs import Unfinished
     from eventmesh.log.store import Finding
 
 Row = Mapping[str, Any]
@@ -143,6 +144,10 @@ class Screen:
         name = standing.name
         self.line(f"{name} is up: Ray at {standing.ray}, data in {standing.data}")
         self.line(f"  next: eventmesh run --name {name}, eventmesh status --name {name}, eventmesh down --name {name}")
+
+    def down(self, standing: Standing, left: Unfinished | None) -> None:
+        """What was ended, and the run that was under way."""
+        self.line(f"{standing.name} is down; its data is in {standing.data}" + (f"; {left.text}" if left else ""))
 
     def status(self, found: Row) -> None:
         """How a mesh is (:func:`eventmesh.lab.standing.watching`)."""

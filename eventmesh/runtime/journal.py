@@ -22,6 +22,8 @@ from eventmesh.log.storage import NO_ROOM, FileStorage
 from eventmesh.runtime.requests import Requests
 
 NEVER = -1
+#: The folder beside a log that holds the journals of whoever loads the mesh.
+GENERATOR = "generator"
 FORMAT = "eventmesh.journal/1"
 REQUESTS, PROGRESS, WORDS = "requests.arrow", "progress", "words"
 _METADATA = b"eventmesh.journal"
@@ -192,16 +194,23 @@ class Journal:
             raise
 
     @classmethod
+    def told(cls, folder: Path) -> tuple[int, int] | None:
+        """How many requests of the journal in ``folder`` have their outcome, and of how many; None if none is whole.
+
+        Looks without holding it: where a process goes on with it, what was true a moment ago. Raises
+        ``DataDirectoryError`` where :meth:`open` would for a journal that nobody has open.
+        """
+        if not (folder / REQUESTS).is_file():
+            return None
+        storage = FileStorage(folder, read_only=True)
+        requests, facts = _checked(storage)
+        cells = bytearray(storage.read(PROGRESS, 0, _size(len(requests))).to_pybytes())
+        journal = cls(facts["name"], requests, facts["window"], cells)
+        return int(np.count_nonzero(journal.completed != NEVER)), len(requests)
+
+    @classmethod
     def _opened(cls, storage: FileStorage) -> Journal:
-        requests, facts = _decode(storage)
-        if facts["boot"] != storage.boot_id:
-            raise DataDirectoryError(
-                f"{storage.directory}: the machine was started again since this journal was written, and it is kept "
-                f"at level 'os' only. Begin again in another folder"
-            )
-        found, expected = storage.size(PROGRESS), _size(len(requests))
-        if found != expected:
-            raise _damaged(storage, PROGRESS, f"{found} bytes, expected {expected} for {len(requests)} requests")
+        requests, facts = _checked(storage)
         journal = cls(facts["name"], requests, facts["window"], _map(storage), storage)
         highest = max((int(codes.max(initial=NEVER)) for codes in (journal.outcomes, journal.reasons)), default=NEVER)
         if highest >= len(journal.words.words):
@@ -323,6 +332,20 @@ def _decode(storage: FileStorage) -> tuple[Requests, dict[str, Any]]:
         pa.RecordBatch.from_struct_array(batch.column("payload")),
         batch.column("at").to_numpy(),
     ), facts
+
+
+def _checked(storage: FileStorage) -> tuple[Requests, dict[str, Any]]:
+    """The requests and facts of a journal that can be gone on with; ``DataDirectoryError`` otherwise."""
+    requests, facts = _decode(storage)
+    if facts["boot"] != storage.boot_id:
+        raise DataDirectoryError(
+            f"{storage.directory}: the machine was started again since this journal was written, and it is kept "
+            f"at level 'os' only. Begin again in another folder"
+        )
+    found, expected = storage.size(PROGRESS), _size(len(requests))
+    if found != expected:
+        raise _damaged(storage, PROGRESS, f"{found} bytes, expected {expected} for {len(requests)} requests")
+    return requests, facts
 
 
 def _damaged(storage: FileStorage, path: str, found: str) -> DataDirectoryError:

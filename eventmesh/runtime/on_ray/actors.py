@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
+from eventmesh.runtime import journal
 from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.on_ray.broker import Broker
 from eventmesh.runtime.on_ray.caller_member import CallerMember
@@ -90,7 +91,7 @@ def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Setti
         for peer, where in zip(service_peers(mesh), nodes_in_turn(), strict=False)
     }  # fmt: skip
     generator = actor(CallerMember, GENERATOR, home()).remote(
-        mesh, directory, log_directory.with_name("generator"), rtt_ms=settings.rtt_ms, seed=settings.seed
+        mesh, directory, log_directory.with_name(journal.GENERATOR), rtt_ms=settings.rtt_ms, seed=settings.seed
     )
     return Actors(broker, services, generator)
 

@@ -90,8 +90,7 @@ class CallerMember(Member):
         return self.reactor.call(self.caller.table)
 
     def close(self) -> None:
-        """Stop, and leave no journal: its history was handed over, or is not wanted."""
+        """Stop. The journal stays: whoever starts here again goes on with it."""
         super().close()
         if self.caller is not None:
             self.caller.journal.close()
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from eventmesh.errors import EnvironmentUnavailable, EventmeshError
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
+#: Seconds that a connection to Ray may take.
+CONNECT_S = 3.0
 
 
 class ProcessDown(EnvironmentUnavailable):
@@ -49,10 +52,22 @@ def wait_until(
             if done():
                 return
         except ProcessDown as error:
+            if not _ray_answers():
+                raise EnvironmentUnavailable("Ray has ended, and every process of the mesh with it") from error
             reason = f": {error}"
         if time.monotonic() > deadline:
             raise EnvironmentUnavailable(f"waited {timeout_s:g} s for {what}{reason}\n{explain()}")
         time.sleep(POLL_S)
+
+
+def _ray_answers() -> bool:
+    """A driver of a Ray that has gone waits for it for a minute, and then ends its whole process."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
+            return True
+    except OSError:
+        return False
 
 
 def eventually(call: Callable[[], Any], what: str) -> Any:

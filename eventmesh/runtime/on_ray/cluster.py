@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-import ray
-
-from eventmesh.errors import EnvironmentUnavailable
 from eventmesh.log.store import read_cluster_id
 from eventmesh.mesh import Mesh
+from eventmesh.runtime import journal
 from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.on_ray import ray_folder
 from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import Directory
-from eventmesh.runtime.on_ray.driver import connect
+from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, PROCESSES
 from eventmesh.runtime.on_ray.running import RunningMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
@@ -32,26 +31,15 @@ def embedded_ray() -> Iterator[None]:
 
     Its folder, with its sockets and its processes' logs, goes with it.
     """
-    with tempfile.TemporaryDirectory(prefix="eventmesh-", ignore_cleanup_errors=True) as folder:
-        _start_ray(folder)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _start_ray(folder: str) -> None:
+    folder = ray_folder.make()
     try:
-        connect(
-            "local",
-            num_cpus=PROCESSES,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            namespace="eventmesh",
-            _temp_dir=folder,
-        )
-    except (RuntimeError, OSError, ConnectionError, ValueError) as error:
-        raise EnvironmentUnavailable(f"Ray did not start on this machine: {error}") from error
+        with connected(
+            "local", "Ray did not start on this machine", num_cpus=PROCESSES, include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES, namespace="eventmesh", _temp_dir=str(folder),
+        ):  # fmt: skip
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class MeshOnRay(RunningMesh):
@@ -96,3 +84,5 @@ class MeshOnRay(RunningMesh):
         self.supervisor.close()
         self.actors.end()
         self.supervisor.end(ENDING_S)
+        # Its history was handed over, or is not wanted: no other mesh goes on with it.
+        shutil.rmtree(self.log_directory.with_name(journal.GENERATOR), ignore_errors=True)

@@ -1,22 +1,126 @@
-"""How a command connects to Ray: quietly, since its standard output is for results."""
+"""How a command connects to Ray: quietly, since the terminal is for what the command says."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
+
+from eventmesh.errors import EnvironmentUnavailable
+from eventmesh.runtime.on_ray.joinable import lost_socket
+
+_STDERR = 2
 
 
-def connect(address: str, **options: Any) -> None:
-    """``ray.init`` at ``address``; what the cluster's processes say stays in their files.
+@contextmanager
+def connected(address: str, problem: str, **options: Any) -> Iterator[None]:
+    """A driver in the Ray at ``address``, which may be ``local`` for one that begins and ends with it.
 
-    Errors of the cluster, such as a node's end, are printed to standard output by Ray's driver even where it is to
+    :class:`~eventmesh.errors.EnvironmentUnavailable` with ``problem`` where there is none. Ray's own words never reach
+    the terminal: where the mesh or Ray fails, the error names the file that has them.
+    """
+    with _words_aside() as said:
+        try:
+            _connect(address, **options)
+        except (RuntimeError, OSError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
+            with said.open("a") as words:
+                words.write(f"{type(error).__name__}: {error}\n")
+            raise EnvironmentUnavailable(problem) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str, **options: Any) -> None:
+    """Errors of the cluster, such as a node's end, are printed to standard output by Ray's driver even where it is to
     print no logs, and ``--json`` would be no JSON any more. There is no switch for that: hence the patch.
     """
     vars(ray._private.worker)["print_to_stdstream"] = _dropped
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
+    if (lost := lost_socket(address)) is not None:
+        raise ConnectionError(f"{lost} is gone")
+    ray.init(
+        address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False,
+        job_config=_with_code_of_ours(), **options,
+    )  # fmt: skip
 
 
 def _dropped(data: Any, ignore_prefix: bool = False) -> None:
     """Whoever wants to know what has ended looks at the mesh's status, or into Ray's logs."""
+
+
+# --- where workers find their modules -------------------------------------------------------------
+
+
+class _CodePaths(list[str]):
+    """Folders that workers look for modules in first; Ray adds the driver's own, the working directory among them."""
+
+    def extend(self, paths: Iterable[str]) -> None:
+        """Leave the working directory out: a ``yaml.py`` that lies there by chance would take a library's place."""
+        super().extend(path for path in paths if path in sys.path)
+
+
+def _with_code_of_ours() -> JobConfig:
+    """Workers import what this process would import: what is not on its own path is not on theirs."""
+    config = JobConfig()
+    config._py_driver_sys_path = _CodePaths()
+    return config
+
+
+# --- what Ray says --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _words_aside() -> Iterator[Path]:
+    """What Ray's own code writes to standard error meanwhile goes to a file; it stays where Ray, or the mesh, fails.
+
+    Its C++ code writes to descriptor 2. That is turned aside only where ``sys.stderr`` is another one, as the command
+    sees to: anybody else has reasons to see what is written there.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="eventmesh-ray-", suffix=".log")
+    said, logger = Path(name), logging.getLogger("ray")
+    handler = logging.FileHandler(said)
+    logger.addHandler(handler)
+    try:
+        with _stderr_into(descriptor):
+            yield said
+    except EnvironmentUnavailable as error:
+        if said.stat().st_size:
+            error.args = (f"{error}. What Ray said is in {said}",)
+            said = Path(os.devnull)  # stays
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        os.close(descriptor)
+        if said.is_file():
+            said.unlink()
+
+
+@contextmanager
+def _stderr_into(descriptor: int) -> Iterator[None]:
+    if not _has_stderr_of_its_own():
+        yield
+        return
+    before = os.dup(_STDERR)
+    os.dup2(descriptor, _STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(before, _STDERR)
+        os.close(before)
+
+
+def _has_stderr_of_its_own() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.fileno() != _STDERR
+    except (OSError, ValueError):  # it is no file, or is closed
+        return False

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from eventmesh.errors import EnvironmentUnavailable
+from eventmesh.runtime.on_ray import ray_folder
 
 #: Seconds that Ray may take to start, and to end.
 STARTING_S = 60.0
@@ -45,31 +45,52 @@ class Head:
             return False
 
     def end(self) -> None:
-        """End every process of it, also where only some of them are left; harmless to repeat."""
-        processes = self._processes()
-        with suppress(ProcessLookupError):
-            if self.alive:
-                os.kill(self.pid, signal.SIGTERM)
-                psutil.wait_procs([process for process in processes if process.pid == self.pid], timeout=ENDING_S)
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes, timeout=ENDING_S)
+        """End every process of it and of the mesh on it, also where only some are left; harmless to repeat.
+
+        They are killed: what a mesh has acknowledged outlives that (promise P1). Nothing is asked of Ray, which may be
+        out of reach: its files are in a folder that whoever cleans up temporary files may have emptied.
+        """
+        deadline, killed = time.monotonic() + ENDING_S, set[psutil.Process]()
+        while time.monotonic() < deadline:
+            found = self._processes()
+            # Ray's own first, lest they start again what is killed after them: their numbers are the lowest.
+            for process in sorted(found, key=lambda each: each.pid):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            # One that is dying has no command line any more, and its files still open.
+            killed = {process for process in killed | found if not _has_ended(process)}
+            if not killed:
+                break
+            psutil.wait_procs(killed, timeout=POLL_S)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _processes(self) -> list[psutil.Process]:
-        """Those that name its folder, and all below them: a worker's own name says what it works on."""
-        found: dict[int, psutil.Process] = {}
+    def _processes(self) -> set[psutil.Process]:
+        found: set[psutil.Process] = set()
         for process in psutil.process_iter():
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if str(self.folder) in " ".join(process.cmdline()) and process.pid != os.getpid():
-                    found |= {each.pid: each for each in [process, *process.children(recursive=True)]}
-        return list(found.values())
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                if process.pid != os.getpid() and self._is_of_it(process):
+                    found |= {process, *process.children(recursive=True)}
+        return found
+
+    def _is_of_it(self, process: psutil.Process) -> bool:
+        """Whether it names Ray's folder, or is a worker of Ray's (named for what it works on) in the head's session."""
+        words = " ".join(process.cmdline())
+        return str(self.folder) in words or ("ray::" in words and os.getsid(process.pid) == self.pid)
 
 
-def start_head(token_file: Path | None) -> Head:
-    """Start one; :class:`~eventmesh.errors.EnvironmentUnavailable` with what Ray said if it does not come up."""
-    folder = Path(tempfile.mkdtemp(prefix="eventmesh-"))  # short: its sockets' names must fit in 107 bytes
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def start_head(token_file: Path | None, begun: Callable[[Head], object]) -> Head:
+    """Start one; :class:`~eventmesh.errors.EnvironmentUnavailable` with what Ray said if it does not come up.
+
+    ``begun`` is told of it as soon as there is a process, so that it can be ended whatever becomes of who started it.
+    """
+    folder = ray_folder.make()
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", f"--temp-dir={folder}",
         "--include-dashboard=false", "--disable-usage-stats", f"--num-cpus={PROCESSES}",
@@ -83,6 +104,7 @@ def start_head(token_file: Path | None) -> Head:
         )  # fmt: skip
     head = Head(process.pid, "", folder)
     try:
+        begun(head)
         return Head(process.pid, _address(process, folder), folder)
     except BaseException:
         head.end()

@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from eventmesh.errors import EnvironmentUnavailable, EventmeshError, PeerLost
+from eventmesh.errors import EventmeshError, PeerLost
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, home, place
 from eventmesh.runtime.on_ray.calls import eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
-from eventmesh.runtime.on_ray.driver import connect
+from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
 from eventmesh.runtime.on_ray.stream import Access
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
@@ -39,19 +39,12 @@ ENDING_S = 5.0
 @contextmanager
 def joined(address: str) -> Iterator[None]:
     """A driver in the Ray cluster at ``address``; :class:`~eventmesh.errors.EnvironmentUnavailable` without one."""
-    try:
-        connect(address)
-    except (RuntimeError, OSError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
-        said = str(error).strip().splitlines()
-        problem = f"no Ray can be joined at {address}: {said[0] if said else type(error).__name__}"
-        raise EnvironmentUnavailable(
-            f"{problem}. Is it up, reachable from here, and given the token that it asks for, if it does "
-            f"(RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)?"
-        ) from error
-    try:
+    problem = (
+        f"no Ray can be joined at {address}. Is it up, reachable from here, and given the token that it asks for, if "
+        f"it does (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)?"
+    )
+    with connected(address, problem):
         yield
-    finally:
-        ray.shutdown()
 
 
 class StandingMesh(RunningMesh):
