@@ -151,7 +151,10 @@ def test_where_a_limit_is_ignored_its_queue_outgrows_it(limits: Limits, open_ord
 
 
 def test_those_who_come_back_do_not_come_back_together() -> None:
-    """With 50 ms for everybody and every time it was more than fifty rounds; see docs/decisions.md."""
+    """With 50 ms for everybody and every time it was more than fifty rounds.
+
+    See docs/decisions/0026-callers-back-off.md.
+    """
     throttled = story().overload["throttled"].to_numpy()
     assert throttled.max() <= 8, "six doublings of 50 ms are 3 s"
     assert throttled.mean() < 5

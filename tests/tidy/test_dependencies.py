@@ -1,4 +1,4 @@
-"""Given what the project depends on, then it is pinned, and docs/decisions.md says why it is there."""
+"""Given what the project depends on, then it is pinned, and the first of the decisions says why it is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import tomllib
 
 import pytest
+
+REASONS = "docs/decisions/0001-dependencies.md"
 
 
 def normal(name: str) -> str:
@@ -27,7 +29,7 @@ def direct(files: dict[str, str]) -> set[str]:
 
 def reasons(files: dict[str, str]) -> dict[str, str]:
     """The table's packages with the version it names; a row without a reason does not count."""
-    rows = re.findall(r"^\| ([\w.-]+) \| (\d[\w.]*) \| \S.+\|$", files["docs/decisions.md"], re.MULTILINE)
+    rows = re.findall(r"^\| ([\w.-]+) \| (\d[\w.]*) \| \S.+\|$", files[REASONS], re.MULTILINE)
     return {normal(name): version for name, version in rows}
 
 
@@ -47,5 +49,5 @@ def test_every_direct_dependency_has_a_reason_and_the_pinned_version(files: dict
 
 @pytest.mark.parametrize("row", ["| ray |  | actors |", "| ray | 2.60.0 | |", "ray 2.60.0 actors"])
 def test_a_row_without_version_or_reason_does_not_count(row: str) -> None:
-    assert reasons({"docs/decisions.md": row}) == {}
-    assert reasons({"docs/decisions.md": "| ray | 2.60.0 | actors |"}) == {"ray": "2.60.0"}
+    assert reasons({REASONS: row}) == {}
+    assert reasons({REASONS: "| ray | 2.60.0 | actors |"}) == {"ray": "2.60.0"}
