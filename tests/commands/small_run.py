@@ -1,4 +1,4 @@
-"""The folder of a small run: a simulated one of the shop, with its log written where a run on Ray leaves it."""
+"""The folder of a small run: a simulated one of the shop, with log and history where a run on Ray leaves them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ SEED = 1
 def write_run(folder: Path) -> Path:
     """Make ``folder`` the folder of a run of :data:`ORDERS` orders, with the ids G00000001 and so on."""
     workload = of_history(generate(ORDERS, seed=SEED))
-    storage = run_simulated(mesh.load(CONFIGS / "meshes" / "views.yaml"), workload, seed=SEED).simulation.storage
+    done = run_simulated(mesh.load(CONFIGS / "meshes" / "views.yaml"), workload, seed=SEED)
+    done.history.write(folder)
+    storage = done.simulation.storage
     counters = {path: struct.pack("<q", counter.get()) for path, counter in storage.counters.items()}
     for path, content in {**storage.files, **counters}.items():
         file = folder / "log" / path
