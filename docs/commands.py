@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +13,14 @@ import cli
 from eventmesh.errors import EXIT_CODES
 
 PROGRAM = "eventmesh"
+COLUMNS = 100  # of prose, as in every page
 OPENING = f"""\
 # Commands
 
-Written from the commands themselves: `python docs/commands.py > docs/commands.md`. Each says the same with `--help`.
-Results go to stdout, everything else to stderr. Where a command knows `--json`, its stdout is one JSON document.
-`trace` and `{PROGRAM} log` look at the latest run below `runs/`, or at the one named with `--run`.
+This page is written from the commands themselves: `python docs/commands.py > docs/commands.md`.
+Each command says the same with `--help`. Results go to stdout, everything else to stderr. Where a
+command knows `--json`, its stdout is one JSON document. `trace` and `{PROGRAM} log` look at the
+latest run below `runs/`, or at the one named with `--run`.
 """
 
 
@@ -47,7 +50,7 @@ def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, Any]]:
 
 def _chapter(name: str, context: Any) -> str:
     command = context.command
-    purpose = command.help.partition("\b\nExample")[0].strip()
+    purpose = _wrapped(command.help.partition("\b\nExample")[0].strip())
     shown = ["```sh", *examples(command.help), "```"]
     # Braces around an argument are the library's; brackets mean "may be left out", as everywhere.
     usage = " ".join([name, *command.collect_usage_pieces(context)]).replace("{", "").replace("}", "")
@@ -55,6 +58,11 @@ def _chapter(name: str, context: Any) -> str:
     arguments = [each for each in command.get_params(context) if each.param_type_name == "argument"]
     options = [each for each in command.get_params(context) if each.param_type_name == "option" and each.name != "help"]
     return "\n".join([*lines, *_table("argument", arguments, context), *_table("option", options, context)])
+
+
+def _wrapped(text: str) -> str:
+    paragraphs = (textwrap.fill(part, COLUMNS, break_long_words=False) for part in text.split("\n\n"))
+    return "\n\n".join(paragraphs)
 
 
 def _table(kind: str, parameters: list[Any], context: Any) -> Iterator[str]:
