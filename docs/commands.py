@@ -61,8 +61,14 @@ def _chapter(name: str, context: Any) -> str:
 
 
 def _wrapped(text: str) -> str:
-    paragraphs = (textwrap.fill(part, COLUMNS, break_long_words=False) for part in text.split("\n\n"))
-    return "\n\n".join(paragraphs)
+    """Paragraphs that are too wide are filled anew; a list or a table that fits stays as it is."""
+    parts = text.split("\n\n")
+    wide = [max(map(len, part.splitlines()), default=0) > COLUMNS for part in parts]
+    filled = (
+        textwrap.fill(part, COLUMNS, break_long_words=False, break_on_hyphens=False) if too_wide else part
+        for part, too_wide in zip(parts, wide, strict=True)
+    )
+    return "\n\n".join(filled)
 
 
 def _table(kind: str, parameters: list[Any], context: Any) -> Iterator[str]:
