@@ -41,6 +41,15 @@ def call_options(access: Access, timeout_s: float | None = None) -> Any:
     return flight.FlightCallOptions(timeout=timeout_s, headers=headers)
 
 
+def connect(location: str) -> Any:
+    """A client of the process at ``location``.
+
+    The environment's proxies (``http_proxy`` and the like) are for what lies beyond: no proxy knows the processes of a
+    mesh, and gRPC would ask one even for an address of this machine.
+    """
+    return flight.connect(location, generic_options=[("grpc.enable_http_proxy", 0)])
+
+
 class ServerWire:
     """The sending side of who serves (:class:`~eventmesh.runtime.on_ray.stream.Wire`)."""
 
@@ -116,7 +125,7 @@ class FlightStream:
 
     def __init__(self, location: str, purpose: str, access: Access) -> None:
         try:
-            self._client = flight.connect(location)
+            self._client = connect(location)
             descriptor = flight.FlightDescriptor.for_command(purpose.encode())
             writer, self._reader = self._client.do_exchange(descriptor, call_options(access))
             assert self._reader.read_chunk().app_metadata.equals(HELLO)

@@ -10,7 +10,7 @@ import pyarrow.flight as flight
 
 from eventmesh.errors import InputError, PeerLost, Unauthenticated
 from eventmesh.log.storage import FileStorage
-from eventmesh.runtime.on_ray.flight import call_options, first_line
+from eventmesh.runtime.on_ray.flight import call_options, connect, first_line
 from eventmesh.runtime.on_ray.stream import GONE, Access
 from eventmesh.runtime.snapshots import FOLDER, Snapshot, SnapshotStore
 
@@ -42,7 +42,7 @@ def answer(found: Snapshot | None) -> pa.RecordBatchReader:
 def fetch(address: str, name: str, access: Access) -> Snapshot | None:
     """Ask the broker at ``address``; PeerLost where it does not answer."""
     try:
-        with flight.connect(address) as client:
+        with connect(address) as client:
             table = client.do_get(flight.Ticket(TICKET + name.encode()), call_options(access, PATIENCE_S)).read_all()
     except flight.FlightUnauthenticatedError as error:
         raise Unauthenticated(f"{address} does not let us in: {first_line(error)}") from error
