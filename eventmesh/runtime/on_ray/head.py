@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,8 @@ def start_head(token_file: Path | None, begun: Callable[[Head], object]) -> Head
     """
     folder = ray_folder.make()
     command = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", f"--temp-dir={folder}",
+        _executable(folder), "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0",
+        f"--temp-dir={folder}",
         "--include-dashboard=false", "--disable-usage-stats", f"--num-cpus={PROCESSES}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
     ]  # fmt: skip
@@ -109,6 +111,14 @@ def start_head(token_file: Path | None, begun: Callable[[Head], object]) -> Head
     except BaseException:
         head.end()
         raise
+
+
+def _executable(folder: Path) -> str:
+    """This interpreter, by a name that Ray can hand to a shell as it is: it quotes no blank in it."""
+    if shlex.quote(sys.executable) == sys.executable:
+        return sys.executable
+    (folder / "python").symlink_to(sys.prefix)
+    return str(folder / "python" / Path(sys.executable).relative_to(sys.prefix))
 
 
 def _address(process: subprocess.Popen[bytes], folder: Path) -> str:
