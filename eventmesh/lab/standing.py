@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,9 +216,11 @@ def _answers(address: str) -> bool:
 
 
 def _start(standing: Standing, mesh: Mesh, access: Access, cluster_id: str) -> None:
+    from eventmesh.runtime.on_ray import ray_folder
     from eventmesh.runtime.on_ray.standing import StandingMesh, joined
 
-    with joined(standing.ray):
+    folder = standing.head_folder
+    with ray_folder.logs_kept_of(folder) if folder else nullcontext(), joined(standing.ray):
         StandingMesh.start(mesh, standing.name, standing.data / LOG, access, cluster_id=cluster_id)
 
 

@@ -227,6 +227,7 @@ class Instance:
             "instance": self.number,
             "idle": all(task.idle for task in self.tasks.values()),
             "live": all(task.phase == "live" for task in self.tasks.values()),
+            "phases": {task.name: task.phase for task in self.tasks.values()},
             "epochs": {task.name: task.epoch for task in self.tasks.values()},
             "progress": {task.name: dict(task.progress.next) for task in self.tasks.values()},
             "inputs": {task.name: list(task.inputs) for task in self.tasks.values()},

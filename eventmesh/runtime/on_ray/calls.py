@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -32,9 +33,9 @@ def get(what: Any) -> Any:
             raise error.cause from None
         raise cause from None
     except ray.exceptions.ActorUnavailableError as error:
-        raise ProcessDown(f"a process of the mesh is being started again: {error}") from error
+        raise ProcessDown("a process of the mesh is being started again") from error
     except ray.exceptions.RayActorError as error:
-        raise EnvironmentUnavailable(f"a process of the mesh died: {error}") from error
+        raise EnvironmentUnavailable("a process of the mesh died, and Ray does not start it again") from error
     except ray.exceptions.GetTimeoutError as error:
         raise EnvironmentUnavailable(f"a process of the mesh did not answer within {CALL_TIMEOUT_S:g} s") from error
 
@@ -54,10 +55,21 @@ def wait_until(
         except ProcessDown as error:
             if not _ray_answers():
                 raise EnvironmentUnavailable("Ray has ended, and every process of the mesh with it") from error
-            reason = f": {error}"
+            reason = str(error)
         if time.monotonic() > deadline:
-            raise EnvironmentUnavailable(f"waited {timeout_s:g} s for {what}{reason}\n{explain()}")
+            raise EnvironmentUnavailable(
+                ". ".join(filter(None, [f"waited {timeout_s:g} s for {what}", reason, explain()]))
+            )
         time.sleep(POLL_S)
+
+
+def answered(asked: Mapping[Any, Any], timeout_s: float) -> dict[Any, Any]:
+    """What came of the calls that were answered within ``timeout_s`` of all of them; what failed is left out."""
+    deadline, answers = time.monotonic() + timeout_s, {}
+    for name, question in asked.items():
+        with suppress(ray.exceptions.RayError):
+            answers[name] = ray.get(question, timeout=max(0.0, deadline - time.monotonic()))
+    return answers
 
 
 def _ray_answers() -> bool:

@@ -17,7 +17,7 @@ from eventmesh.runtime.on_ray import ray_folder
 from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import Directory
 from eventmesh.runtime.on_ray.driver import connected
-from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, PROCESSES
+from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, PROCESSES, allow_files
 from eventmesh.runtime.on_ray.running import RunningMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
 
@@ -31,9 +31,10 @@ def embedded_ray() -> Iterator[None]:
 
     Its folder, with its sockets and its processes' logs, goes with it.
     """
+    allow_files()
     folder = ray_folder.make()
     try:
-        with connected(
+        with ray_folder.logs_kept_of(folder), connected(
             "local", "Ray did not start on this machine", num_cpus=PROCESSES, include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES, namespace="eventmesh", _temp_dir=str(folder),
         ):  # fmt: skip

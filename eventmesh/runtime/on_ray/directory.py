@@ -62,5 +62,5 @@ class Directory:
         try:
             address: str = ray.get(actor.address.remote(), timeout=ANSWER_S)
         except (ray.exceptions.RayError, TimeoutError) as error:
-            raise PeerLost(f"{actor_name(peer)} is not up: {type(error).__name__}") from error
+            raise PeerLost(f"{actor_name(peer)} is not up") from error
         return address

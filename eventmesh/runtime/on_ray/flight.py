@@ -132,7 +132,7 @@ class FlightStream:
         except flight.FlightUnauthenticatedError as error:
             raise Unauthenticated(f"{location} does not let us in: {first_line(error)}") from error
         except GONE as error:
-            raise PeerLost(f"{location} cannot be reached: {first_line(error)}") from error
+            raise PeerLost(f"{location} cannot be reached") from error
         self.wire = ClientWire(writer)
         self._ended = False
 

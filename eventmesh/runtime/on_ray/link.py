@@ -45,6 +45,7 @@ class Link(Generic[Made]):
     ) -> None:
         self._connect, self._up, self._down = connect, up, down
         self._stream: Made | None = None
+        self.unreached: str | None = None  # why the last attempt failed
         self._early: list[Frame] | None = []  # None once the first attempt has ended
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -76,7 +77,8 @@ class Link(Generic[Made]):
             self._broken = broken = threading.Event()
             try:
                 stream = self._connect(broken.set)
-            except EventmeshError:
+            except EventmeshError as error:
+                self.unreached = str(error)
                 if self._fail():
                     self._down()
                 self._closing.wait(RETRY_S)
@@ -93,7 +95,7 @@ class Link(Generic[Made]):
         with self._lock:
             for frame in self._early or ():
                 stream.channel.leave(frame)
-            self._stream, self._early = stream, None
+            self._stream, self._early, self.unreached = stream, None, None
 
     def _fail(self) -> bool:
         with self._lock:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eventmesh.errors import EnvironmentUnavailable
@@ -38,6 +40,29 @@ def make() -> Path:
         f"there is no folder for Ray's sockets: tried {'; '.join(problems)}. Set TMPDIR to a folder that can be "
         f"written, whose name is in ASCII and has at most {longest()} characters"
     )
+
+
+def keep_logs(folder: Path) -> Path | None:
+    """What Ray and the processes of the mesh wrote down, moved out of ``folder`` before that goes; None without any."""
+    kept = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}logs-"))
+    for logs in (folder / "session_latest" / "logs", folder / "start.log"):
+        with suppress(OSError):
+            shutil.move(logs.resolve(strict=True), kept / logs.name)
+    if any(kept.iterdir()):
+        return kept
+    kept.rmdir()
+    return None
+
+
+@contextmanager
+def logs_kept_of(folder: Path) -> Iterator[None]:
+    """Where the mesh or Ray fails meanwhile, their logs stay, and the error says where."""
+    try:
+        yield
+    except EnvironmentUnavailable as error:
+        if kept := keep_logs(folder):
+            error.args = (f"{error}. What Ray and the processes of the mesh wrote down is in {kept}",)
+        raise
 
 
 def _places() -> Iterator[str]:

@@ -11,15 +11,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.errors import EnvironmentUnavailable, EventmeshError
+from eventmesh.errors import EventmeshError
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.on_ray.actors import Actors
-from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, eventually, get, wait_until
+from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually, get, wait_until
+from eventmesh.runtime.on_ray.directory import actor_name
 from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.waiting import explained
 
 #: Seconds between two looks at how far a load has come.
 PROGRESS_S = 0.5
+#: Seconds that all services together have to say why they are not ready.
+EXPLAINING_S = 5.0
 
 
 @dataclass
@@ -62,7 +66,7 @@ class RunningMesh:
         return all(status["live"] for status in self.statuses())
 
     def _until(self, done: Callable[[], bool], what: str, timeout_s: float = CALL_TIMEOUT_S) -> None:
-        wait_until(done, what, timeout_s, explain=self._positions)
+        wait_until(done, what, timeout_s, explain=self._explained)
 
     # --- running --------------------------------------------------------------------------------
 
@@ -160,14 +164,12 @@ class RunningMesh:
         views = get([service.views.remote() for service in self.actors.services.values()])
         return History(callers, [dump for dumps in views for dump in dumps], self.quiet())
 
-    def _positions(self) -> str:
-        lines = []
-        for (service, number), actor in self.actors.services.items():
-            try:
-                lines.append(f"{service}/{number}: {get(actor.status.remote())}")
-            except EnvironmentUnavailable as error:
-                lines.append(f"{service}/{number}: {error}")
-        return "\n".join(lines)
+    def _explained(self) -> str:
+        asked = {actor_name(peer): actor.status.remote() for peer, actor in self.actors.services.items()}
+        ends = self.actors.broker.ends.remote()
+        silent = "its process does not answer: it was not started, has died, or is stopped"
+        answers = answered({**asked, "broker": ends}, EXPLAINING_S)
+        return explained({name: answers.get(name, silent) for name in asked}, answers.get("broker") or {})
 
     # --- what it used ---------------------------------------------------------------------------
 

@@ -338,6 +338,7 @@ class ServiceMember(Member):
             },
             "answered_rows": self._answered.rows,
             "throttled_rows": self._answered.throttled + self._asked.refused,
+            "unreached": self._broker.unreached,
             "pid": self.pid(),
             "incarnation": self.incarnation,
             "failure": str(self.unreadable or repr(self.reactor.failure)) if self.reactor.failure else None,

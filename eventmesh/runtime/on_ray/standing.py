@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, home, place
-from eventmesh.runtime.on_ray.calls import eventually, get, wait_until
+from eventmesh.runtime.on_ray.calls import answered, eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
@@ -90,7 +89,7 @@ class StandingMesh(RunningMesh):
         asked[BROKER] = self.actors.broker.ends.remote()
         asked[GENERATOR] = self.actors.generator.pid.remote()
         watched = self._watched()
-        answers = _answers(asked)
+        answers = answered(asked, LOOK_S)
         return {
             "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*asked, SUPERVISOR)],
             "services": {actor_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
@@ -163,14 +162,6 @@ class StandingMesh(RunningMesh):
 
         wait_until(done, f"{name} to have every outcome", FINISHING_S)
         return name, eventually(generator.table.remote, f"the history of {name}")
-
-
-def _answers(asked: Mapping[Peer, Any]) -> dict[Peer, Any]:
-    deadline, answers = time.monotonic() + LOOK_S, {}
-    for peer, question in asked.items():
-        with suppress(ray.exceptions.RayError):
-            answers[peer] = ray.get(question, timeout=max(0.0, deadline - time.monotonic()))
-    return answers
 
 
 def _process(peer: Peer, watched: Mapping[str, Any], answer: Any) -> dict[str, Any]:
