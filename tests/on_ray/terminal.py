@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,22 @@ class Terminal:
                     return found
                 assert time.monotonic() < deadline, found
         pytest.fail("the watch ended by itself")
+
+
+def still_running(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended within :data:`SOON_S`. One that nobody has collected yet has ended."""
+    deadline, running = time.monotonic() + SOON_S, list(processes)
+    while running and time.monotonic() < deadline:
+        running = [process for process in running if not _ended(process)]
+        psutil.wait_procs(running, timeout=0.1)
+    return running
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.on_ray.terminal import ROOT, SOON_S, Terminal, opened
+from tests.on_ray.terminal import ROOT, Terminal, opened, still_running
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -63,7 +63,7 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
 
     record = json.loads((terminal.folder / "state" / "shop.json").read_text())
     os.killpg(record["head_pid"], signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid) for pid in pids.values() if psutil.pid_exists(pid)], timeout=SOON_S)
+    assert still_running([psutil.Process(pid) for pid in pids.values() if psutil.pid_exists(pid)]) == []
     assert "is gone, with every process of the mesh" in terminal.refused("status", code=6)
     terminal.ok("up", "--token-file", "token")
     again = terminal.until(all_live)
@@ -80,7 +80,6 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
 
     living = [psutil.Process(each["pid"]) for each in again["processes"]]
     assert terminal.ok("down").startswith("shop is down; its data is in")
-    _, alive = psutil.wait_procs(living, timeout=SOON_S)
-    assert alive == []
+    assert still_running(living) == []
     assert "no mesh called 'shop' is up" in terminal.refused("down", code=2)
     assert not [path for path in terminal.folder.iterdir() if path.name.startswith("eventmesh-")], "Ray's folder"
