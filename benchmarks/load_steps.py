@@ -123,7 +123,7 @@ def climb(
         record.write_table(folder / "records" / f"{name}.arrow", each.callers)
         record.write_histograms(folder, measure.histograms(name, window))
         yield measure.point(
-            window, wiring=subject.mesh.wiring, join=subject.join, axis=axis, audit=loaded.audit,
+            window, wiring=subject.mesh.wiring, join=subject.join, axis=axis, audit=loaded.audit, turn=repetition,
             staleness_us=each.staleness_us if subject.join == "view" else None,
             cpu_s=each.cpu_s, memory_mb=each.memory_mb, bytes_moved=each.bytes_moved,
         )  # fmt: skip

@@ -15,9 +15,11 @@ from benchmarks import load_steps
 from benchmarks.benchmark import Say, Settings, begin, label, recorded
 from benchmarks.load_steps import LoadSettings, Runtime, Subject
 from eventmesh import mesh as meshes
-from eventmesh.lab import findings, measure, record
-from eventmesh.lab.findings import OBJECTIVE_MS, duration
+from eventmesh.lab import conclusions, measure, record
+from eventmesh.lab.measure import OBJECTIVE_MS
 from eventmesh.lab.progress_bar import Report
+from eventmesh.lab.ways import load_of
+from eventmesh.lab.wording import duration
 
 FIGURE = f"completed orders/s at p99 < {duration(OBJECTIVE_MS)}"
 
@@ -70,7 +72,7 @@ class OrderFlow:
                         put_under_load, subject, [offered], settings, folder, seed=seed + number, repetition=number
                     )
                     yield step[-1]
-                if not findings.held(measure.summarise(step)):
+                if not any(measure.held(each) for each in step):
                     return
 
     def _conclusion(self, repetitions: list[record.Repetition]) -> dict[str, Any]:
@@ -79,21 +81,21 @@ class OrderFlow:
             "points": points,
             "verdict": record.worst(point.audit.verdict for point in points),
             "figures": [
-                measure.figure(FIGURE, completed_at_capacity(points), "orders/s", target=self.settings.target),
+                measure.figure(FIGURE, completed_at_capacity(repetitions), "orders/s", target=self.settings.target),
                 load_steps.little(repetitions),
             ],
         }
 
 
-def completed_at_capacity(points: Sequence[record.Point]) -> list[float]:
-    """Completed orders per second at the greatest load held, one sample per repetition.
+def completed_at_capacity(repetitions: Sequence[record.Repetition]) -> list[float]:
+    """Completed orders per second at the greatest load held, one sample per undisturbed repetition.
 
-    Zero of a mesh that did not hold even the smallest load; nothing where nothing can be believed.
+    Nothing where not even the smallest load was held for certain: the capacity was not measured then.
     """
-    found = findings.capacity(points)
-    if found is None:
-        return []
-    if found.load is None:
-        return [0.0]
-    held = next(point for point in points if findings.load(point) == found.load)
-    return [sample.completed_per_s for sample in held.samples]
+    return [
+        each.completed_per_s
+        for found in conclusions.conclude(repetitions).capacities.values()
+        if isinstance(found, conclusions.Holds)
+        for each in repetitions
+        if load_of(each) == found.held and conclusions.counts(each)
+    ]

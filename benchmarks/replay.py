@@ -22,7 +22,7 @@ from eventmesh.errors import InputError
 from eventmesh.history import History
 from eventmesh.lab import measure, record
 from eventmesh.lab.audit import Audit, Evidence
-from eventmesh.lab.findings import GENERATOR
+from eventmesh.lab.differences import GENERATOR
 from eventmesh.lab.progress_bar import Report
 from eventmesh.lab.run import audit_folder, load_mesh
 from eventmesh.log.store import open_read_only

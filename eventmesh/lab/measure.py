@@ -46,6 +46,8 @@ GROWTH_MIN = 2.0
 BACKLOG_GROWTH_MIN = 0.01
 #: The generator may be late by this share of the completed p99; beyond it the point is void.
 LAG_SHARE_MAX = 0.1
+#: The objective that a load must meet to count as held: completed p99, milliseconds.
+OBJECTIVE_MS = 1_000.0
 _DAY = 86_400 * SECOND
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 _TARGET = re.compile(r"\s*(<=|>=|<|>|==)\s*([-+.\deE]+)\s*")
@@ -240,6 +242,7 @@ def point(
     join: Join,
     axis: Mapping[str, float],
     audit: Audit | AuditRecord,
+    turn: int | None = None,
     primary: str = "",
     warmup_s: float = 0.0,
     window_s: float | None = None,
@@ -261,6 +264,7 @@ def point(
         wiring=wiring,
         join=join,
         axis=dict(axis),
+        turn=turn,
         **_figures(view, closed),
         staleness_ms=None if staleness_us is None else percentiles(staleness_us),
         cpu_s_per_1000_orders=cpu_per_1000(cpu_s or {}, view),
@@ -346,19 +350,27 @@ def _performance(repetitions: Sequence[Repetition]) -> dict[str, Any]:
     }
 
 
+def late(each: Repetition) -> bool:
+    """Whether the generator was late by more than a tenth of the latency it measured: p99 beside completed p99."""
+    latency = each.completed_latency_ms
+    return latency is not None and each.generator_lag_ms_p99 > LAG_SHARE_MAX * latency.p99
+
+
+def held(each: Repetition) -> bool:
+    """Whether the mesh held the load: not saturated, and the completed p99 within the objective."""
+    latency = each.completed_latency_ms
+    return not each.saturated and latency is not None and latency.p99 < OBJECTIVE_MS
+
+
 def void(repetitions: Sequence[Repetition]) -> str | None:
     """Why the repetitions measure the generator instead of the mesh, or None.
 
     Void where at least half of them have a generator lag (p99) above a tenth of their completed latency (p99).
     """
-    late = [
-        each.generator_lag_ms_p99
-        for each in repetitions
-        if each.completed_latency_ms and each.generator_lag_ms_p99 > LAG_SHARE_MAX * each.completed_latency_ms.p99
-    ]
-    if not late or len(late) * 2 < len(repetitions):
+    lags = [each.generator_lag_ms_p99 for each in repetitions if late(each)]
+    if not lags or len(lags) * 2 < len(repetitions):
         return None
-    return f"the generator was {max(late):.3g} ms late (p99), more than a tenth of the latency it measured"
+    return f"the generator was {max(lags):.3g} ms late (p99), more than a tenth of the latency it measured"
 
 
 def _over(samples: Sequence[Percentiles | None]) -> Latency | None:

@@ -9,22 +9,16 @@ panel shrinks, and its letters must not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eventmesh.lab import measure
-from eventmesh.lab.findings import (
-    OBJECTIVE_MS,
-    Scenario,
-    Way,
-    believable,
-    duration,
-    load,
-    measured_text,
-    number,
-    target_text,
-)
+from eventmesh.lab import measure, sentences
+from eventmesh.lab.conclusions import Capacity, Holds
+from eventmesh.lab.measure import OBJECTIVE_MS
 from eventmesh.lab.record import Figure, Latency, Point
+from eventmesh.lab.targets import measured_text, target_text
+from eventmesh.lab.ways import Axis, Scenario, Way, believable, load
+from eventmesh.lab.wording import duration, number
 
 WIDTH = 600.0  # of the latency panel
 TOP, BOTTOM = 24.0, 214.0  # of the drawing area in a row
@@ -39,6 +33,7 @@ LOGARITHMIC_FROM = 8.0
 SHAPES = ("circle", "square", "diamond", "up", "down", "circle", "square")
 
 Scale = Callable[[float], float]
+Capacities = Mapping[tuple[Axis, Way], Capacity]
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A way's capacity. ``open`` bars held the greatest load that was tried, so they end in an arrow."""
+    """A way's capacity, up to the greatest load held; ``open`` bars end in an arrow, since it lies beyond that."""
 
     way: Way
     style: int
@@ -110,8 +105,11 @@ class Plot:
     styles: dict[Way, int]
 
 
-def plot(scenarios: Sequence[Scenario]) -> Plot | None:
-    """The plot of a run; None where fewer than two loads were measured, since one point makes no line."""
+def plot(scenarios: Sequence[Scenario], capacities: Capacities | None = None) -> Plot | None:
+    """The plot of a run; None where fewer than two loads were measured, since one point makes no line.
+
+    Without ``capacities`` nobody looked for them, so there are no bars.
+    """
     points = [point for scenario in scenarios for points in scenario.ways.values() for point in points]
     loads = sorted({load(point) for point in points})
     drawn = [point for point in points if _drawable(point)]
@@ -119,8 +117,7 @@ def plot(scenarios: Sequence[Scenario]) -> Plot | None:
         return None
     x, y = _load_scale(loads), _latency_scale(drawn)
     styles = _styles(scenarios)
-    greatest = max((found.load or 0 for s in scenarios for w in s.ways if (found := s.capacity(w))), default=0)
-    rows = [_row(scenario, styles, x, y[0], greatest) for scenario in scenarios]
+    rows = [_row(scenario, styles, x, y[0], capacities or {}) for scenario in scenarios]
     return Plot(rows, _spaced(Tick(x(value), number(value)) for value in loads), y[1], y[0](OBJECTIVE_MS), styles)
 
 
@@ -212,11 +209,11 @@ def _spaced(ticks: Iterable[Tick]) -> list[Tick]:
     return kept
 
 
-def _row(scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, greatest: float) -> Row:
+def _row(scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, capacities: Capacities) -> Row:
     points = {way: [p for p in points if _drawable(p)] for way, points in scenario.ways.items()}
     lines = place_labels([_line(way, styles, points[way], x, y) for way in points if points[way]])
     hidden = sum(point.audit.verdict == "invalid" for each in scenario.ways.values() for point in each)
-    bars = _bars(scenario, styles, greatest)
+    bars = _bars(scenario, styles, capacities) if capacities else []
     return Row(scenario, lines, bars, TOP + len(bars) * BAR_STEP, hidden)
 
 
@@ -277,13 +274,14 @@ def _labelled(line: Line, height: float) -> Line:
     return replace(line, label_y=height, leader=leader)
 
 
-def _bars(scenario: Scenario, styles: dict[Way, int], greatest: float) -> list[Bar]:
+def _bars(scenario: Scenario, styles: dict[Way, int], capacities: Capacities) -> list[Bar]:
+    greatest = max((found.held for found in capacities.values() if isinstance(found, Holds)), default=1.0)
     ways = sorted(scenario.ways, key=lambda way: styles[way])
     bars = []
     for index, way in enumerate(ways):
-        found = scenario.capacity(way)
-        width = BARS_RIGHT * (found.load or 0) / greatest if found and greatest else 0.0
-        text = found.text if found else "no data"
-        held_all = found is not None and found.at_least
-        bars.append(Bar(way, styles[way], TOP + index * BAR_STEP, width, held_all, text))
+        found = capacities.get((scenario.axis, way))
+        holds = isinstance(found, Holds)
+        width = BARS_RIGHT * found.held / greatest if isinstance(found, Holds) else 0.0
+        text = sentences.capacity(found) if found else "no data"
+        bars.append(Bar(way, styles[way], TOP + index * BAR_STEP, width, holds, text))
     return bars

@@ -155,12 +155,31 @@ class Little(_Part):
     predicted: float
 
 
+class MachineUse(_Part):
+    """What the machine did beside the mesh while a repetition was measured: shares of all its cores, and of the time.
+
+    ``others``: programs that are not ours. ``stolen``: what the host of a virtual machine took away.
+    ``memory_pressure``: the share of the time in which something waited for memory; None where no kernel tells it.
+    """
+
+    others: float = Field(ge=0)
+    stolen: float = Field(ge=0)
+    memory_pressure: float | None = Field(None, ge=0)
+
+
 class Repetition(_Part):
-    """One repetition of one point: what the median and the spread of a :class:`Point` are taken from."""
+    """One repetition of one point: what the median and the spread of a :class:`Point` are taken from.
+
+    ``turn`` numbers the rounds in which all ways are measured one after the other: repetitions of one turn make a pair.
+    ``disturbed`` says what else kept the machine busy meanwhile, where that was too much for a figure to be believed.
+    """
 
     wiring: str
     join: Join
     axis: dict[str, float]
+    turn: int | None = None
+    machine: MachineUse | None = None  # None: not watched
+    disturbed: str | None = None
     offered_per_s: float
     accepted_per_s: float
     completed_per_s: float

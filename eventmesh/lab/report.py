@@ -1,12 +1,11 @@
 """Reports of a run, all rendered from ``run.json``: a page that opens off-line, a summary, JUnit for build servers.
 
 The page names no outside resource: styles and drawings stand in it. Nothing here measures; what the figures say
-is worked out in :mod:`eventmesh.lab.findings`.
+is worked out in :mod:`eventmesh.lab.conclusions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from eventmesh.lab import findings, measure, plots
-from eventmesh.lab.findings import OBJECTIVE_MS, Scenario, Way, axis_label, duration, load, number
+from eventmesh.lab import conclusions, differences, headline, measure, plots, prices, sentences, targets, ways
 from eventmesh.lab.record import AuditRecord, CheckRecord, Figure, Point, Run, Spread
+from eventmesh.lab.ways import Scenario, Way, axis_label, load
+from eventmesh.lab.wording import duration, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: V9 holds over a window within this share, fixed before any run: the edges of the window leave some room.
@@ -66,7 +66,7 @@ def write(folder: Path, run: Run) -> None:
 
 def point_label(point: Point) -> str:
     """``views (local view), 3 joined services, 1 ms between services, 400 orders/s``."""
-    axes = [axis_label(name, value) for name, value in point.axis.items() if name != findings.LOAD]
+    axes = [axis_label(name, value) for name, value in point.axis.items() if name != ways.LOAD]
     return ", ".join([Way(point.wiring, point.join).label, *axes, f"{number(load(point))} orders/s"])
 
 
@@ -99,7 +99,7 @@ def _figure_case(run: str, figure: Figure) -> TestCase:
 def _figure_text(figure: Figure) -> str:
     wanted = [f"target {figure.target}"] if figure.target else []
     wanted += [f"predicted {number(figure.predicted)}"] if figure.predicted is not None else []
-    return ", ".join([findings.measured_text(figure), *wanted])
+    return ", ".join([targets.measured_text(figure), *wanted])
 
 
 @cache
@@ -131,18 +131,25 @@ def _cell(text: object) -> str:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    scenarios = findings.scenarios(run)
+    scenarios = ways.scenarios(run)
     told = [scenario for scenario in scenarios if scenario.lowest]
+    found = conclusions.of_run(run)
+    drawn = plots.plot(scenarios, found.capacities)
     return {
         "run": run,
-        "headline": findings.headline(run),
+        "headline": headline.of_run(run, found),
+        "found": found,
         "scenarios": scenarios,
         "main": told[-1] if told else None,
-        "plot": plots.plot(scenarios),
+        "plot": drawn,
         "plots": plots,
         "aims": plots.aims(run.figures),
-        "findings": findings,
-        "objective": duration(OBJECTIVE_MS),
+        "prices": prices,
+        "sentences": sentences,
+        "targets": targets,
+        "ways": ways,
+        "generator": differences.GENERATOR,
+        "objective": duration(measure.OBJECTIVE_MS),
         "checks": _checks(run),
         "point_label": point_label,
         "roles": _roles,
@@ -153,13 +160,8 @@ def _content(run: Run) -> dict[str, Any]:
         "little_tolerance": LITTLE_TOLERANCE,
         "measure": measure,
         "config": yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True),
-        "styles": _way_styles(scenarios),
+        "styles": drawn.styles if drawn else {},
     }
-
-
-def _way_styles(scenarios: list[Scenario]) -> Mapping[Way, int]:
-    found = plots.plot(scenarios)
-    return found.styles if found else {}
 
 
 def _checks(run: Run) -> dict[str, CheckRecord]:
@@ -180,7 +182,7 @@ def _little(run: Run) -> list[tuple[Point, float, float, bool]]:
     """
     rows = []
     for point in run.points:
-        if not findings.believable(point) or point.saturated or not point.samples:
+        if not ways.believable(point) or point.saturated or not point.samples:
             continue
         measured = Spread.of(sample.little.measured for sample in point.samples).median
         predicted = Spread.of(sample.little.predicted for sample in point.samples).median

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.load_steps import Loaded, LoadSettings, Subject
-from eventmesh.lab import findings
+from eventmesh.lab import conclusions
 from eventmesh.lab.progress_bar import silent
 from eventmesh.shop.order_history import OrderHistory
 from tests.benchmarks.conftest import small
@@ -44,7 +44,7 @@ def test_each_way_climbs_until_it_saturates_and_the_ways_take_turns(tmp_path: Pa
     run = benchmark.run(tmp_path, seed=1, report=silent, say=lambda line: None)
     joined = ["customers", "prices", "stock"]
     assert meshes == [("views", 1, joined, False), ("hybrid", 1, joined, True)] * 2
-    (found,) = findings.scenarios(run)
-    assert {way.wiring: capacity.load for way in found.ways if (capacity := found.capacity(way))} == HOLDS
+    found = conclusions.of_run(run).capacities
+    assert {way.wiring: getattr(each, "held", None) for (_, way), each in found.items()} == HOLDS
     assert len(run.points) == 3 + 2, "each way stops at its first saturated step"
     assert run.figures[0].met is True, "Little's law, of what is not saturated"

@@ -82,7 +82,7 @@ def repetition(
     memory = {role: 128 + dice.uniform(0, 6) + (84 * services if role == "orders" and view else 0) for role in ROLES}
     return measure.point(
         callers(due, latency, accepted_ms=accepted, lag_ms=lag_ms), primary="PlaceOrder", wiring=wiring, join=join,
-        axis=axis, audit=audit, cpu_s=cpu, memory_mb=memory, bytes_moved=count * 2_400,
+        axis=axis, audit=audit, turn=number, cpu_s=cpu, memory_mb=memory, bytes_moved=count * 2_400,
         staleness_us=dice.gamma(2, 700, count) if view else None,
     )  # fmt: skip
 

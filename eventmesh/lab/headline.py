@@ -1,0 +1,160 @@
+"""The first sentence of a report, which a manager can repeat, and where its winner loses.
+
+Both are chosen from the conclusions, in at most :data:`WORDS_MAX` words, and say nothing that they do not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from eventmesh.lab import sentences, targets
+from eventmesh.lab.conclusions import (
+    Conclusion,
+    Conclusions,
+    Disturbed,
+    Holds,
+    HoldsMore,
+    KeptUp,
+    Less,
+    NoDifference,
+    NotCompared,
+    Stale,
+)
+from eventmesh.lab.record import Run
+from eventmesh.lab.ways import Axis, Way, axes_label
+from eventmesh.lab.wording import capital, number
+
+WORDS_MAX = 25
+#: Of what the winner loses, this much stands in a sentence; the table has all.
+LOSSES_TOLD = 3
+
+Loss = HoldsMore | KeptUp | Less | Stale
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The sentence, the conclusions that it rests on, who wins by it, and what the winner loses."""
+
+    sentence: str
+    rests_on: Sequence[Conclusion]
+    winner: Way | None = None
+    losses: Sequence[Loss] = ()
+
+    @property
+    def other_side(self) -> str:
+        """Where the winner loses, in a sentence; empty where nobody wins."""
+        if self.winner is None:
+            return ""
+        name = capital(sentences.side(self.winner))
+        if not self.losses:
+            return f"{name} was not seen to lose in anything else that was compared."
+        return f"{name} loses elsewhere: {'; '.join(sentences.loss(each) for each in self.losses)}."
+
+
+def of_run(run: Run, found: Conclusions) -> Headline:
+    """Of any run: its targets where it has no points, else what was concluded."""
+    if not run.points:
+        return Headline(_without_points(run), [])
+    if all(point.audit.verdict == "invalid" for point in run.points):
+        return Headline(
+            "The audit found this run invalid at every one of its points, so it has no performance to show.", []
+        )
+    return headline(found)
+
+
+def _without_points(run: Run) -> str:
+    state = "ended early" if run.status == "aborted" else "is complete"
+    found = f"The run {state}, its audit says {run.verdict}"
+    ordinary = run.status == "complete" and run.verdict == "valid"
+    counted = targets.counted(run)
+    if counted and ordinary:
+        named = targets.named(run)
+        return named if words(named) <= WORDS_MAX else f"{capital(counted)}."
+    ended = ", ".join(f"{number(count)} {outcome.replace('_', ' ')}" for outcome, count in run.outcomes.items())
+    for sentence in (
+        f"{found}; {counted}." if counted else "",
+        f"{found}, and its orders ended so: {ended}." if ended else "",
+    ):
+        if sentence and words(sentence) <= WORDS_MAX:
+            return sentence
+    return f"{found}."
+
+
+def headline(found: Conclusions) -> Headline:
+    """Of what was concluded from a run with points."""
+    if found.disturbed:
+        return Headline(sentences.disturbed(found.disturbed), [found.disturbed])
+    for axis in sorted({axis for axis, _ in found.places}, reverse=True):  # the hardest first
+        for claims, winner in _decided(found, axis):
+            return Headline(_short(claims), claims, winner, _losses(found, winner))
+    return _undecided(found)
+
+
+def words(sentence: str) -> int:
+    """How many words a sentence has."""
+    return len(sentence.split())
+
+
+def _decided(found: Conclusions, axis: Axis) -> Iterator[tuple[list[Conclusion], Way]]:
+    """What decides a scenario: capacity, then who keeps up with a load, then time and cost at the greatest load."""
+    asking = found.best_asking.get(axis)
+    for ratio in found.ratios:
+        if isinstance(ratio, HoldsMore) and ratio.axis == axis and asking in (ratio.way, ratio.other):
+            yield [ratio], ratio.way
+    kept = [each for each in found.kept_up if each.axis == axis and (each.way == asking or not each.way.asks)]
+    for one, two in _apart(kept):
+        yield [one, two], one.way
+    differences = [each for each in found.differences if isinstance(each, Less) and each.axis == axis]
+    for each in sorted(differences, key=lambda each: -each.load):
+        if asking in (each.way, each.other):
+            yield [each], each.way
+
+
+def _apart(kept: Sequence[KeptUp]) -> Iterator[tuple[KeptUp, KeptUp]]:
+    """At one load, who kept up beside who did not, one of them asking."""
+    for one in kept:
+        for two in kept:
+            met = (one.axis, one.load) == (two.axis, two.load) and one.way.asks != two.way.asks
+            if met and one.kept and not two.kept:
+                yield one, two
+
+
+def _losses(found: Conclusions, winner: Way) -> list[Loss]:
+    """Where the winner loses: load in another scenario, and of each criterion the greatest difference."""
+    lost: dict[str, Less] = {}
+    for each in found.differences:
+        if isinstance(each, Less) and each.other == winner:
+            known = lost.get(each.criterion.name)
+            if known is None or each.times.low > known.times.low:
+                lost[each.criterion.name] = each
+    held = [each for each in found.ratios if isinstance(each, HoldsMore) and each.other == winner]
+    behind = [two for one, two in _apart(found.kept_up) if two.way == winner]
+    stale = [each for each in found.stale if each.way == winner]
+    return [*held[:1], *behind[:1], *list(lost.values())[:LOSSES_TOLD], *stale[-1:]]
+
+
+def _undecided(found: Conclusions) -> Headline:
+    same = [each for each in found.differences if isinstance(each, NoDifference)]
+    if same:
+        return Headline(_short(same[-1:]), same[-1:])
+    equal = [each for each in found.ratios if isinstance(each, NoDifference)]
+    if equal:
+        return Headline(_short(equal[-1:]), equal[-1:])
+    if few := [each for each in found.differences if isinstance(each, NotCompared)]:
+        return Headline(sentences.too_few(few[-1]), few[-1:])
+    held = [each for each in found.capacities.values() if isinstance(each, Holds)]
+    if held and len({way.asks for _, way in found.places}) == 1:
+        return Headline(_short(held[-1:]), held[-1:])
+    return Headline(sentences.nothing(found), [])
+
+
+def _short(claims: Sequence[Conclusion]) -> str:
+    """With the scenario as far as there is room for it."""
+    axis = claims[0].axis if not isinstance(claims[0], Disturbed) else ()
+    where = axes_label(axis)
+    for text in (f" with {where}" if where else "", " in one of the settings" if where else "", ""):
+        sentence = sentences.claim(claims, text)
+        if words(sentence) <= WORDS_MAX:
+            break
+    return sentence
