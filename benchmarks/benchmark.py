@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from eventmesh.lab import record, report
+from eventmesh.lab.machine import Watch
 from eventmesh.lab.progress_bar import Report
 
 Say = Callable[[str], None]
@@ -77,14 +78,15 @@ def recorded(
     """
     samples: list[Sample] = []
     status: record.Status = "aborted"
+    watch = Watch()
     try:
-        with closing(measuring):
+        with watch, closing(measuring):
             for sample in measuring:
                 samples.append(sample)
                 say(line(sample))
         status = "complete"
     finally:
-        run = begun.model_copy(update={"status": status, **conclude(samples)})
+        run = begun.model_copy(update={"status": status, "machine_use": watch.use, **conclude(samples)})
         record.write(folder, run)
         report.write(folder, run)
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from benchmarks.benchmark import Settings, scratch
 from eventmesh.lab import measure, record
+from eventmesh.lab.machine import Watch
 from eventmesh.lab.measure import Window
 from eventmesh.lab.run import audit_folder
 from eventmesh.lab.verdict import Audit
@@ -62,10 +63,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What loads did to one mesh, one after the other, and its audit over all of them."""
+    """What loads did to one mesh, one after the other, and its audit over all of them.
+
+    ``machine`` says of each load what the machine did beside it; shorter where nobody watched.
+    """
 
     loads: Sequence[Measured]
     audit: Audit | record.AuditRecord
+    machine: Sequence[record.MachineUse | None] = ()
 
 
 #: Puts a fresh mesh under the orders of each load, until one saturates it. The mesh's log is kept in the folder:
@@ -91,16 +96,20 @@ def _mesh_on_ray(
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
 
     loads: list[Measured] = []
+    uses: list[record.MachineUse | None] = []
     with MeshOnRay(subject.mesh, folder / "log", rtt_ms=subject.rtt_ms, seed=seed) as running:
         # Stock for all steps together, so that no step is short of anything.
         running.seed_with(of_history(_together(list(steps.values()))).seeding)
         for number, (offered, orders) in enumerate(steps.items()):
-            loads.append(running.measure(f"load-{number}", of_history(orders, rate=offered).load))
+            work = of_history(orders, rate=offered).load
+            with Watch() as watch:
+                loads.append(running.measure(f"load-{number}", work))
+            uses.append(watch.use)
             if measure.saturated(cut(loads[-1], settings)):
                 break
         history = running.history(pa.concat_tables([load.callers for load in loads]))
     audited, _ = audit_folder(subject.mesh, folder, history)
-    return Loaded(loads, audited)
+    return Loaded(loads, audited, uses)
 
 
 def climb(
@@ -117,13 +126,15 @@ def climb(
     steps = {offered: orders(settings, number, offered, seed) for number, offered in enumerate(offered_per_s)}
     with scratch(folder) as room:
         loaded = put_under_load(subject, steps, settings, room, seed)
-    for offered, each in zip(offered_per_s, loaded.loads, strict=False):  # it may have stopped before the last
+    # It may have stopped before the last load, and nobody may have watched.
+    for offered, each, use in zip(offered_per_s, loaded.loads, chain(loaded.machine, repeat(None)), strict=False):
         axis, window = subject.axis_at(offered), cut(each, settings)
         name = record.slug(subject.mesh.wiring, subject.join, axis, repetition)
         record.write_table(folder / "records" / f"{name}.arrow", each.callers)
         record.write_histograms(folder, measure.histograms(name, window))
         yield measure.point(
             window, wiring=subject.mesh.wiring, join=subject.join, axis=axis, audit=loaded.audit, turn=repetition,
+            machine_use=use,
             staleness_us=each.staleness_us if subject.join == "view" else None,
             cpu_s=each.cpu_s, memory_mb=each.memory_mb, bytes_moved=each.bytes_moved,
         )  # fmt: skip
@@ -174,6 +185,7 @@ def line(each: record.Repetition) -> str:
     latency = each.completed_latency_ms
     p99 = f"p99 {latency.p99:,.1f} ms" if latency else "nothing completed"
     note = " (saturated)" if each.saturated else ""
+    note += f" (disturbed: {each.disturbed})" if each.disturbed else ""
     axes = "".join(f"{name} {value:g}, " for name, value in each.axis.items() if name != "offered_per_s")
     return (
         f"{each.wiring}/{each.join}: {axes}{each.offered_per_s:,.0f} offered/s, "

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from hdrh.histogram import HdrHistogram
 
-from eventmesh.lab import predictions
+from eventmesh.lab import machine, predictions
 from eventmesh.lab.record import (
     AuditRecord,
     Counts,
@@ -29,6 +29,7 @@ from eventmesh.lab.record import (
     Join,
     Latency,
     Little,
+    MachineUse,
     Percentiles,
     Point,
     Repetition,
@@ -243,6 +244,7 @@ def point(
     axis: Mapping[str, float],
     audit: Audit | AuditRecord,
     turn: int | None = None,
+    machine_use: MachineUse | None = None,
     primary: str = "",
     warmup_s: float = 0.0,
     window_s: float | None = None,
@@ -265,6 +267,8 @@ def point(
         join=join,
         axis=dict(axis),
         turn=turn,
+        machine=machine_use,
+        disturbed=machine.disturbed(machine_use),
         **_figures(view, closed),
         staleness_ms=None if staleness_us is None else percentiles(staleness_us),
         cpu_s_per_1000_orders=cpu_per_1000(cpu_s or {}, view),
@@ -308,7 +312,8 @@ def cpu_per_1000(cpu_s: Mapping[str, float], view: Window) -> dict[str, float]:
 def summarise(repetitions: Sequence[Repetition]) -> Point:
     """The repetitions of one point as median, low and high. Raises ``ValueError`` if they are of different points.
 
-    Saturated if at least half of them are. Where any of them is invalid the point shows counts and verdict only.
+    Those that were disturbed take part in no figure, unless all were. Saturated if at least half of the others are.
+    Where any of them is invalid the point shows counts and verdict only.
     """
     first = repetitions[0]
     if any((each.wiring, each.join, each.axis) != (first.wiring, first.join, first.axis) for each in repetitions):
@@ -334,6 +339,8 @@ def _no_performance() -> dict[str, Any]:
 
 
 def _performance(repetitions: Sequence[Repetition]) -> dict[str, Any]:
+    samples, quiet = repetitions, [each for each in repetitions if each.disturbed is None]
+    repetitions = quiet or samples
     moved = [each.bytes_moved for each in repetitions if each.bytes_moved is not None]
     return {
         "accepted_per_s": Spread.of(each.accepted_per_s for each in repetitions),
@@ -346,7 +353,9 @@ def _performance(repetitions: Sequence[Repetition]) -> dict[str, Any]:
         "bytes_moved": Spread.of(moved) if moved else None,
         "saturated": sum(each.saturated for each in repetitions) * 2 >= len(repetitions),
         "void": void(repetitions),
-        "samples": list(repetitions),
+        "disturbed": None if quiet else samples[0].disturbed,
+        "disturbed_repetitions": len(samples) - len(quiet),
+        "samples": list(samples),
     }
 
 

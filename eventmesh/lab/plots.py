@@ -233,7 +233,7 @@ def _line(way: Way, styles: dict[Way, int], points: Sequence[Point], x: Scale, y
 def _mark(way: Way, point: Point, x: Scale, y: Scale) -> Mark:
     assert point.completed_latency_ms is not None
     p99 = point.completed_latency_ms.p99
-    kind = "void" if point.void else "saturated" if point.saturated else "held"
+    kind = "void" if point.void or point.disturbed else "saturated" if point.saturated else "held"
     return Mark(
         x(load(point)), y(p99.median), y(p99.low), y(p99.high), kind, _title(way, point, point.completed_latency_ms)
     )
@@ -241,7 +241,8 @@ def _mark(way: Way, point: Point, x: Scale, y: Scale) -> Mark:
 
 def _title(way: Way, point: Point, latency: Latency) -> str:
     completed = number(point.completed_per_s.median) if point.completed_per_s else "0"
-    remark = f"; void: {point.void}" if point.void else "; saturated" if point.saturated else ""
+    remark = f"; void: {point.void}" if point.void else f"; disturbed: {point.disturbed}" if point.disturbed else ""
+    remark += "; saturated" if point.saturated else ""
     spread = f"{duration(latency.p99.low)} to {duration(latency.p99.high)}"
     return (
         f"{way.label}: {number(load(point))} orders/s offered, {completed} completed; "

@@ -201,6 +201,7 @@ class Point(_Part):
 
     Every figure of performance is None where the audit is invalid: a fast wrong run has no speed. ``void``
     says why a point with figures must not be believed, such as a generator that could not keep its schedule.
+    Repetitions that were disturbed take part in no figure, unless all were: then ``disturbed`` says by what.
     """
 
     wiring: str
@@ -219,6 +220,8 @@ class Point(_Part):
     generator_lag_ms_p99: Spread
     saturated: bool | None
     void: str | None = None
+    disturbed: str | None = None
+    disturbed_repetitions: int = 0
     counts: Counts
     audit: AuditRecord
     samples: list[Repetition] = []
@@ -272,6 +275,7 @@ class Run(_Part):
     verdict: Verdict
     imported: Imported | None = Field(None, alias="import")
     outcomes: dict[str, int] = {}
+    machine_use: MachineUse | None = None  # of a benchmark as a whole; None: not watched
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []

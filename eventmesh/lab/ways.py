@@ -102,8 +102,9 @@ def load_of(each: Repetition) -> float:
 
 
 def believable(point: Point) -> bool:
-    """Whether a point's figures may be looked at: audited not invalid, not void, and something was completed."""
-    return point.audit.verdict != "invalid" and point.void is None and point.completed_latency_ms is not None
+    """Whether a point's figures may be looked at: not invalid, void or disturbed, and something was completed."""
+    sound = point.audit.verdict != "invalid" and point.void is None and point.disturbed is None
+    return sound and point.completed_latency_ms is not None
 
 
 def scenarios(run: Run) -> list[Scenario]:

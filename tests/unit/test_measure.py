@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmesh.lab import measure, predictions
+from eventmesh.lab import measure, predictions, ways
 from eventmesh.lab.measure import Window
-from eventmesh.lab.record import Repetition
+from eventmesh.lab.record import MachineUse, Repetition
 from tests.unit.run_story import INVALID, VALID, axes, callers, repetition
 
 START = 1_700_000_000_000_000
@@ -244,3 +244,27 @@ def test_a_prediction_is_met_within_its_tolerance_and_no_samples_are_no_verdict(
     assert measure.figure("x", [108], "s", predicted=100, tolerance=0.1).met is True
     assert measure.figure("x", [112], "s", predicted=100, tolerance=0.1).met is False
     assert measure.figure("x", [], "s", target="<1").met is None
+
+
+def quiet_and_disturbed(*p99_ms: float) -> list[Repetition]:
+    """The first of them quiet, all others beside programs that took half of the machine."""
+    uses = [MachineUse(others=0.5 * (number > 0), stolen=0) for number in range(len(p99_ms))]
+    return [
+        measured(callers(due(500, 100), np.full(500, p99)), machine_use=use, turn=number)
+        for number, (p99, use) in enumerate(zip(p99_ms, uses, strict=True))
+    ]
+
+
+def test_a_disturbed_repetition_takes_part_in_no_figure_and_is_kept_with_its_reason() -> None:
+    point = measure.summarise(quiet_and_disturbed(10, 500, 900))
+    assert point.completed_latency_ms is not None
+    assert point.completed_latency_ms.p99.high == pytest.approx(10, rel=0.002)
+    assert (point.repetitions, point.disturbed_repetitions, point.disturbed) == (3, 2, None)
+    assert [each.disturbed for each in point.samples] == [None, *["other programs used 50 % of the machine"] * 2]
+
+
+def test_a_point_whose_repetitions_were_all_disturbed_shows_them_and_is_not_believed() -> None:
+    point = measure.summarise(quiet_and_disturbed(10, 500, 900)[1:])
+    assert point.completed_latency_ms is not None
+    assert point.disturbed == "other programs used 50 % of the machine"
+    assert not ways.believable(point)
