@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 help:  ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
-bench: $(READY)  ## the main question, quickly: joins by local view and by remote query
+bench: $(READY)  ## a first look at the main question: joins by local view and by remote query
 	$(BIN)/eventmesh bench run join-scaling --quick
 
 test: check  ## the checks, then every test

@@ -55,11 +55,13 @@ def label(settings: Settings, *, quick: bool) -> str:
     return settings.name + ("-quick" if quick else "")
 
 
-def begin(name: str, settings: Settings, *, seed: int, durability: str, warmup_s: float = 0.0) -> record.Run:
-    """The record of a benchmark that starts now."""
+def begin(
+    name: str, settings: Settings, *, seed: int, durability: str, warmup_s: float = 0.0, **known: Any
+) -> record.Run:
+    """The record of a benchmark that starts now; ``known`` holds further fields of it."""
     return record.start(
         name, seed=seed, config=settings.model_dump(mode="json", by_alias=True), source=Path(__file__).parent,
-        now=datetime.now(UTC), durability=durability, warmup_s=warmup_s,
+        now=datetime.now(UTC), durability=durability, warmup_s=warmup_s, **known,
     )  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """Joins by local view and by remote query under rising load: how much does each hold, and at what price?
 
 Each way starts its own mesh and takes the steps of load upwards until one saturates; every mesh is audited
-over all its steps.
+over all its steps. The ways of a scenario take turns, forwards and backwards, and a turn in which anything was
+disturbed is made up for by another, within the time there is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -22,6 +24,8 @@ from eventmesh.lab import record
 from eventmesh.lab.progress_bar import Report
 from eventmesh.mesh import Mesh
 
+#: Seconds from the start of a mesh to its audit, beside its loads, on two cores.
+MESH_S = 10.0
 JOINED: dict[int, list[str]] = {1: ["customers"], 3: ["customers", "prices", "stock"]}
 
 
@@ -41,6 +45,10 @@ class JoinScalingSettings(LoadSettings):
     ways: list[Way] = Field(min_length=1)
     joined_services: list[Literal[1, 3]] = Field(min_length=1)
     rtt_ms: list[float] = Field(min_length=1)
+    #: No mesh is started that would not be done by then, however few turns there were; Ray's own start counts.
+    time_budget_s: float = Field(gt=0)
+    #: Too short to search for capacities: conclusions are drawn at the loads that it offers, and nowhere else.
+    first_look: record.FirstLook | None = None
 
 
 @dataclass(frozen=True)
@@ -74,39 +82,101 @@ class JoinScaling:
     settings_type: ClassVar[type[Settings]] = JoinScalingSettings
 
     def __init__(
-        self, settings: JoinScalingSettings, *, quick: bool, meshes: Path, runtime: Runtime = load_steps.on_ray
+        self,
+        settings: JoinScalingSettings,
+        *,
+        quick: bool,
+        meshes: Path,
+        runtime: Runtime = load_steps.on_ray,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings, self.meshes, self.runtime = settings, meshes, runtime
+        self.settings, self.meshes, self.runtime, self.clock = settings, meshes, runtime, clock
         self.name = label(settings, quick=quick)
 
-    def grid(self) -> list[Setting]:
-        """Every mesh of one repetition; all ways of one setting stand beside each other."""
-        axes = product(self.settings.rtt_ms, self.settings.joined_services, self.settings.ways)
-        return [Setting(way, joined, rtt) for rtt, joined, way in axes]
+    def grid(self) -> list[list[Setting]]:
+        """Every mesh of one turn: the scenarios, and in each of them the ways that are compared."""
+        settings = self.settings
+        return [
+            [Setting(way, joined, rtt) for way in settings.ways]
+            for rtt, joined in product(settings.rtt_ms, settings.joined_services)
+        ]
 
     def describe(self) -> list[str]:
-        """One line per mesh."""
-        loads = ", ".join(f"{load:g}" for load in self.settings.offered_per_s)
-        return [f"{setting}: {loads} orders/s x {self.settings.repetitions}" for setting in self.grid()]
+        """One line per mesh, and how long it takes."""
+        settings = self.settings
+        loads = ", ".join(f"{load:g}" for load in settings.offered_per_s)
+        lines = [f"{each}: {loads} orders/s x {settings.repetitions}" for group in self.grid() for each in group]
+        return [*lines, f"about {self.minutes():.0f} minutes, at most {settings.time_budget_s / 60:.0f}"]
+
+    def minutes(self) -> float:
+        """About how long it takes, if every way holds every load and nothing is disturbed."""
+        settings = self.settings
+        mesh = MESH_S + len(settings.offered_per_s) * (settings.warmup_s + settings.window_s)
+        return sum(len(group) for group in self.grid()) * settings.repetitions * mesh / 60
 
     def run(self, folder: Path, *, seed: int, report: Report, say: Say) -> record.Run:
         """Measure every mesh of the grid."""
-        durability = self.grid()[0].subject(self.meshes).mesh.log.durability
-        begun = begin(self.name, self.settings, seed=seed, durability=durability, warmup_s=self.settings.warmup_s)
+        settings = self.settings
+        durability = self.grid()[0][0].subject(self.meshes).mesh.log.durability
+        begun = begin(
+            self.name, settings, seed=seed, durability=durability, warmup_s=settings.warmup_s,
+            first_look=settings.first_look,
+        )  # fmt: skip
         measuring = self._measured(folder, seed, report)
         return recorded(folder, begun, measuring, say=say, line=load_steps.line, conclude=_conclusion)
 
     def _measured(self, folder: Path, seed: int, report: Report) -> Generator[record.Repetition, None, None]:
-        settings = self.settings
-        grid = self.grid()
+        turns = Turns(self.grid(), self.settings, self.clock)
         with self.runtime() as put_under_load:
-            for number in range(settings.repetitions):  # interleaved: a slow minute hits every way
-                for place, setting in enumerate(grid):
-                    report("meshes", number * len(grid) + place, settings.repetitions * len(grid))
-                    yield from load_steps.climb(
-                        put_under_load, setting.subject(self.meshes), settings.offered_per_s, settings, folder,
-                        seed=seed + number, repetition=number,
-                    )  # fmt: skip
+            for done, (turn, setting) in enumerate(turns):
+                report("meshes", done, max(turns.planned, done + 1))
+                measured = list(
+                    load_steps.climb(
+                        put_under_load, setting.subject(self.meshes), self.settings.offered_per_s, self.settings,
+                        folder, seed=seed + turn, repetition=turn,
+                    )
+                )  # fmt: skip
+                turns.took(setting, disturbed=any(each.disturbed for each in measured))
+                yield from measured
+
+
+class Turns:
+    """Which mesh comes next: every scenario gets its turns undisturbed, as far as the time allows."""
+
+    def __init__(self, grid: list[list[Setting]], settings: JoinScalingSettings, clock: Callable[[], float]) -> None:
+        self.grid, self.wanted, self.clock = grid, settings.repetitions, clock
+        self.planned = sum(len(group) for group in grid) * settings.repetitions
+        self.deadline = clock() + settings.time_budget_s
+        self._seconds: dict[Setting, float] = {}
+        self._quiet = [0] * len(grid)  # undisturbed turns of each scenario
+        self._begun = clock()
+        self._disturbed = False
+
+    def __iter__(self) -> Iterator[tuple[int, Setting]]:
+        turn = 0
+        while lacking := [place for place, quiet in enumerate(self._quiet) if quiet < self.wanted]:
+            for place in lacking:
+                self._disturbed = False
+                # Backwards every other time: what changes steadily with time then favours nobody.
+                group = self.grid[place][:: -1 if turn % 2 else 1]
+                for number, setting in enumerate(group):
+                    if not self._fits(group[number:]):
+                        return
+                    self._begun = self.clock()
+                    yield turn, setting
+                self._quiet[place] += not self._disturbed
+            turn += 1
+
+    def took(self, setting: Setting, *, disturbed: bool) -> None:
+        """The mesh that came last is done."""
+        self._seconds[setting] = self.clock() - self._begun
+        self._disturbed |= disturbed
+
+    def _fits(self, group: Sequence[Setting]) -> bool:
+        """Whether these would be done in time: a pair of which one is missing was measured for nothing."""
+        slowest = max(self._seconds.values(), default=0.0)
+        expected = sum(self._seconds.get(setting, slowest) for setting in group)
+        return self.clock() + expected <= self.deadline
 
 
 def _conclusion(repetitions: list[record.Repetition]) -> dict[str, Any]:

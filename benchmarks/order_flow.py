@@ -66,13 +66,15 @@ class OrderFlow:
         with self.runtime() as put_under_load:
             for place, offered in enumerate(settings.offered_per_s):
                 step: list[record.Repetition] = []
-                for number in range(settings.repetitions):
-                    report("meshes", place * settings.repetitions + number, total)
+                for number in range(2 * settings.repetitions):  # as often again for what was disturbed
+                    if sum(each.disturbed is None for each in step) >= settings.repetitions:
+                        break
+                    report("meshes", min(place * settings.repetitions + number, total - 1), total)
                     step += load_steps.climb(
                         put_under_load, subject, [offered], settings, folder, seed=seed + number, repetition=number
                     )
                     yield step[-1]
-                if not any(measure.held(each) for each in step):
+                if not any(measure.held(each) for each in step if conclusions.counts(each)):
                     return
 
     def _conclusion(self, repetitions: list[record.Repetition]) -> dict[str, Any]:

@@ -190,7 +190,8 @@ def conclude(repetitions: Sequence[Repetition], *, first_look: bool = False) -> 
 
 def of_run(run: Run) -> Conclusions:
     """What the points of a run say."""
-    return conclude([each for point in run.points for each in point.samples])
+    samples = [each for point in run.points for each in point.samples]
+    return conclude(samples, first_look=run.first_look is not None)
 
 
 def _taken(repetitions: Sequence[Repetition]) -> float | None:

@@ -246,6 +246,13 @@ class Figure(_Part):
     samples: list[float] = []
 
 
+class FirstLook(_Part):
+    """A run that is too short to decide: which command would, and about how long that takes."""
+
+    decides: str
+    minutes: float = Field(gt=0)
+
+
 class Imported(_Part):
     """What a file of real orders was read as."""
 
@@ -271,6 +278,7 @@ class Run(_Part):
     started_at: AwareDatetime
     status: Status
     warmup_s: float
+    first_look: FirstLook | None = None
     faults: list[dict[str, Any]] = []
     verdict: Verdict
     imported: Imported | None = Field(None, alias="import")

@@ -22,8 +22,9 @@ from eventmesh.lab.conclusions import (
 )
 from eventmesh.lab.differences import PAIRS_MIN
 from eventmesh.lab.measure import OBJECTIVE_MS
+from eventmesh.lab.record import FirstLook
 from eventmesh.lab.ways import Way, axes_label
-from eventmesh.lab.wording import capital, duration, number, percent, times
+from eventmesh.lab.wording import capital, duration, listed, number, percent, times
 
 #: How a criterion is told with the better way as the subject, or (False) with the worse one.
 _PHRASES = {
@@ -146,3 +147,13 @@ def nothing(found: Conclusions) -> str:
     ):
         return "No conclusion: the ways did not hold a common load. Offer smaller loads and run it again."
     return "No conclusion: too few repetitions agree. Run it again on a quieter machine."
+
+
+def first_look(look: FirstLook, found: Conclusions) -> str:
+    """What such a run cannot say, and what would."""
+    loads = listed([number(load) for load in sorted({each.load for each in found.kept_up})])
+    at = f" at {loads} orders/s" if loads else ""
+    return (
+        f"This is a first look: it compares{at} and does not search for the load that each way holds. "
+        f"`{look.decides}` would decide, in about {number(look.minutes)} minutes."
+    )
