@@ -98,7 +98,7 @@ class Less:
 class NoDifference:
     """The spread does not separate the two. ``criterion`` and ``load`` are None where capacities were compared.
 
-    ``ratio`` is ``other`` over ``way``, as far as it is known.
+    ``ratio`` is ``other`` over ``way``, as far as it is known, from so many ``pairs``.
     """
 
     criterion: Criterion | None
@@ -107,6 +107,7 @@ class NoDifference:
     axis: Axis
     load: float | None
     ratio: Range
+    pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,10 @@ class Conclusions:
     ratios: list[HoldsMore | NoDifference] = field(default_factory=list)
     differences: list[Less | NoDifference | NotCompared] = field(default_factory=list)
     stale: list[Stale] = field(default_factory=list)
-    #: Of each scenario the asking way that held most, and of those the fastest: the one that listening is held against.
+    #: Listening is held against asking at its best: of each scenario the way that held most, of each load the fastest
+    #: of those that held it. The intervals are corrected for every pair, so that choosing among them makes none false.
     best_asking: dict[Axis, Way] = field(default_factory=dict)
+    fastest_asking: dict[tuple[Axis, float], Way] = field(default_factory=dict)
     disturbed: Disturbed | None = None
     places: list[tuple[Axis, Way]] = field(default_factory=list)  # what was tried at all
     comparisons: int = 0  # how many differences were tested, for which the intervals are corrected
@@ -178,13 +181,13 @@ def conclude(repetitions: Sequence[Repetition], *, first_look: bool = False) -> 
     })  # fmt: skip
     capacities = {} if first_look else {place: _capacity(place, ladder) for place, ladder in ladders.items()}
     compared = _comparisons(tried, ladders)
+    fastest = _fastest_asking(tried, ladders)
     differences: list[Less | NoDifference | NotCompared] = [_difference(each, len(compared)) for each in compared]
     differences += _not_compared(tried, ladders, compared)
     return Conclusions(
         kept_up=_kept_up(tried, ladders), capacities=capacities, ratios=_ratios(capacities),
-        differences=differences,
-        stale=_stale(tried, ladders), best_asking=_best_asking(tried, ladders), places=list(tried),
-        comparisons=len(compared),
+        differences=differences, stale=_stale(tried, ladders), best_asking=_best_asking(ladders, fastest),
+        fastest_asking=fastest, places=list(tried), comparisons=len(compared),
     )  # fmt: skip
 
 
@@ -330,17 +333,28 @@ def _stale(
     return found
 
 
-def _best_asking(
+def _fastest_asking(
     tried: Mapping[tuple[Axis, Way], Tries], ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved]
-) -> dict[Axis, Way]:
-    best: dict[Axis, tuple[tuple[float, float], Way]] = {}
+) -> dict[tuple[Axis, float], Way]:
+    best: dict[tuple[Axis, float], tuple[float, Way]] = {}
     for (axis, way), loads in tried.items():
-        most = max(held_loads.held(ladders[axis, way]), default=0.0)
-        times = [time for each in loads.get(most, []) if (time := COMPLETED.value(each)) is not None]
-        rank = (-most, statistics.median(times) if times else 0.0)
-        if way.asks and (axis not in best or (rank, way) < best[axis]):
-            best[axis] = (rank, way)
-    return {axis: way for axis, (_, way) in best.items()}
+        for load in held_loads.held(ladders[axis, way]) if way.asks else ():
+            times = [time for each in loads[load] if (time := COMPLETED.value(each)) is not None]
+            rank = (statistics.median(times), way)
+            best[axis, load] = min(rank, best.get((axis, load), rank))
+    return {place: way for place, (_, way) in best.items()}
+
+
+def _best_asking(
+    ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved], fastest: Mapping[tuple[Axis, float], Way]
+) -> dict[Axis, Way]:
+    best: dict[Axis, tuple[float, bool, Way]] = {}
+    for (axis, way), ladder in ladders.items():
+        if way.asks:
+            most = max(held_loads.held(ladder), default=0.0)
+            rank = (-most, fastest.get((axis, most)) != way, way)
+            best[axis] = min(rank, best.get(axis, rank))
+    return {axis: way for axis, (_, _, way) in best.items()}
 
 
 def _difference(each: Comparison, comparisons: int) -> Less | NoDifference:
@@ -350,4 +364,4 @@ def _difference(each: Comparison, comparisons: int) -> Less | NoDifference:
             return Less(each.criterion, each.way, each.other, each.axis, each.load, Range(low, high), each.pairs)
         turned = Range(1 / high, 1 / low)
         return Less(each.criterion, each.other, each.way, each.axis, each.load, turned, each.pairs)
-    return NoDifference(each.criterion, each.way, each.other, each.axis, each.load, Range(low, high))
+    return NoDifference(each.criterion, each.way, each.other, each.axis, each.load, Range(low, high), each.pairs)

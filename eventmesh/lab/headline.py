@@ -21,6 +21,7 @@ from eventmesh.lab.conclusions import (
     NotCompared,
     Stale,
 )
+from eventmesh.lab.differences import COMPLETED, SLOWEST
 from eventmesh.lab.record import Run
 from eventmesh.lab.ways import Axis, Way, axes_label
 from eventmesh.lab.wording import capital, number
@@ -40,6 +41,7 @@ class Headline:
     rests_on: Sequence[Conclusion]
     winner: Way | None = None
     losses: Sequence[Loss] = ()
+    scenarios: int = 1  # that the run measured: of several, each loss says where
 
     @property
     def other_side(self) -> str:
@@ -49,7 +51,10 @@ class Headline:
         name = capital(sentences.side(self.winner))
         if not self.losses:
             return f"{name} was not seen to lose in anything else that was compared."
-        return f"{name} loses elsewhere: {'; '.join(sentences.loss(each) for each in self.losses)}."
+        axes = {each.axis for each in self.losses}
+        together = f", with {axes_label(axes.pop())}" if self.scenarios > 1 and len(axes) == 1 else ""
+        told = [sentences.loss(each, apart=self.scenarios > 1 and not together) for each in self.losses]
+        return f"{name} loses elsewhere{together}: {'; '.join(told)}."
 
 
 def of_run(run: Run, found: Conclusions) -> Headline:
@@ -87,7 +92,7 @@ def headline(found: Conclusions) -> Headline:
         return Headline(sentences.disturbed(found.disturbed), [found.disturbed])
     for axis in sorted({axis for axis, _ in found.places}, reverse=True):  # the hardest first
         for claims, winner in _decided(found, axis):
-            return Headline(_short(claims), claims, winner, _losses(found, winner))
+            return Headline(_short(claims, found), claims, winner, _losses(found, winner), _scenarios(found))
     return _undecided(found)
 
 
@@ -107,7 +112,7 @@ def _decided(found: Conclusions, axis: Axis) -> Iterator[tuple[list[Conclusion],
         yield [one, two], one.way
     differences = [each for each in found.differences if isinstance(each, Less) and each.axis == axis]
     for each in sorted(differences, key=lambda each: -each.load):
-        if asking in (each.way, each.other):
+        if found.fastest_asking.get((axis, each.load)) in (each.way, each.other):
             yield [each], each.way
 
 
@@ -130,31 +135,37 @@ def _losses(found: Conclusions, winner: Way) -> list[Loss]:
                 lost[each.criterion.name] = each
     held = [each for each in found.ratios if isinstance(each, HoldsMore) and each.other == winner]
     behind = [two for one, two in _apart(found.kept_up) if two.way == winner]
+    if COMPLETED.name in lost:  # of the same time, the p99 adds little to a sentence
+        lost.pop(SLOWEST.name, None)
     stale = [each for each in found.stale if each.way == winner]
     return [*held[:1], *behind[:1], *list(lost.values())[:LOSSES_TOLD], *stale[-1:]]
 
 
 def _undecided(found: Conclusions) -> Headline:
-    same = [each for each in found.differences if isinstance(each, NoDifference)]
-    if same:
-        return Headline(_short(same[-1:]), same[-1:])
+    for kind in (NoDifference, NotCompared):
+        for each in reversed(found.differences):
+            if isinstance(each, kind) and each.load and found.fastest_asking[each.axis, each.load] == each.other:
+                return Headline(_short([each], found), [each])
     equal = [each for each in found.ratios if isinstance(each, NoDifference)]
     if equal:
-        return Headline(_short(equal[-1:]), equal[-1:])
-    if few := [each for each in found.differences if isinstance(each, NotCompared)]:
-        return Headline(sentences.too_few(few[-1]), few[-1:])
+        return Headline(_short(equal[-1:], found), equal[-1:])
     held = [each for each in found.capacities.values() if isinstance(each, Holds)]
     if held and len({way.asks for _, way in found.places}) == 1:
-        return Headline(_short(held[-1:]), held[-1:])
+        return Headline(_short(held[-1:], found), held[-1:])
     return Headline(sentences.nothing(found), [])
 
 
-def _short(claims: Sequence[Conclusion]) -> str:
+def _short(claims: Sequence[Conclusion], found: Conclusions) -> str:
     """With the scenario as far as there is room for it."""
     axis = claims[0].axis if not isinstance(claims[0], Disturbed) else ()
-    where = axes_label(axis)
-    for text in (f" with {where}" if where else "", " in one of the settings" if where else "", ""):
+    where = [f" with {axes_label(axis)}"] if axis else []
+    several = [" in one of the settings"] if _scenarios(found) > 1 else []
+    for text in (*where, *several, ""):
         sentence = sentences.claim(claims, text)
         if words(sentence) <= WORDS_MAX:
             break
     return sentence
+
+
+def _scenarios(found: Conclusions) -> int:
+    return len({axis for axis, _ in found.places})

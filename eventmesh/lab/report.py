@@ -6,6 +6,7 @@ is worked out in :mod:`eventmesh.lab.conclusions`.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,33 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from markupsafe import Markup, escape
 
-from eventmesh.lab import conclusions, differences, headline, measure, plots, prices, sentences, targets, ways
+from eventmesh.lab import (
+    answer_plot,
+    comparison,
+    conclusions,
+    differences,
+    headline,
+    machine,
+    measure,
+    plots,
+    prices,
+    sentences,
+    targets,
+    unmeasured,
+    ways,
+)
+from eventmesh.lab.comparison import NO_DATA
 from eventmesh.lab.record import AuditRecord, CheckRecord, Figure, Point, Run, Spread
 from eventmesh.lab.ways import Scenario, Way, axis_label, load
-from eventmesh.lab.wording import duration, number
+from eventmesh.lab.wording import duration, number, percent
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: V9 holds over a window within this share, fixed before any run: the edges of the window leave some room.
 LITTLE_TOLERANCE = 0.1
-NO_DATA = "–"
+#: What the name of a run of a quick grid ends in.
+QUICK = "-quick"
 #: More samples than this are only counted; all of them stand in run.json.
 SAMPLES_SHOWN = 10
 
@@ -108,7 +126,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
     )  # fmt: skip
-    templates.filters |= {"number": _number, "duration": duration, "spread": _spread, "cell": _cell}
+    templates.filters |= {"number": _number, "duration": duration, "spread": _spread, "cell": _cell, "code": _code}
     return templates
 
 
@@ -117,12 +135,12 @@ def _number(value: float | None) -> str:
 
 
 def _spread(spread: Spread | None) -> str:
-    """The median, with its range where there is one."""
-    if spread is None:
-        return NO_DATA
-    if number(spread.low) == number(spread.high):
-        return number(spread.median)
-    return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
+    return NO_DATA if spread is None else comparison.spread_text(spread)
+
+
+def _code(text: str) -> Markup:
+    """What stands between backquotes, as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _cell(text: object) -> str:
@@ -135,9 +153,21 @@ def _content(run: Run) -> dict[str, Any]:
     told = [scenario for scenario in scenarios if scenario.lowest]
     found = conclusions.of_run(run)
     drawn = plots.plot(scenarios, found.capacities)
+    said = headline.of_run(run, found)
+    samples = [each for point in run.points for each in point.samples]
+    compared = comparison.compare(samples, found, said)
+    axis = compared.axis if compared else max((axis for axis, _ in found.places), default=())
     return {
         "run": run,
-        "headline": headline.of_run(run, found),
+        "headline": said,
+        "compared": compared,
+        "winner": "asking" if said.winner and said.winner.asks else "listening",
+        "answer": answer_plot.plot(samples, found, axis, drawn.styles if drawn else {}),
+        "answer_plot": answer_plot,
+        "unmeasured": unmeasured.unmeasured(run, found),
+        "again": _again(run),
+        "busy": machine.disturbed(run.machine_use) if not run.points else None,
+        "limit": percent(machine.DISTURBED_FROM),
         "found": found,
         "scenarios": scenarios,
         "main": told[-1] if told else None,
@@ -162,6 +192,14 @@ def _content(run: Run) -> dict[str, Any]:
         "config": yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True),
         "styles": drawn.styles if drawn else {},
     }
+
+
+def _again(run: Run) -> str | None:
+    """The command that measures the same again; None of what was no benchmark."""
+    if not str(run.config.get("schema", "")).startswith("eventmesh.benchmark/"):
+        return None
+    quick = " --quick" if run.name.endswith(QUICK) else ""
+    return f"eventmesh bench run {run.name.removesuffix(QUICK)}{quick} --seed {run.seed}"
 
 
 def _checks(run: Run) -> dict[str, CheckRecord]:

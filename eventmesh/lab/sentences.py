@@ -61,11 +61,15 @@ def claim(claims: Sequence[Conclusion], where: str) -> str:
             said = f"{less(each)} at {number(each.load)} orders/s{where}"
         case [NoDifference(load=None) as each]:
             said = f"No difference was seen between the loads that {side(each.way)} and {side(each.other)} held{where}"
-        case [NoDifference() as each]:
-            said = f"No difference was seen between {side(each.way)} and {side(each.other)}{where}"
+        case [NoDifference(load=float() as load) as each]:
+            pair = f"{side(each.way)} and {side(each.other)}"
+            said = f"No difference was seen between {pair} at {number(load)} orders/s, in {each.pairs} pairs{where}"
+        case [NotCompared() as each]:
+            return too_few(each)
         case [Holds() as each]:
             objective = f"with a completed p99 below {duration(OBJECTIVE_MS)}"
-            said = f"{each.way.label} held {capacity(each)} orders/s{where}, {objective}"
+            held = capacity(each) if each.not_held is None else f"{number(each.held)} but not {number(each.not_held)}"
+            said = f"{each.way.label} held {held} orders/s{where}, {objective}"
         case others:
             raise AssertionError(f"no sentence is made of {others}")
     return capital(said) + "."
@@ -78,12 +82,12 @@ def less(each: Less) -> str:
     return f"{side(one)} {phrase.format(ratio(each.times))} {side(two)}"
 
 
-def loss(each: HoldsMore | KeptUp | Less | Stale) -> str:
-    """Something that the winner of the headline loses."""
-    where = f" with {axes_label(each.axis)}" if each.axis else ""
+def loss(each: HoldsMore | KeptUp | Less | Stale, *, apart: bool) -> str:
+    """Something that the winner of the headline loses; ``apart``: in which scenario, too."""
+    where = f" with {axes_label(each.axis)}" if each.axis and apart else ""
     match each:
         case Stale():
-            return f"it decided on values {duration(each.ms)} old (p99) at {number(each.load)} orders/s"
+            return f"it decided on values {duration(each.ms)} old (p99) at {number(each.load)} orders/s{where}"
         case HoldsMore():
             return f"{side(each.way)} held {ratio(each.times)} times its load{where}"
         case KeptUp():
@@ -100,11 +104,11 @@ def _lost(each: Less) -> str:
 
 
 def capacity(found: Capacity) -> str:
-    """``between 800 and 1,600``, ``at least 3,200``, ``not measured``, ``not resolved``."""
+    """``800 to 1,600``, ``at least 3,200``, ``not measured``, ``not resolved``."""
     if isinstance(found, Holds):
         if found.not_held is None:
             return f"at least {number(found.held)}"
-        return f"between {number(found.held)} and {number(found.not_held)}"
+        return f"{number(found.held)} to {number(found.not_held)}"
     return "not measured" if isinstance(found, NotMeasured) else "not resolved"
 
 

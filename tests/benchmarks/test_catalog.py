@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import catalog
+from benchmarks.benchmark import begin
 from eventmesh.errors import ConfigurationError, InputError, NotFound
+from eventmesh.lab import record
 from tests.benchmarks.conftest import FILES
 
 
@@ -76,3 +78,15 @@ def test_a_quick_grid_that_is_no_mapping_is_said_so(tmp_path: Path, quick: str) 
     file.write_text(f"name: replay\nquick: {quick}\n")
     with pytest.raises(ConfigurationError, match=r"mine\.yaml.*quick.*must be a mapping"):
         catalog.load(FILES, str(file), quick=True)
+
+
+@pytest.mark.parametrize("name", ["join-scaling", "order-flow", "simulation", "recovery", "backbone"])
+def test_the_configuration_beside_a_report_is_a_benchmark_file_that_measures_the_same(
+    name: str, tmp_path: Path
+) -> None:
+    quick = catalog.load(FILES, name, quick=True)
+    settings = quick.settings  # type: ignore[attr-defined]
+    begun = begin(quick.name, settings, seed=1, durability="os")
+    record.write(tmp_path, begun)
+    again = catalog.load(FILES, str(tmp_path / "configuration.yaml"), quick=False)
+    assert again.settings == settings  # type: ignore[attr-defined]
