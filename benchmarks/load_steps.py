@@ -17,6 +17,7 @@ from benchmarks.benchmark import Settings, scratch
 from eventmesh.lab import measure, record
 from eventmesh.lab.machine import Watch
 from eventmesh.lab.measure import Window
+from eventmesh.lab.repetitions import summarise
 from eventmesh.lab.run import audit_folder
 from eventmesh.lab.verdict import Audit
 from eventmesh.mesh import Mesh
@@ -163,7 +164,7 @@ def points(repetitions: Sequence[record.Repetition]) -> list[record.Point]:
     places: dict[tuple[object, ...], list[record.Repetition]] = {}
     for each in repetitions:
         places.setdefault((each.wiring, each.join, *each.axis.items()), []).append(each)
-    return [measure.summarise(members) for members in places.values()]
+    return [summarise(members) for members in places.values()]
 
 
 def little(repetitions: Sequence[record.Repetition]) -> record.Figure:

@@ -16,8 +16,8 @@ from benchmarks.benchmark import Say, Settings, begin, label, recorded
 from benchmarks.load_steps import LoadSettings, Runtime, Subject
 from eventmesh import mesh as meshes
 from eventmesh.lab import conclusions, measure, record
-from eventmesh.lab.measure import OBJECTIVE_MS
 from eventmesh.lab.progress_bar import Report
+from eventmesh.lab.repetitions import OBJECTIVE_MS, counts, held_the_load
 from eventmesh.lab.ways import load_of
 from eventmesh.lab.wording import duration
 
@@ -74,7 +74,7 @@ class OrderFlow:
                         put_under_load, subject, [offered], settings, folder, seed=seed + number, repetition=number
                     )
                     yield step[-1]
-                if not any(measure.held(each) for each in step if conclusions.counts(each)):
+                if not any(held_the_load(each) for each in step if counts(each)):
                     return
 
     def _conclusion(self, repetitions: list[record.Repetition]) -> dict[str, Any]:
@@ -99,5 +99,5 @@ def completed_at_capacity(repetitions: Sequence[record.Repetition]) -> list[floa
         for found in conclusions.conclude(repetitions).capacities.values()
         if isinstance(found, conclusions.Holds)
         for each in repetitions
-        if load_of(each) == found.held and conclusions.counts(each)
+        if load_of(each) == found.held and counts(each)
     ]

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eventmesh.lab import sentences
-from eventmesh.lab.conclusions import Conclusions, Holds, counts
+from eventmesh.lab.conclusions import Conclusions, Holds
 from eventmesh.lab.differences import COMPLETED
 from eventmesh.lab.record import Repetition
+from eventmesh.lab.repetitions import counts
 from eventmesh.lab.ways import Axis, Way, axis_of, load_of
 from eventmesh.lab.wording import duration, number
 
@@ -51,6 +52,7 @@ class AnswerPlot:
     """Everything; ``whiskers``: ranges are drawn as a line over the bar, else as its paler end."""
 
     title: str
+    note: str
     groups: Sequence[Group]
     height: float
     whiskers: bool
@@ -80,8 +82,9 @@ def _capacities(found: Conclusions, axis: Axis, ways: Sequence[Way], styles: Map
         text = sentences.capacity(each) if each else "no data"
         is_open = isinstance(each, Holds) and each.not_held is None
         bars.append(Bar(way, _name(way), styles.get(way, 0), HEADING + index * STEP, width, width, end, is_open, text))
-    title = "Orders per second held for certain (solid), and at most: longer is better"
-    return AnswerPlot(title, [Group("", 0.0, bars)], HEADING + len(bars) * STEP, whiskers=False)
+    title = "Orders per second that were held: longer is better"
+    note = "Solid: held in every try; pale: up to the smallest load that was held in none; an arrow: none was too much."
+    return AnswerPlot(title, note, [Group("", 0.0, bars)], HEADING + len(bars) * STEP, whiskers=False)
 
 
 def _times(
@@ -105,7 +108,8 @@ def _times(
             )
         groups.append(Group(f"at {number(load)} orders per second", y + 10, bars))
         y += 22 + len(ways) * STEP + 10
-    return AnswerPlot("Time from the order to its outcome, median: shorter is better", groups, y, whiskers=True)
+    note = "Medians of the repetitions; the line goes from the lowest to the highest."
+    return AnswerPlot("Time from the order to its outcome: shorter is better", note, groups, y, whiskers=True)
 
 
 def _time(

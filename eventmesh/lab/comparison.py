@@ -20,11 +20,11 @@ from eventmesh.lab.conclusions import (
     NotCompared,
     Range,
     Stale,
-    counts,
 )
 from eventmesh.lab.differences import CRITERIA, Criterion
 from eventmesh.lab.headline import Headline
 from eventmesh.lab.record import Repetition, Spread
+from eventmesh.lab.repetitions import counts
 from eventmesh.lab.ways import Axis, Way, axes_label, axis_of, load_of
 from eventmesh.lab.wording import capital, number, times
 

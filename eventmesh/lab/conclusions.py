@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from eventmesh.lab import held_loads, machine, measure
+from eventmesh.lab import held_loads, machine
 from eventmesh.lab.differences import COMPLETED, Comparison, Criterion, compare
 from eventmesh.lab.held_loads import Ladder, Unresolved
 from eventmesh.lab.record import Repetition, Run
+from eventmesh.lab.repetitions import counts, held_the_load
 from eventmesh.lab.ways import Axis, Way, axis_of, load_of
 
 #: Tries at one load that must agree before it counts as held or as not held: saturation counts when another says so.
@@ -203,11 +204,6 @@ def _taken(repetitions: Sequence[Repetition]) -> float | None:
     return least if len(shares) == len(repetitions) and least > machine.DISTURBED_FROM else None
 
 
-def counts(each: Repetition) -> bool:
-    """Whether a repetition may be the base of a conclusion."""
-    return each.disturbed is None and each.audit.verdict == "valid" and not measure.late(each)
-
-
 def _tried(repetitions: Sequence[Repetition]) -> dict[tuple[Axis, Way], dict[float, list[Repetition]]]:
     """The repetitions that count, by place and rising load; where any was found invalid the load has none."""
     found: dict[tuple[Axis, Way], dict[float, list[Repetition]]] = {}
@@ -226,7 +222,7 @@ def _tried(repetitions: Sequence[Repetition]) -> dict[tuple[Axis, Way], dict[flo
 
 
 def _verdict(tries: Sequence[Repetition]) -> bool | None:
-    held = {measure.held(each) for each in tries}
+    held = {held_the_load(each) for each in tries}
     return held.pop() if len(tries) >= TRIES_MIN and len(held) == 1 else None
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from eventmesh.lab import measure, sentences
 from eventmesh.lab.conclusions import Capacity, Holds
-from eventmesh.lab.measure import OBJECTIVE_MS
 from eventmesh.lab.record import Figure, Latency, Point
+from eventmesh.lab.repetitions import OBJECTIVE_MS
 from eventmesh.lab.targets import measured_text, target_text
 from eventmesh.lab.ways import Axis, Scenario, Way, believable, load
 from eventmesh.lab.wording import duration, number

@@ -7,6 +7,7 @@ is worked out in :mod:`eventmesh.lab.conclusions`.
 from __future__ import annotations
 
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from eventmesh.lab import (
 )
 from eventmesh.lab.comparison import NO_DATA
 from eventmesh.lab.record import AuditRecord, CheckRecord, Figure, Point, Run, Spread
+from eventmesh.lab.repetitions import OBJECTIVE_MS
 from eventmesh.lab.ways import Scenario, Way, axis_label, load
 from eventmesh.lab.wording import duration, number, percent
 
@@ -41,6 +43,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 LITTLE_TOLERANCE = 0.1
 #: What the name of a run of a quick grid ends in.
 QUICK = "-quick"
+#: The settings that a user gives beside a benchmark's file, by the name of their options.
+FILES = ("input", "mapping")
 #: More samples than this are only counted; all of them stand in run.json.
 SAMPLES_SHOWN = 10
 
@@ -179,7 +183,7 @@ def _content(run: Run) -> dict[str, Any]:
         "targets": targets,
         "ways": ways,
         "generator": differences.GENERATOR,
-        "objective": duration(measure.OBJECTIVE_MS),
+        "objective": duration(OBJECTIVE_MS),
         "checks": _checks(run),
         "point_label": point_label,
         "roles": _roles,
@@ -199,7 +203,8 @@ def _again(run: Run) -> str | None:
     if not str(run.config.get("schema", "")).startswith("eventmesh.benchmark/"):
         return None
     quick = " --quick" if run.name.endswith(QUICK) else ""
-    return f"eventmesh bench run {run.name.removesuffix(QUICK)}{quick} --seed {run.seed}"
+    given = "".join(f" --{name} {shlex.quote(str(run.config[name]))}" for name in FILES if run.config.get(name))
+    return f"eventmesh bench run {run.name.removesuffix(QUICK)}{quick}{given} --seed {run.seed}"
 
 
 def _checks(run: Run) -> dict[str, CheckRecord]:

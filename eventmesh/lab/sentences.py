@@ -21,8 +21,8 @@ from eventmesh.lab.conclusions import (
     Stale,
 )
 from eventmesh.lab.differences import PAIRS_MIN
-from eventmesh.lab.measure import OBJECTIVE_MS
 from eventmesh.lab.record import FirstLook
+from eventmesh.lab.repetitions import OBJECTIVE_MS
 from eventmesh.lab.ways import Way, axes_label
 from eventmesh.lab.wording import capital, duration, listed, number, percent, times
 

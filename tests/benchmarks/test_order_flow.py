@@ -16,7 +16,7 @@ from benchmarks import order_flow
 from benchmarks.load_steps import Loaded, LoadSettings, Subject
 from eventmesh.lab import conclusions, headline, record, report
 from eventmesh.lab.progress_bar import silent
-from eventmesh.lab.record import AuditRecord, Run
+from eventmesh.lab.record import AuditRecord, MachineUse, Run
 from eventmesh.shop.order_history import OrderHistory
 from tests.benchmarks.conftest import small
 from tests.unit.run_story import INVALID, VALID, axes, callers, point
@@ -43,6 +43,7 @@ class MadeUp:
     audit: AuditRecord = VALID
     cold_ms: float = 0.0  # latency more for what is due within the first second
     stop_at: int | None = None
+    disturbed: tuple[int, ...] = ()  # meshes beside which other programs took half of the machine
     seen: list[tuple[float, int]] = field(default_factory=list)  # load and seed of each mesh
 
     def __call__(
@@ -56,7 +57,9 @@ class MadeUp:
         due = np.arange(orders.requests.num_rows) * 1e6 / offered
         behind = max(0.0, 1 - self.capacity / offered)
         latency = 20 + behind * due / 1_000 + np.where(due < 1e6, self.cold_ms, 0)
-        return Loaded([Made(callers(due, latency, accepted_ms=np.full(len(due), 3.0)))], self.audit)  # type: ignore[list-item]
+        use = MachineUse(others=0.5 * (len(self.seen) - 1 in self.disturbed), stolen=0)
+        made = Made(callers(due, latency, accepted_ms=np.full(len(due), 3.0)))
+        return Loaded([made], self.audit, [use])  # type: ignore[list-item]
 
 
 def measured(mesh: MadeUp, folder: Path, **changes: Any) -> Run:
@@ -106,6 +109,14 @@ def test_a_fast_wrong_mesh_has_no_figure(tmp_path: Path) -> None:
     assert run.verdict == "invalid"
     assert (run.figures[0].value, run.figures[0].met) == (None, None)
     assert "invalid" in sentence(run)
+
+
+def test_a_disturbed_try_is_made_up_for_by_another_before_the_next_load_is_decided_on(tmp_path: Path) -> None:
+    mesh = MadeUp(capacity=250, disturbed=(1, 4, 5, 6, 7))
+    run = measured(mesh, tmp_path)
+    assert [load for load, _ in mesh.seen] == [100] * 3 + [200] * 4 + [400] * 3, "as often again, and no more"
+    assert [point.disturbed_repetitions for point in run.points] == [1, 3, 1]
+    assert run.figures[0].samples == pytest.approx([100, 100], rel=0.01), "200 was tried undisturbed once"
 
 
 def test_every_repetition_leaves_records_and_both_distributions_and_no_log(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from eventmesh.history import CALLERS
 from eventmesh.lab import measure
 from eventmesh.lab.record import AuditRecord, CheckRecord, Join, Point, Repetition, Run
+from eventmesh.lab.repetitions import summarise
 
 ROLES = ("broker", "gateway", "orders", "inventory", "payments", "shipping", "customers", "catalog", "generator")
 VALID = AuditRecord(
@@ -89,7 +90,7 @@ def repetition(
 
 def point(wiring: str, join: Join, axis: Mapping[str, float], repetitions: int = 3, *,
           audit: AuditRecord = VALID, lag_ms: float = 0.02) -> Point:  # fmt: skip
-    return measure.summarise(
+    return summarise(
         [repetition(wiring, join, axis, number, audit=audit, lag_ms=lag_ms) for number in range(repetitions)]
     )
 

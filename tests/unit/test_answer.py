@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import pytest
 
 from eventmesh.lab import answer_plot, comparison, conclusions, headline, report, unmeasured
@@ -143,15 +145,17 @@ def test_a_capacity_that_was_looked_for_and_not_found_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("name", "given", "command"),
     [
-        ("join-scaling-quick", "eventmesh bench run join-scaling --quick --seed 7"),
-        ("replay", "eventmesh bench run replay --seed 7"),
+        ("join-scaling-quick", {}, "eventmesh bench run join-scaling --quick --seed 7"),
+        ("replay", {"input": None}, "eventmesh bench run replay --seed 7"),
+        ("replay", {"input": "my orders.csv", "mapping": "m.yaml"},
+         "eventmesh bench run replay --input 'my orders.csv' --mapping m.yaml --seed 7"),
     ],
-)
-def test_the_command_that_measures_the_same_again_is_told(name: str, command: str) -> None:
-    made = run(points(((3, 1),), (50,)), name=name, config={"schema": "eventmesh.benchmark/1"})
-    assert command in report.render(made)
+)  # fmt: skip
+def test_the_command_that_measures_the_same_again_is_told(name: str, given: dict[str, str], command: str) -> None:
+    made = run(points(((3, 1),), (50,)), name=name, config={"schema": "eventmesh.benchmark/1", **given})
+    assert command in unescape(report.render(made))
     assert f"Again: `{command}`, at commit 0123456789ab." in report.summary(made)
     assert "Again:" not in report.summary(run([], name="demo"))
 

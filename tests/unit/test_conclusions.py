@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 
-from eventmesh.lab import conclusions, differences, headline, measure
+from eventmesh.lab import conclusions, differences, headline, repetitions
 from eventmesh.lab.conclusions import (
     Conclusion,
     Disturbed,
@@ -78,7 +78,7 @@ def test_without_any_one_rule_too_many_are_false(taken_away: str, monkeypatch: p
         case "the correction":
             monkeypatch.setattr(differences, "_quantile", lambda freedom, _: differences.stdtrit(freedom, 0.995))
         case "disturbed repetitions are left out":
-            monkeypatch.setattr(conclusions, "counts", lambda each: not measure.late(each))
+            monkeypatch.setattr(conclusions, "counts", lambda each: not repetitions.late(each))
         case _:
             monkeypatch.setattr(conclusions, "TRIES_MIN", 1)
     assert falsehoods() > FALSE_REPORTS_MAX * TABLES

@@ -17,7 +17,7 @@ import pytest
 
 from eventmesh import mesh as meshes
 from eventmesh.errors import Throttled
-from eventmesh.lab import measure, predictions
+from eventmesh.lab import measure, predictions, repetitions
 from eventmesh.lab.measure import SECOND, Window
 from eventmesh.lab.record import Repetition
 from eventmesh.runtime.caller import Caller
@@ -183,7 +183,7 @@ def test_a_caller_that_is_ticked_late_says_so_and_its_latency_includes_it(late_m
     assert found.generator_lag_ms_p99 == pytest.approx(late_ms)
     assert found.completed_latency_ms is not None
     assert found.completed_latency_ms.p50 == pytest.approx(SERVICE_S * 1_000 + late_ms, rel=0.002)
-    assert (measure.void([found]) is not None) is void
+    assert (repetitions.void([found]) is not None) is void
 
 
 def throttling(seed: int, rounds: int) -> tuple[Caller, list[int], list[tuple[int, int]]]:

@@ -123,6 +123,24 @@ def test_what_is_no_child_of_ours_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
             foreign.communicate(b"\n")
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="there is no /proc to watch")
+def test_what_was_ours_stays_ours_when_its_parent_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen([sys.executable, "-c", f"input()\n{BURN}\nprint('burnt', flush=True)\ninput()"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    with child, Watch() as watch:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        watch._left.set()
+        watch._thread.join()
+        monkeypatch.setattr(watch._me, "children", lambda recursive: [])  # it was given to another
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        watch._look()
+        assert watch._account.used_s() >= 0.35
+        child.communicate(b"\n")
+
+
 def test_elsewhere_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "LINUX", False)
     with Watch() as watch:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmesh.lab import measure, predictions, ways
+from eventmesh.lab import measure, predictions, repetitions, ways
 from eventmesh.lab.measure import Window
 from eventmesh.lab.record import MachineUse, Repetition
 from tests.unit.run_story import INVALID, VALID, axes, callers, repetition
@@ -189,7 +189,7 @@ def with_latency(p99_ms: float, lag_ms: float = 0.0) -> Repetition:
 
 
 def test_repetitions_become_median_low_and_high() -> None:
-    point = measure.summarise([with_latency(each) for each in (30.0, 10.0, 20.0)])
+    point = repetitions.summarise([with_latency(each) for each in (30.0, 10.0, 20.0)])
     assert point.completed_latency_ms is not None
     spread = point.completed_latency_ms.p99
     assert [spread.low, spread.median, spread.high] == pytest.approx([10, 20, 30], rel=0.002)
@@ -199,24 +199,24 @@ def test_repetitions_become_median_low_and_high() -> None:
 
 def test_repetitions_of_different_points_are_not_thrown_together() -> None:
     with pytest.raises(ValueError, match="different points"):
-        measure.summarise([repetition("views", "view", axes(load=load), 0) for load in (50, 100)])
+        repetitions.summarise([repetition("views", "view", axes(load=load), 0) for load in (50, 100)])
 
 
 @pytest.mark.parametrize(("lag_ms", "void"), [(2.5, True), (1.5, False)])
 def test_a_point_is_void_where_the_generator_was_late_by_more_than_a_tenth_of_its_p99(
     lag_ms: float, void: bool
 ) -> None:
-    point = measure.summarise([with_latency(20, lag_ms) for _ in range(3)])
+    point = repetitions.summarise([with_latency(20, lag_ms) for _ in range(3)])
     assert (point.void is not None) is void
 
 
 def test_one_late_repetition_of_three_does_not_void_the_point() -> None:
-    assert measure.summarise([with_latency(20, lag) for lag in (9.0, 0.1, 0.1)]).void is None
+    assert repetitions.summarise([with_latency(20, lag) for lag in (9.0, 0.1, 0.1)]).void is None
 
 
 def test_one_invalid_repetition_takes_the_points_performance_away() -> None:
     kinds = [VALID, INVALID, VALID]
-    point = measure.summarise([repetition("views", "view", axes(), i, audit=kind) for i, kind in enumerate(kinds)])
+    point = repetitions.summarise([repetition("views", "view", axes(), i, audit=kind) for i, kind in enumerate(kinds)])
     assert point.audit.verdict == "invalid"
     assert point.audit.checks["E2"].violations == 3
     assert point.completed_latency_ms is None
@@ -256,7 +256,7 @@ def quiet_and_disturbed(*p99_ms: float) -> list[Repetition]:
 
 
 def test_a_disturbed_repetition_takes_part_in_no_figure_and_is_kept_with_its_reason() -> None:
-    point = measure.summarise(quiet_and_disturbed(10, 500, 900))
+    point = repetitions.summarise(quiet_and_disturbed(10, 500, 900))
     assert point.completed_latency_ms is not None
     assert point.completed_latency_ms.p99.high == pytest.approx(10, rel=0.002)
     assert (point.repetitions, point.disturbed_repetitions, point.disturbed) == (3, 2, None)
@@ -264,7 +264,7 @@ def test_a_disturbed_repetition_takes_part_in_no_figure_and_is_kept_with_its_rea
 
 
 def test_a_point_whose_repetitions_were_all_disturbed_shows_them_and_is_not_believed() -> None:
-    point = measure.summarise(quiet_and_disturbed(10, 500, 900)[1:])
+    point = repetitions.summarise(quiet_and_disturbed(10, 500, 900)[1:])
     assert point.completed_latency_ms is not None
     assert point.disturbed == "other programs used 50 % of the machine"
     assert not ways.believable(point)

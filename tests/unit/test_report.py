@@ -304,7 +304,7 @@ def test_the_page_begins_with_both_sentences_one_plot_the_table_what_was_not_mea
     body = words[words.index(told(swept).sentence) :]
     order = [
         told(swept).other_side,
-        "Orders per second held for certain",
+        "Orders per second that were held",
         "Asking at its best beside listening",
         "What was not measured",
         "How to run it again",
