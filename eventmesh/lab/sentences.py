@@ -42,11 +42,11 @@ def side(way: Way) -> str:
 
 
 def ratio(found: Range) -> str:
-    """``4 to 16``, ``at least 4``."""
+    """``4 to 16``, ``at least 4``, ``up to 1.3`` where the least is hardly more than one."""
     if found.high is None:
         return f"at least {times(found.low)}"
     low, high = times(found.low), times(found.high)
-    return low if low == high else f"{low} to {high}"
+    return f"up to {high}" if low == "1" else low if low == high else f"{low} to {high}"
 
 
 def claim(claims: Sequence[Conclusion], where: str) -> str:

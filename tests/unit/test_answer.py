@@ -165,6 +165,6 @@ def test_a_first_look_says_so_and_searches_for_nothing() -> None:
     for text in (report.render(made), report.summary(made)):
         assert "A first look: join-scaling" in text
         assert "would decide, in about 105 minutes" in text
-        assert "greatest load held" not in text
+        assert "greatest load held, orders" not in text
         assert "Load held" not in text
     assert Way("views", "view") in {way for _, way in conclusions.of_run(made).places}

@@ -117,6 +117,21 @@ def test_saturated_where_latency_climbs_with_the_backlog(growth: float, saturate
     assert found.saturated is saturated
 
 
+@pytest.mark.parametrize(("stop_ms", "saturated"), [(150, False), (1_000, True)])
+def test_a_moment_in_which_the_machine_stops_is_no_backlog(stop_ms: float, saturated: bool) -> None:
+    at = due(900, 300)
+    into_ms = (at - START) / 1_000
+    steady = 20 + np.arange(900) / 900  # it rises from third to third, as it does in half of all windows
+    waiting = np.where((into_ms > 2_000) & (into_ms < 2_000 + stop_ms), 2_000 + stop_ms - into_ms, 0)
+    assert measure.grows(cut(callers(at, steady + waiting))) is saturated
+
+
+def test_one_partition_of_four_that_falls_behind_is_a_backlog() -> None:
+    at = due(2_000, 100)
+    behind = np.where(np.arange(2_000) % 4 == 0, 0.05 * (at - START) / 1_000, 0)
+    assert measured(callers(at, 5 + behind + np.arange(2_000) / 1_000)).saturated
+
+
 def test_a_hump_in_the_middle_is_no_growth() -> None:
     third = np.arange(2_000) // 667
     assert not measured(callers(due(2_000, 100), np.choose(third, [5.0, 900.0, 400.0]))).saturated
