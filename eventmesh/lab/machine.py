@@ -1,7 +1,8 @@
 """What the machine did beside us while something was measured, and from when on that spoils a figure.
 
 Ours are this process and all its descendants, those of an embedded Ray included. What others used is what the whole
-machine was busy with, less what ours used. It is watched on Linux only: elsewhere there is no ``/proc``.
+machine was busy with, less what ours used; in a container the machine is its host. It is watched where there is a
+``/proc/stat`` to read, which is on Linux.
 """
 
 from __future__ import annotations
@@ -110,19 +111,19 @@ class Watch:
         self._thread = threading.Thread(target=self._look_now_and_then, name="machine-watch", daemon=True)
 
     def __enter__(self) -> Watch:
-        if psutil.LINUX:
-            self._look()
-            self._before = read()
+        self._look()
+        self._before = read()
+        if self._before is not None:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if psutil.LINUX:
-            self._left.set()
+        self._left.set()
+        if self._before is not None:
             self._thread.join()
             after = read()
             self._look()
-            self.use = between(self._before, after, self._account.used_s())
+            self.use = between(self._before, after, self._account.used_s()) if after is not None else None
 
     def _look_now_and_then(self) -> None:
         while not self._left.wait(LOOK_S):
@@ -133,7 +134,7 @@ class Watch:
         self._known |= {self._me, *self._me.children(recursive=True)}
         found = {}
         for process in self._known:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error):  # it ended, or may not be looked at
                 found[process.pid, process.create_time()] = self._spent(process)
         self._account.look(found)
 
@@ -143,9 +144,14 @@ class Watch:
             return Spent(times.user + times.system, times.children_user + times.children_system, process.ppid())
 
 
-def read() -> Reading:
-    """Of this machine. Interrupts are nobody's: much of their time is our own network traffic."""
-    times = psutil.cpu_times()
+def read() -> Reading | None:
+    """Of this machine; None where it does not tell. Interrupts are nobody's: much of them is our own traffic."""
+    if not psutil.LINUX:
+        return None
+    try:
+        times = psutil.cpu_times()
+    except OSError:
+        return None
     everything = times.user + times.nice + times.system + times.idle + times.iowait + times.irq + times.softirq
     return Reading(
         everything + times.steal, times.user + times.nice + times.system, times.steal, _waited_for_memory_s()

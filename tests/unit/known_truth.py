@@ -159,9 +159,9 @@ class Sweep:
 
         def near(value: float) -> float:
             far = dice.normal(0, 1) * 0.7 if dice.random() < noise.outlier else 0.0
-            return float(value * math.exp(noise.sigma * np.clip(dice.standard_t(3), -20, 20) * 0.7 + shift + far))
+            return float(value * math.exp(noise.sigma * heavy(dice) * 0.7 + shift + far))
 
-        holds = load < costs.capacity * math.exp(noise.sigma * 0.3 * np.clip(dice.standard_t(3), -20, 20))
+        holds = load < costs.capacity * math.exp(noise.sigma * 0.3 * heavy(dice))
         if dice.random() < noise.fluke:
             holds = not holds
         disturbed = dice.random() < noise.disturbed
@@ -187,6 +187,11 @@ class Sweep:
             generator_lag_ms_p99=p99 if late else 0.0, saturated=not holds, counts=NOTHING, little=LITTLE,
             audit=INVALID if invalid else VALID,
         )  # fmt: skip
+
+
+def heavy(dice: np.random.Generator) -> float:
+    """Around zero, with tails that are far heavier than a normal distribution's."""
+    return min(max(dice.standard_t(3), -20.0), 20.0)
 
 
 def flat(p50: float, p99: float | None = None) -> Percentiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -141,8 +142,13 @@ def test_what_was_ours_stays_ours_when_its_parent_ended(monkeypatch: pytest.Monk
         child.communicate(b"\n")
 
 
-def test_elsewhere_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "LINUX", False)
+def forbidden() -> NoReturn:
+    raise PermissionError("/proc/stat")
+
+
+@pytest.mark.parametrize(("name", "value"), [("LINUX", False), ("cpu_times", forbidden)])
+def test_elsewhere_nothing_is_watched(name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, name, value)
     with Watch() as watch:
         pass
     assert watch.use is None
