@@ -8,11 +8,11 @@ against a known truth: of a thousand made-up tables at most ten may yield anythi
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from eventmesh.lab import held_loads, machine
+from eventmesh.lab import held_loads, machine, ways
 from eventmesh.lab.differences import COMPLETED, Comparison, Criterion, compare
 from eventmesh.lab.held_loads import Ladder, Unresolved
 from eventmesh.lab.record import Repetition, Run
@@ -172,11 +172,16 @@ class Conclusions:
         return [*alone, *self.kept_up, *self.capacities.values(), *self.ratios, *self.differences, *self.stale]
 
 
-def conclude(repetitions: Sequence[Repetition], *, first_look: bool = False) -> Conclusions:
-    """What the repetitions of a run say. A ``first_look`` concludes about the loads that it tried, and no capacity."""
+def conclude(
+    repetitions: Sequence[Repetition], *, first_look: bool = False, invalid: Iterable[tuple[Axis, Way, float]] = ()
+) -> Conclusions:
+    """What the repetitions of a run say. A ``first_look`` concludes about the loads that it tried, and no capacity.
+
+    ``invalid`` are further loads that were tried, but whose repetitions were not kept: nothing is known of them.
+    """
     if repetitions and all(each.disturbed for each in repetitions):
         return Conclusions(disturbed=Disturbed(_taken(repetitions), len(repetitions)))
-    tried = _tried(repetitions)
+    tried = _tried(repetitions, invalid)
     ladders = held_loads.resolve({
         place: Ladder({load: _verdict(tries) for load, tries in loads.items()}) for place, loads in tried.items()
     })  # fmt: skip
@@ -195,7 +200,12 @@ def conclude(repetitions: Sequence[Repetition], *, first_look: bool = False) -> 
 def of_run(run: Run) -> Conclusions:
     """What the points of a run say."""
     samples = [each for point in run.points for each in point.samples]
-    return conclude(samples, first_look=run.first_look is not None)
+    invalid = [
+        (axis_of(each.axis), Way(each.wiring, each.join), ways.load(each))
+        for each in run.points
+        if each.audit.verdict == "invalid"
+    ]
+    return conclude(samples, first_look=run.first_look is not None, invalid=invalid)
 
 
 def _taken(repetitions: Sequence[Repetition]) -> float | None:
@@ -204,10 +214,14 @@ def _taken(repetitions: Sequence[Repetition]) -> float | None:
     return least if len(shares) == len(repetitions) and least > machine.DISTURBED_FROM else None
 
 
-def _tried(repetitions: Sequence[Repetition]) -> dict[tuple[Axis, Way], dict[float, list[Repetition]]]:
-    """The repetitions that count, by place and rising load; where any was found invalid the load has none."""
+def _tried(
+    repetitions: Sequence[Repetition], invalid: Iterable[tuple[Axis, Way, float]]
+) -> dict[tuple[Axis, Way], dict[float, list[Repetition]]]:
+    """The repetitions that count, by place and load; where any was found invalid the load has none."""
     found: dict[tuple[Axis, Way], dict[float, list[Repetition]]] = {}
-    for each in sorted(repetitions, key=load_of):
+    for axis, way, load in invalid:
+        found.setdefault((axis, way), {})[load] = []
+    for each in repetitions:
         loads = found.setdefault((axis_of(each.axis), Way(each.wiring, each.join)), {})
         loads.setdefault(load_of(each), []).append(each)
     return {
@@ -215,7 +229,7 @@ def _tried(repetitions: Sequence[Repetition]) -> dict[tuple[Axis, Way], dict[flo
             load: []
             if any(each.audit.verdict == "invalid" for each in tries)
             else [each for each in tries if counts(each)]
-            for load, tries in loads.items()
+            for load, tries in sorted(loads.items())
         }
         for place, loads in sorted(found.items(), key=lambda item: (item[0][0], item[0][1]))
     }

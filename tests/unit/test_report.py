@@ -133,6 +133,12 @@ def test_the_first_sentence_follows_the_data_when_asking_is_better_throughout(fi
     assert found.winner == REQUEST
 
 
+def test_a_load_held_above_one_that_was_invalid_is_no_capacity(hard: Scenario) -> None:
+    broken = [point("views", "view", axes(load=50), audit=INVALID), *hard.ways[VIEWS][1:]]
+    found = conclusions.of_run(run(broken))
+    assert isinstance(found.capacities[hard.axis, VIEWS], conclusions.NotResolved)
+
+
 def test_an_all_invalid_run_has_no_performance() -> None:
     bad = point("views", "view", axes(load=50), audit=INVALID)
     assert told(run([bad])).sentence.startswith("The audit found this run invalid at every one of its points")
