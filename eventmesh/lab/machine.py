@@ -104,7 +104,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.use: MachineUse | None = None
-        self._account = Account()
+        self.account = Account()
         self._me = psutil.Process()
         self._known: set[psutil.Process] = set()
         self._left = threading.Event()
@@ -123,7 +123,7 @@ class Watch:
             self._thread.join()
             after = read()
             self._look()
-            self.use = between(self._before, after, self._account.used_s()) if after is not None else None
+            self.use = between(self._before, after, self.account.used_s()) if after is not None else None
 
     def _look_now_and_then(self) -> None:
         while not self._left.wait(LOOK_S):
@@ -136,7 +136,7 @@ class Watch:
         for process in self._known:
             with suppress(psutil.Error):  # it ended, or may not be looked at
                 found[process.pid, process.create_time()] = self._spent(process)
-        self._account.look(found)
+        self.account.look(found)
 
     def _spent(self, process: psutil.Process) -> Spent:
         with process.oneshot():

@@ -55,7 +55,7 @@ def render(run: Run) -> str:
 
 
 def summary(run: Run) -> str:
-    """The headline, the capacities and the prices as Markdown that fits a pull request."""
+    """The same answer, in the same order, as Markdown that fits a pull request."""
     return _templates().get_template("summary.md.jinja").render(_content(run))
 
 

@@ -105,7 +105,7 @@ def test_a_child_of_ours_is_ours_whether_or_not_it_ends_within_the_watch() -> No
             watch._look()
             lasting.communicate(b"\n")
     assert watch.use is not None
-    assert watch._account.used_s() >= 0.75
+    assert watch.account.used_s() >= 0.75
 
 
 @pytest.mark.skipif(not psutil.LINUX, reason="there is no /proc to watch")
@@ -119,7 +119,7 @@ def test_what_is_no_child_of_ours_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
         watch._left.set()
         watch._thread.join()
         watch._look()
-        assert watch._account.used_s() < 0.4
+        assert watch.account.used_s() < 0.4
         with foreign:
             foreign.communicate(b"\n")
 
@@ -138,7 +138,7 @@ def test_what_was_ours_stays_ours_when_its_parent_ended(monkeypatch: pytest.Monk
         child.stdin.flush()
         child.stdout.readline()
         watch._look()
-        assert watch._account.used_s() >= 0.35
+        assert watch.account.used_s() >= 0.35
         child.communicate(b"\n")
 
 
