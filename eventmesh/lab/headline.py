@@ -1,6 +1,6 @@
 """The first sentence of a report, which a manager can repeat, and where its winner loses.
 
-Both are chosen from the conclusions, in at most :data:`WORDS_MAX` words, and say nothing that they do not say.
+The sentence has at most :data:`WORDS_MAX` words. Both are chosen from the conclusions, and say nothing beyond them.
 """
 
 from __future__ import annotations
