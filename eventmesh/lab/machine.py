@@ -131,6 +131,8 @@ class Watch:
 
     def _look(self) -> None:
         # What was ours stays ours, also when its parent ended and it was given to another.
+        # Its number may be another's by now, whose time is none of ours.
+        self._known = {each for each in self._known if each.is_running()}
         self._known |= {self._me, *self._me.children(recursive=True)}
         found = {}
         for process in self._known:

@@ -142,6 +142,18 @@ def test_what_was_ours_stays_ours_when_its_parent_ended(monkeypatch: pytest.Monk
         child.communicate(b"\n")
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="there is no /proc to watch")
+def test_a_number_that_was_given_to_another_process_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Watch() as watch:
+        former = psutil.Process(1)
+        monkeypatch.setattr(former, "is_running", lambda: False)
+        watch._known.add(former)
+        watch._left.set()
+        watch._thread.join()
+        watch._look()
+        assert 1 not in {number for number, _ in watch.account.last}
+
+
 def forbidden() -> NoReturn:
     raise PermissionError("/proc/stat")
 
