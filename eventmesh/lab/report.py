@@ -171,6 +171,7 @@ def _content(run: Run) -> dict[str, Any]:
         "unmeasured": unmeasured.unmeasured(run, found),
         "again": _again(run),
         "busy": machine.disturbed(run.machine_use) if not run.points else None,
+        "others": _others(run),
         "limit": percent(machine.DISTURBED_FROM),
         "found": found,
         "scenarios": scenarios,
@@ -196,6 +197,17 @@ def _content(run: Run) -> dict[str, Any]:
         "config": yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True),
         "styles": drawn.styles if drawn else {},
     }
+
+
+def _others(run: Run) -> str:
+    """What share of the machine others took: over the repetitions, else over the run."""
+    uses = [each.machine for point in run.points for each in point.samples] or [run.machine_use]
+    shares = [use.others + use.stolen for use in uses if use is not None]
+    if not shares:
+        return "not watched"
+    spread = Spread.of(shares)
+    texts = [percent(share) for share in (spread.median, spread.low, spread.high)]
+    return texts[0] if texts[1] == texts[2] else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def _again(run: Run) -> str | None:

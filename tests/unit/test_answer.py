@@ -9,7 +9,7 @@ import pytest
 from eventmesh.lab import answer_plot, comparison, conclusions, headline, report, unmeasured
 from eventmesh.lab.comparison import Comparison, Row
 from eventmesh.lab.conclusions import conclude
-from eventmesh.lab.record import FirstLook, Repetition, Run
+from eventmesh.lab.record import FirstLook, MachineUse, Repetition, Run
 from eventmesh.lab.ways import Way
 from tests.unit.known_truth import table
 from tests.unit.run_story import axes, point, points, run
@@ -158,6 +158,19 @@ def test_the_command_that_measures_the_same_again_is_told(name: str, given: dict
     assert command in unescape(report.render(made))
     assert f"Again: `{command}`, at commit 0123456789ab." in report.summary(made)
     assert "Again:" not in report.summary(run([], name="demo"))
+
+
+def test_what_other_programs_took_is_told() -> None:
+    made = point("views", "view", axes())
+    shares = (0.01, 0.03, 0.42)
+    samples = [
+        each.model_copy(update={"machine": MachineUse(others=share, stolen=0.0)})
+        for each, share in zip(made.samples, shares, strict=True)
+    ]
+    watched = run([made.model_copy(update={"samples": samples})])
+    assert "taken by other programs: 3 % (1 % to 42 %)" in report.summary(watched)
+    assert "taken by other programs: not watched" in report.summary(run([made]))
+    assert "taken by other programs: 7 %" in report.summary(run([], machine_use=MachineUse(others=0.05, stolen=0.02)))
 
 
 def test_a_first_look_says_so_and_searches_for_nothing() -> None:
