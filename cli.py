@@ -136,14 +136,15 @@ def run(
         standing = meshes.find(name) if name is not None else None
         file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
 
-        @cache  # a run on a mesh that is up asks again once the run before has ended: mostly for the same number
-        def prepare(number: int) -> runs.Prepared:
+        @cache  # a run on a mesh that is up asks again once the run before has ended: mostly for the same
+        def prepare(number: int, earlier: tuple[Path, ...] = ()) -> runs.Prepared:
             return runs.prepare(
                 file, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate,
                 stock_fraction=stock_fraction, number=number,
+                asked=meshes.all_callers(earlier),
             )  # fmt: skip
 
-        prepared = prepare(1 if standing is None else meshes.next_run(standing))
+        prepared = prepare(1) if standing is None else prepare(meshes.next_run(standing), meshes.earlier(standing))
         finished, folder = None, None
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, name or prepared.mesh.name)

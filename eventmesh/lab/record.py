@@ -253,6 +253,7 @@ class Run(_Part):
     verdict: Verdict
     imported: Imported | None = Field(None, alias="import")
     outcomes: dict[str, int] = {}
+    refusals: list[str] = []  # what was refused, and why: the first of them
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []

@@ -12,7 +12,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ import platformdirs
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eventmesh import history
 from eventmesh import mesh as meshes
 from eventmesh.configuration import suggestion
 from eventmesh.errors import (
@@ -429,11 +430,11 @@ def next_run(standing: Standing) -> int:
 
 
 def run(
-    standing: Standing, prepare: Callable[[int], Prepared], folder: Path, *, seed: int, report: Report
+    standing: Standing, prepare: Callable[[int, tuple[Path, ...]], Prepared], folder: Path, *, seed: int, report: Report
 ) -> record.Run:
     """Load the mesh, then audit everything that it has done since it was first up.
 
-    ``prepare`` makes the workload of a run by its number.
+    ``prepare`` makes the workload of a run by its number and the files of :func:`earlier`.
 
     Leaves ``folder`` as any run does; its log is the mesh's. One run at a time: :class:`InputError` otherwise. A run
     that was interrupted goes on in the mesh, and the next one waits for its end.
@@ -441,14 +442,14 @@ def run(
     with _alone(standing), _found(standing) as running:
         _await_earlier(standing, running, report)
         number = next_run(standing)
-        workload = prepare(number).workload
+        workload = prepare(number, earlier(standing)).workload
         begun = begin(standing.name, running.mesh, workload, folder, seed=seed)
         (folder / LOG).symlink_to(standing.data / LOG)
         measured = load_mesh(running, workload, report, prefix=f"run-{number}-")
         _keep(standing, number, measured.callers)
-        history = running.history(_all_callers(standing))
+        seen = running.history(all_callers(earlier(standing)))
         return conclude(
-            begun, running.mesh, workload, measured, history, folder, report=report, shared_log=True
+            begun, running.mesh, workload, measured, seen, folder, report=report, shared_log=True
         )  # fmt: skip
 
 
@@ -480,9 +481,15 @@ def _keep(standing: Standing, number: int, callers: pa.Table) -> None:
     fresh.replace(path)
 
 
-def _all_callers(standing: Standing) -> pa.Table:
-    tables = []
-    for path in sorted((standing.data / CALLERS).glob("*.arrow")):
+def earlier(standing: Standing) -> tuple[Path, ...]:
+    """The files of what the callers of each run on this mesh asked and were told."""
+    return tuple(sorted((standing.data / CALLERS).glob("*.arrow")))
+
+
+def all_callers(files: Iterable[Path]) -> pa.Table:
+    """What they hold, as one table (:data:`eventmesh.history.CALLERS`)."""
+    tables = [history.CALLERS.empty_table()]
+    for path in files:
         with pa.memory_map(str(path)) as mapped:
-            tables.append(pa.ipc.open_file(mapped).read_all())
+            tables.append(history.as_callers(pa.ipc.open_file(mapped).read_all()))
     return pa.concat_tables(tables)

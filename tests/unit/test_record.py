@@ -20,7 +20,7 @@ from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {
     "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "started_at", "status",
-    "warmup_s", "faults", "verdict", "import", "outcomes", "audit", "points", "figures",
+    "warmup_s", "faults", "verdict", "import", "outcomes", "refusals", "audit", "points", "figures",
 }  # fmt: skip
 AGREED_OF_A_POINT = {
     "wiring", "join", "axis", "repetitions", "offered_per_s", "accepted_per_s", "completed_per_s",
