@@ -112,7 +112,8 @@ def run(
     """Run a mesh on a local Ray, or load one that is up; then audit everything.
 
     It replays an order history with the mapping of its columns, or orders that it generates. On a mesh that is up,
-    the audit judges every run so far.
+    the audit judges every run so far; an order that the mesh knows already is counted as repeated, another order under
+    its id is refused.
 
     \b
     Examples:

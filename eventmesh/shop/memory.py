@@ -16,7 +16,7 @@ from eventmesh.messages import unlike
 from eventmesh.shop.facts import CONTENT
 
 _IN_WORDS = {"customer_id": "another customer", "lines": "other lines"}
-#: So many keys of a partition are remembered whatever their age: some 10 MB.
+#: So many keys of a partition are remembered whatever their age: some 20 MB.
 KEPT_MIN = 50_000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 from eventmesh.history import CALLERS, History
 from eventmesh.lab import measure, record, standing
 from eventmesh.lab.progress_bar import silent
-from eventmesh.lab.run import begin, conclude, count_outcomes
+from eventmesh.lab.run import begin, conclude, count_outcomes, load_mesh
 from eventmesh.lab.terminal import Screen
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.shop.workloads import of_history
@@ -55,6 +56,26 @@ def test_what_a_run_did_is_counted_apart_from_what_had_been_done(
     said = capsys.readouterr().out
     assert "  outcomes: refused 1, confirmed 1\n" in said
     assert "  refused: PlaceOrder 1001: idempotency key reused: order 1001 was asked for before, with another" in said
+
+
+def test_seeding_is_named_by_what_it_is_for_and_the_load_by_the_run() -> None:
+    names = []
+
+    class Running:
+        def seed_with(self, stages: Any, progress: Any, *, name: str) -> None:
+            names.append(name)
+
+        def measure(self, name: str, load: Any, **more: Any) -> None:
+            names.append(name)
+
+    running: Any = Running()
+    for number, asked in enumerate([FILE, FILE, FILE[:1], OTHER[1:], (Asked("1004"),)], 1):
+        load_mesh(running, of_history(history(*asked)), silent, prefix=f"run-{number}-")
+    assert names[1::2] == [f"run-{number}-load" for number in range(1, 6)]
+    assert names[0] == names[2], "the same orders"
+    assert len(set(names[::2])) == 4, "1003 and 1004 need the same, and are two orders"
+    load_mesh(running, replace(of_history(history(*FILE)), seeding_name=None), silent, prefix="run-9-")
+    assert names[-2] == "run-9-seeding", "an application that does not say what its seeding is for"
 
 
 def test_repeats_are_no_work_done() -> None:
