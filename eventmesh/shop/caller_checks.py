@@ -103,29 +103,32 @@ def _not_done(asked: pa.Table, command: str, done: Mask, findings: Findings) -> 
 
 
 def _asks_otherwise(story: Stories, command: str, kind: str, findings: Findings) -> Mask:
-    """Which requests ask for something else than the log has under their ids. They are told no, and nobody else is.
-
-    Of those that ask for the same, one was the first: the others hear that they repeat it.
-    """
+    """Which requests ask for something else than the log has under their ids. They are told no, and nobody else is."""
     asked, order = story.asked(command), story.orders_asked(command)
     logged = story.contents(kind).take(pa.array(order, mask=order == ABSENT))
-    same, other = (_filled(compare(asked["content"], logged)) for compare in (pc.equal, pc.not_equal))
-    told = _valid(asked, "outcome") & ~_told(asked, NOT_DONE)
+    other, told = _filled(pc.not_equal(asked["content"], logged)), _heard(asked)
     say, outcomes = _sayer(asked, command, "its caller was told "), asked["outcome"]
     findings.flag_where(told & other, lambda i: f"{say(i)}{outcomes[i]}, but the log has something else under this id")
-    reason = pc.fill_null(asked["reason"], "")
-    reused = _filled(pc.match_substring(reason, KEY_REUSED)) & ~_filled(pc.match_substring(reason, FORGOTTEN))
-    findings.flag_where(
-        _told(asked, NOT_DONE) & reused & same,
-        _sayer(asked, command, "refused as something else under its id, but it asks for what the log has"),
-    )
-    firsts = np.flatnonzero(told & ~_filled(asked["repeated"], True) & logged.is_valid().to_numpy(zero_copy_only=False))
-    again = firsts[~_first_of(order[firsts])]
-    findings.flag_where(
-        np.isin(np.arange(len(order)), again),
-        lambda i: f"{say(i)}{outcomes[i]} as if nobody had asked before; it is a repeat",
-    )
+    reasons = pc.fill_null(asked["reason"], "")
+    reused = _filled(pc.match_substring(reasons, KEY_REUSED)) & ~_filled(pc.match_substring(reasons, FORGOTTEN))
+    same = _filled(pc.equal(asked["content"], logged))
+    wrong = "refused as something else under its id, but it asks for what the log has"
+    findings.flag_where(_told(asked, NOT_DONE) & reused & same, _sayer(asked, command, wrong))
+    _repeats_marked(asked, command, np.where(logged.is_valid(), order, ABSENT), findings)
     return other
+
+
+def _repeats_marked(asked: pa.Table, command: str, order: Integers, findings: Findings) -> None:
+    """Of those that ask for what the log has, one was the first: the others hear that they repeat it."""
+    firsts = np.flatnonzero(_heard(asked) & ~_filled(asked["repeated"], True) & (order != ABSENT))
+    again = np.zeros(len(order), bool)
+    again[firsts] = ~_first_of(order[firsts])
+    say, outcomes = _sayer(asked, command, "its caller was told "), asked["outcome"]
+    findings.flag_where(again, lambda i: f"{say(i)}{outcomes[i]} as if nobody had asked before; it is a repeat")
+
+
+def _heard(asked: pa.Table) -> Mask:
+    return _valid(asked, "outcome") & ~_told(asked, NOT_DONE)
 
 
 def _first_of(values: Integers) -> Mask:
