@@ -112,7 +112,8 @@ def run(
     """Run a mesh on a local Ray, or load one that is up; then audit everything.
 
     It replays an order history with the mapping of its columns, or orders that it generates. On a mesh that is up,
-    the audit judges every run so far.
+    the audit judges every run so far; an order that the mesh knows already is counted as repeated, another order under
+    its id is refused.
 
     \b
     Examples:
@@ -136,14 +137,18 @@ def run(
         standing = meshes.find(name) if name is not None else None
         file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
 
-        @cache  # a run on a mesh that is up asks again once the run before has ended: mostly for the same number
-        def prepare(number: int) -> runs.Prepared:
+        @cache  # a run on a mesh that is up asks again once the run before has ended: mostly for the same
+        def prepare(number: int, earlier: tuple[Path, ...] = ()) -> runs.Prepared:
             return runs.prepare(
                 file, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate,
                 stock_fraction=stock_fraction, number=number,
+                asked=meshes.all_callers(earlier),
             )  # fmt: skip
 
-        prepared = prepare(1 if standing is None else meshes.next_run(standing.data))
+        if standing is None:
+            prepared = prepare(1)
+        else:
+            prepared = prepare(meshes.next_run(standing.data), meshes.earlier(standing.data))
         finished, folder = None, None
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, name or prepared.mesh.name)

@@ -13,6 +13,7 @@
     │   │   ├── RecordTooLarge       the batch exceeds max.message.bytes
     │   │   ├── StorageFull          no room on the disk; goes on when there is room
     │   │   └── LogStopped           the disk failed a sync; the log must be opened again
+    │   ├── KeyReused                an order id came again with another payload; refused on record
     │   ├── Throttled                a queue is full; come back later
     │   ├── OffsetOutOfRange         below the log start, or beyond the end
     │   ├── LogTruncated             the reader's position lies in a gap the machine's death left
@@ -125,6 +126,21 @@ class StorageFull(AppendRefused):
 
 class LogStopped(AppendRefused):
     """A sync failed: nothing more is accepted until the log is opened again (rule 9)."""
+
+
+#: How the recorded reason of a :class:`KeyReused` begins.
+KEY_REUSED = "idempotency key reused: "
+
+
+class KeyReused(DidNotHappen):
+    """A request came under the name of an earlier one that asked for something else; it is refused on record.
+
+    HTTP's 422 in the IETF's draft "The Idempotency-Key HTTP Header Field": a key is not to be reused with another
+    request payload.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{KEY_REUSED}{problem}")
 
 
 class Throttled(DidNotHappen):

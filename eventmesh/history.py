@@ -31,8 +31,19 @@ CALLERS = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("attempts", pa.int32()),
         pa.field("throttled", pa.int32()),
+        # Whether the outcome is an earlier request's, of the same name and content; null where nobody said.
+        pa.field("repeated", pa.bool_()),
+        pa.field("content", pa.string()),  # its fingerprint; null where the name alone says what is asked
     ]
 )
+
+
+def as_callers(table: pa.Table) -> pa.Table:
+    """A callers' table with all columns of :data:`CALLERS`: those that it was written without are null."""
+    lacking = [field for field in CALLERS if field.name not in table.schema.names]
+    for field in lacking:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class History:
         if not (source / "callers.arrow").is_file():
             raise InputError(f"{folder}: no run is recorded here (history/callers.arrow is missing)")
         with pa.memory_map(str(source / "callers.arrow")) as mapped:
-            callers = pa.ipc.open_file(mapped).read_all()
+            callers = as_callers(pa.ipc.open_file(mapped).read_all())
         document = json.loads((source / "views.json").read_text())
         views = [ViewDump(**dump) for dump in document["views"]]
         return cls(callers, views, document["drained"], document.get("poison", False))

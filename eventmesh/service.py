@@ -139,8 +139,12 @@ class Outcome(Protocol):
     def answer(self, row: int, answer: Row, *, more: bool = False) -> None:
         """Answer the command once everything decided so far is acknowledged; ``more``: a final answer follows."""
 
-    def refuse(self, row: int, error: EventmeshError) -> None:
-        """Tell the caller of this command that nothing happened, such as :class:`~eventmesh.errors.Throttled`."""
+    def refuse(self, row: int, error: EventmeshError, *, on_record: bool = False) -> None:
+        """Tell the caller of this command that nothing happened, such as :class:`~eventmesh.errors.Throttled`.
+
+        ``on_record``: for good. It is a fact before the caller hears of it, and whoever repeats the command hears it
+        again; so it is the only thing that the rule decides for this input.
+        """
 
     @property
     def watched(self) -> int:
@@ -159,6 +163,10 @@ class Talk(Protocol):
     @property
     def state(self) -> Any:
         """The service's state as of now; what was read before an ``await`` must be read again."""
+
+    @property
+    def cause(self) -> str:
+        """The id of the command, or the position of the fact, that began the conversation."""
 
     def ask(self, query: str, rows: Iterable[Row], *, attempts: int | None = None) -> Awaitable[list[Row]]:
         """Send a query; one answer row per question row. Asked until answered, or AskTimeout when ``attempts`` end."""
@@ -185,9 +193,12 @@ class Trigger:
     """The part of a wiring that concerns one service.
 
     ``rules`` maps a fact's type or a command's name to what it triggers: ``rule(service, state, inputs, outcome)``,
-    or ``async rule(service, row, talk)`` where the service must wait for another's answer. After a restart
-    ``resume`` starts, for every key of :meth:`Service.unfinished`, the rule that carries on the conversation
-    which that command had begun, so that a caller who repeats the command joins it; its row is ``{"key": key}``.
+    or ``async rule(service, row, talk)`` where the service must wait for another's answer. Of those there is one
+    conversation at a time per name and story: a repeat of the command joins it, another command of the same story waits
+    for its end. A rule that raises :class:`~eventmesh.errors.KeyReused` refuses its input on record.
+    After a restart ``resume`` starts, for every key of :meth:`Service.unfinished`, the rule that carries on the
+    conversation which that command had begun, so that a caller who repeats the command joins it; its row is
+    ``{"key": key}``.
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
@@ -222,12 +233,19 @@ class Service:
         raise TypeError(f"{type(self).__name__} does not say what its initial state is")
 
     def evolve(self, state: Any, facts: Columns) -> None:
-        """Fold own facts (``type``, ``sequence``, ``time`` and the payload columns) into ``state``. Decides nothing."""
+        """Fold own facts (``id``, ``type``, ``sequence``, ``time``, and the payload columns) into ``state``.
+
+        It decides nothing.
+        """
         raise TypeError(f"{type(self).__name__} does not say how it folds facts")
 
     def unfinished(self, state: Any) -> Iterable[str]:
         """Keys whose conversation the fold shows open (rule 3)."""
         return ()
+
+    def begun_by(self, state: Any, key: str) -> str | None:
+        """The id of the command that began what the fold shows open under ``key``; None: any of that name joins it."""
+        return None
 
 
 class ReadOnly:

@@ -37,6 +37,7 @@ from eventmesh.lab.verdict import Audit
 
 SECOND = 1_000_000  # the records are in microseconds
 REFUSED = "refused"  # the outcome the callers write for a definite error: nothing was decided
+REPEATED = "repeated"  # what is counted of requests whose outcome is an earlier request's: nothing was done for them
 #: A point that completes less than this share of what is offered is saturated.
 COMPLETED_SHARE_MIN = 0.95
 #: Latency grows where the p99 of the window's last third is this many times that of the first ...
@@ -102,12 +103,14 @@ def window(
 ) -> Window:
     """Cut the measured stretch out of a callers' table (:data:`eventmesh.history.CALLERS`).
 
-    ``primary`` is the command whose requests are counted as orders, None for all. The stretch begins ``warmup_s``
-    after the first of them was due; it lasts ``window_s``, or up to the last one that was due. ``closed`` says that
-    the input was replayed as fast as possible: there is no schedule, so an order is due when it is sent, and the
-    stretch ends with the last outcome. Raises ``ValueError`` where nothing is left to measure.
+    ``primary`` is the command whose requests are counted as orders, None for all; repeats of earlier requests are left
+    out, since nothing was done for them. The stretch begins ``warmup_s`` after the first of them was due; it lasts
+    ``window_s``, or up to the last one that was due. ``closed`` says that the input was replayed as fast as possible:
+    there is no schedule, so an order is due when it is sent, and the stretch ends with the last outcome. Raises
+    ``ValueError`` where nothing is left to measure.
     """
     rows = callers if primary is None else callers.filter(pc.field("command") == primary)
+    rows = rows.filter(pc.invert(pc.fill_null(rows["repeated"], False)))
     if not rows.num_rows:
         raise ValueError(f"the callers' records hold no {primary or 'request'}")
     sent, accepted, completed = (times(rows, name) for name in ("sent_at", "accepted_at", "completed_at"))
@@ -122,6 +125,12 @@ def window(
         raise ValueError(f"nothing of {primary or 'any request'} is left to measure after a warm-up of {warmup_s} s")
     throttled = np.asarray(rows["throttled"], np.int64)
     return Window(due, sent, accepted, completed, refused, throttled, start, end, record_end)
+
+
+def work_done(callers: pa.Table) -> int:
+    """How many requests have an outcome that is their own: neither refused nor repeats of earlier ones."""
+    decided = pc.and_not(callers["outcome"].is_valid(), pc.fill_null(pc.equal(callers["outcome"], REFUSED), False))
+    return int(pc.sum(pc.and_not(decided, pc.fill_null(callers["repeated"], False))).as_py() or 0)
 
 
 def times(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:

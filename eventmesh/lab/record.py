@@ -284,6 +284,7 @@ class Run(_Part):
     imported: Imported | None = Field(None, alias="import")
     outcomes: dict[str, int] = {}
     machine_use: MachineUse | None = None  # of a benchmark as a whole; None: not watched
+    refusals: list[str] = []  # what was refused, and why: the first of them
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []

@@ -2,13 +2,15 @@
 
 A rule that has no answer to an input says so by a ``ValueError``. Any other exception, a failed assertion
 above all, is a mistake of our own, whatever was sent; and where nothing unanswerable was sent, so is the
-``ValueError``. What is larger than its topic allows is refused by size, and broke no rule.
+``ValueError``. What is larger than its topic allows is refused by size, and broke no rule; nor did what came under the
+name of another request.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from eventmesh.errors import KEY_REUSED
 from eventmesh.lab.evidence import Check, Evidence, Facts, Integers
 from eventmesh.lab.progress_checks import NOWHERE, causes
 from eventmesh.lab.verdict import CheckResult, Findings
@@ -61,7 +63,8 @@ def _rules_broke(evidence: Evidence, facts: Facts, rows: Integers, findings: Fin
     reasons = facts.column("reason")
     for row in map(int, rows):
         reason = reasons[row].as_py() or "no reason"
-        if _TOO_LARGE not in reason and (clean or not reason.startswith(_ON_PURPOSE)):
+        by_a_rule = _TOO_LARGE in reason or reason.startswith(KEY_REUSED)
+        if not by_a_rule and (clean or not reason.startswith(_ON_PURPOSE)):
             findings.flag(f"{facts.say(row)}: {'no poison was sent, and ' if clean else ''}a rule broke: {reason}")
 
 

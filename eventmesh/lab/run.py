@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.running import Measured, RunningMesh
 
 LATEST = "latest"
+#: So many refusals are told one by one.
+REFUSALS_SHOWN = 5
 LOG = "log"
 MESH_FILE = "mesh.yaml"
 
@@ -87,7 +89,7 @@ def load_mesh(
     """Seed, load, drain. ``prefix`` is what tells this run's workloads from those of other runs on the same mesh."""
     running.seed_with(
         workload.seeding, lambda command, state: _reporter(report, f"seeding {command}")(state),
-        name=f"{prefix}seeding",
+        name=workload.seeding_name or f"{prefix}seeding",
     )  # fmt: skip
     return running.measure(
         f"{prefix}load", workload.load, window=workload.window, progress=_reporter(report, "orders"),
@@ -151,8 +153,11 @@ def conclude(
     report("audit", 0, 0)
     audited, totals = audit_folder(mesh, folder, history)
     finished = finish(begun, measured, audited, {} if shared_log else totals)
-    latencies = measure.window(measured.callers, primary=None, closed=not workload.load.at.any())
-    record.write(folder, finished, {"load": measured.callers}, measure.histograms("load", latencies))
+    histograms = {}
+    if measure.work_done(measured.callers):
+        latencies = measure.window(measured.callers, primary=None, closed=not workload.load.at.any())
+        histograms = measure.histograms("load", latencies)
+    record.write(folder, finished, {"load": measured.callers}, histograms)
     return finished
 
 
@@ -177,21 +182,39 @@ def _totals(evidence: Evidence) -> dict[str, int]:
 
 def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mapping[str, int]) -> record.Run:
     """The record of a complete run."""
-    requests = measured.callers.num_rows
+    done = measure.work_done(measured.callers)
     figures = [
         measure.figure("time from the first request to the last outcome", [measured.seconds], "s"),
-        measure.figure("requests with their outcome", [requests / measured.seconds], "1/s"),
+        measure.figure("requests with their outcome", [done / measured.seconds], "1/s"),
         *(measure.figure(f"CPU of {role}", [value], "s") for role, value in sorted(measured.cpu_s.items())),
     ]
     outcomes = {**count_outcomes(measured.callers), **totals}
+    refusals = first_refusals(measured.callers)
     return begun.model_copy(
-        update={"status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "figures": figures}
-    )
+        update={
+            "status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "refusals": refusals,
+            "figures": figures,
+        }
+    )  # fmt: skip
 
 
 def count_outcomes(callers: pa.Table) -> dict[str, int]:
-    """How many requests ended in each outcome; ``unanswered`` where none came."""
-    return dict(Counter(pc.fill_null(callers["outcome"], "unanswered").to_pylist()))
+    """How many requests ended in each outcome; ``unanswered`` where none came.
+
+    ``repeated`` are those that were told what an earlier request had led to, whatever that was.
+    """
+    repeated = pc.fill_null(callers["repeated"], False)
+    outcomes = pc.if_else(repeated, measure.REPEATED, pc.fill_null(callers["outcome"], "unanswered"))
+    return dict(Counter(outcomes.to_pylist()))
+
+
+def first_refusals(callers: pa.Table) -> list[str]:
+    """What was refused, and why: the first so many, :data:`REFUSALS_SHOWN`."""
+    refused = callers.filter(pc.equal(callers["outcome"], measure.REFUSED)).slice(0, REFUSALS_SHOWN)
+    return [
+        f"{row['command']} {row['key']}: {(row['reason'] or '').removeprefix('refused: ')}"
+        for row in refused.select(["command", "key", "reason"]).to_pylist()
+    ]
 
 
 @dataclass(frozen=True)
@@ -223,17 +246,19 @@ def prepare(
     rate: float | None,
     stock_fraction: float,
     number: int = 1,
+    asked: pa.Table | None = None,
 ) -> Prepared:
     """Read and check everything that a run needs, before anything starts.
 
     ``number`` counts the runs on a mesh that stays: the orders that a later one generates have names of their own.
+    ``asked`` is what the callers of the earlier ones asked and were told.
     """
     if (input_file is None) != (mapping is None):
         raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
     mesh = meshes.load(mesh_file)
     options = WorkloadOptions(
         seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction,
-        generate={} if number == 1 else {"prefix": f"R{number}-"},
+        generate={} if number == 1 else {"prefix": f"R{number}-"}, asked=asked,
     )  # fmt: skip
     return Prepared(mesh, _workload_of(mesh, mesh_file)(options))
 

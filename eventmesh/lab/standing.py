@@ -33,6 +33,7 @@ from eventmesh.lab.standing_runs import (
     Unfinished,
     all_callers,
     claim_run,
+    earlier,
     keep,
     next_run,
     number_of_load,
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.standing import StandingMesh
     from eventmesh.runtime.on_ray.stream import Access
 
-__all__ = ["Standing", "down", "find", "follow", "next_run", "run", "up", "watching"]
+__all__ = [
+    "Standing", "all_callers", "down", "earlier", "find", "follow", "next_run", "run", "up", "watching",
+]  # fmt: skip
 
 
 # --- up ------------------------------------------------------------------------------------------
@@ -361,7 +364,7 @@ def follow(standing: Standing, topic: str, ends: Mapping[int, int], show: Callab
 
 def run(
     standing: Standing,
-    prepare: Callable[[int], Prepared],
+    prepare: Callable[[int, tuple[Path, ...]], Prepared],
     folder: Path,
     *,
     seed: int,
@@ -370,7 +373,7 @@ def run(
 ) -> record.Run:
     """Load the mesh, then audit everything that it has done since it was first up.
 
-    ``prepare`` makes the workload of a run by its number.
+    ``prepare`` makes the workload of a run by its number and the files of :func:`earlier`.
 
     Leaves ``folder`` as any run does; its log is the mesh's. One run at a time: :class:`InputError` otherwise. A run
     that was interrupted goes on in the mesh, and the next one waits for its end. Where this one is interrupted, it
@@ -380,7 +383,7 @@ def run(
     with held(standing.data / "run.lock", "loaded", busy), _found(standing) as running:
         _await_earlier(standing, running, report)
         number = claim_run(standing.data)
-        workload = prepare(number).workload
+        workload = prepare(number, earlier(standing.data)).workload
         begun = begin(standing.name, running.mesh, workload, folder, seed=seed)
         (folder / LOG).symlink_to(standing.data / LOG)
         try:
@@ -389,9 +392,9 @@ def run(
             say(_what_becomes_of(standing, number))
             raise
         keep(standing.data, number, measured.callers)
-        history = running.history(all_callers(standing.data))
+        seen = running.history(all_callers(earlier(standing.data)))
         return conclude(
-            begun, running.mesh, workload, measured, history, folder, report=report, shared_log=True
+            begun, running.mesh, workload, measured, seen, folder, report=report, shared_log=True
         )  # fmt: skip
 
 

@@ -11,18 +11,19 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
+from eventmesh import history
 from eventmesh.errors import DataDirectoryError, EnvironmentUnavailable
 from eventmesh.lab import record
 from eventmesh.runtime.journal import GENERATOR, Journal
 
 CALLERS = "callers"
-_WORKLOAD = re.compile(r"run-(\d+)-(load|seeding-\d+)")
+_LOAD = re.compile(r"run-(\d+)-load")
 _NUMBERED = re.compile(r"(?:lost-)?run-(\d+)[.-].*")
 
 
@@ -61,8 +62,8 @@ def prefix(number: int) -> str:
 
 def number_of_load(workload: str) -> int | None:
     """The run whose load it is; None of a workload that seeds."""
-    found = _WORKLOAD.fullmatch(workload)
-    return int(found[1]) if found and found[2] == "load" else None
+    found = _LOAD.fullmatch(workload)
+    return int(found[1]) if found else None
 
 
 def next_run(data: Path) -> int:
@@ -97,12 +98,17 @@ def keep(data: Path, number: int, callers: pa.Table) -> None:
     fresh.replace(path)
 
 
-def all_callers(data: Path) -> pa.Table:
-    """What the callers of all runs were told."""
-    tables = []
-    for path in sorted((data / CALLERS).glob("*.arrow")):
+def earlier(data: Path) -> tuple[Path, ...]:
+    """The files of what the callers of each run on this mesh asked and were told."""
+    return tuple(sorted((data / CALLERS).glob("*.arrow")))
+
+
+def all_callers(files: Iterable[Path]) -> pa.Table:
+    """What they hold, as one table (:data:`eventmesh.history.CALLERS`)."""
+    tables = [history.CALLERS.empty_table()]
+    for path in files:
         with pa.memory_map(str(path)) as mapped:
-            tables.append(pa.ipc.open_file(mapped).read_all())
+            tables.append(history.as_callers(pa.ipc.open_file(mapped).read_all()))
     return pa.concat_tables(tables)
 
 
@@ -140,9 +146,12 @@ def set_lost_journals_aside(data: Path) -> Unfinished | None:
 
 
 def _journals(data: Path) -> Iterator[tuple[Path, int]]:
-    """Each with the number of its run, but not those whose run is over and whose callers' history is kept."""
+    """Each with the number of its run, but not those whose run is over and whose callers' history is kept.
+
+    Seeding is of the run that was given its number last.
+    """
+    last = next_run(data) - 1
     for path in sorted((data / GENERATOR).glob("*")):
-        found = _WORKLOAD.fullmatch(path.name)
-        number = int(found[1]) if found else 0
+        number = number_of_load(path.name) or last
         if not (data / CALLERS / f"run-{number}.arrow").exists():
             yield path, number

@@ -98,6 +98,8 @@ class Screen:
         for title, values in (("import", imported), ("outcomes", finished.outcomes)):
             if values:
                 self.line(f"  {title}: {_in_words(values)}")
+        for refusal in finished.refusals:
+            self.line(f"  refused: {refusal}")
         for figure in finished.figures:
             self.line(f"  {figure.name}: {figure.value:,.2f} {figure.unit}")
         self.line(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics")

@@ -86,13 +86,17 @@ class Asks:
         return gathering.pending
 
     def command(self, talk: Conversation, name: str, row: Row, attempts: int, partition: int | None) -> Pending:
-        """Send one command under the conversation's own id for it."""
+        """Send one command under the conversation's own id for it.
+
+        That names what the conversation began with; where it is carried on after a restart, its key, which is still
+        known then.
+        """
         kind = self.messages[name]
         if partition is None:
             assert kind.key is not None, f"{name} has no key: name the partition"
             partition = partition_for(str(row[kind.key]), self.owned[kind.service].partitions)
         gathering = Gathering(self.new_pending(), [None], 1)
-        identity = f"{self.sender}:{name}:{talk.key[1]}:{partition}"
+        identity = f"{self.sender}:{name}:{talk.key[1] if talk.resumed else talk.cause}:{partition}"
         self._send(Address(kind.service, partition), name, [identity], [row], attempts, [(gathering, 0)])
         return gathering.pending
 

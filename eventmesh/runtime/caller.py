@@ -22,7 +22,7 @@ import pyarrow as pa
 from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.history import CALLERS
 from eventmesh.log.topic import Topic, partitions_for
-from eventmesh.messages import Columns, MessageType
+from eventmesh.messages import Columns, MessageType, fingerprints
 from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, Journal
 from eventmesh.runtime.requests import Requests
@@ -182,7 +182,7 @@ class Caller:
         if reply.final:
             for request, row in zip(requests, reply.rows, strict=True):
                 if self.completed[request] == NEVER:
-                    self._complete(request, now, row.get("outcome"), row.get("reason"))
+                    self._complete(request, now, row.get("outcome"), row.get("reason"), bool(row.get("repeated")))
 
     def _failed(self, requests: list[int], now: int, error: EventmeshError) -> None:
         if isinstance(error, Throttled):
@@ -207,10 +207,13 @@ class Caller:
         for when, request in zip(at.tolist(), requests, strict=True):
             heapq.heappush(self._wake, (when, request))
 
-    def _complete(self, request: int, now: int, outcome: str | None, reason: str | None) -> None:
+    def _complete(
+        self, request: int, now: int, outcome: str | None, reason: str | None, repeated: bool = False
+    ) -> None:
         journal = self.journal
         codes = journal.words.code(outcome), journal.words.code(reason)
         journal.outcomes[request], journal.reasons[request] = codes
+        journal.repeated[request] = repeated
         self.completed[request] = now  # last: from here on the request is never asked again
         self.open_requests -= 1
 
@@ -242,6 +245,7 @@ class Caller:
             return pa.array(values, pa.int64(), mask=values == NEVER)
 
         count = len(self.requests)
+        undone = self.completed == NEVER
         columns = [
             pa.array(np.arange(count, dtype=np.int64)),
             pa.array(self.requests.commands, pa.string()),
@@ -251,8 +255,22 @@ class Caller:
             self.journal.words.texts(self.journal.reasons),
             pa.array(self.attempts),
             pa.array(self.throttled),
+            pa.array(self.journal.repeated.astype(bool), mask=undone),
+            pa.array(self._contents(), pa.string()),
         ]
         return pa.Table.from_arrays(columns, schema=CALLERS)
+
+    def _contents(self) -> list[str | None]:
+        """The fingerprint of each request; None where its name alone says what it asks."""
+        contents: list[str | None] = [None] * len(self.requests)
+        commands = np.array(self.requests.commands, object)
+        for command, questions in self._questions.items():
+            if names := self.messages[command].content:
+                places = np.flatnonzero(commands == command)
+                asked = Columns(questions.take(pa.array(places)))
+                for place, content in zip(places.tolist(), fingerprints(asked, names), strict=True):
+                    contents[place] = content
+        return contents
 
 
 def _of_schema(payload: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -279,7 +297,9 @@ class WorkloadOptions:
     """What an application's ``workload(options)`` is made from.
 
     ``rate`` is requests per second, None as fast as possible. Without an ``input`` (and its ``mapping``)
-    ``orders`` are generated from ``seed``, with ``generate`` as further arguments of the generator.
+    ``orders`` are generated from ``seed``, with ``generate`` as further arguments of the generator. ``asked`` is what
+    callers asked of the mesh before, and were told (:data:`eventmesh.history.CALLERS`): what these orders need has been
+    brought in then. None: it is a new mesh.
     """
 
     seed: int = 0
@@ -289,6 +309,7 @@ class WorkloadOptions:
     rate: float | None = None
     stock_fraction: float = 1.0
     generate: Mapping[str, Any] = field(default_factory=dict)
+    asked: pa.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -296,6 +317,8 @@ class Workload:
     """What a run asks: first the seeding, stage by stage and each to its end, then the load.
 
     ``window`` bounds the open requests of the load; ``summary`` is the report's ``import`` section.
+    ``seeding_name`` names the seeding by what it brings in for whom, so that a mesh that has had it knows it again
+    whichever run asks; None: the run's own.
     """
 
     seeding: Sequence[Requests]
@@ -303,3 +326,4 @@ class Workload:
     window: int = 1_000_000
     summary: Mapping[str, Any] | None = None
     write_refused: Callable[[Path], None] | None = None  # writes the rows of the input that were refused
+    seeding_name: str | None = None

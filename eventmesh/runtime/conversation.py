@@ -6,10 +6,11 @@ shows which are open, and they run again under the same ids (rule 3).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Coroutine, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from eventmesh.errors import DidNotHappen, EventmeshError
+from eventmesh.errors import DidNotHappen, EventmeshError, KeyReused
 from eventmesh.runtime.contract import Row
 from eventmesh.runtime.decider import Decider, FoldAgain, Position, Run, describe
 from eventmesh.runtime.release import Caller
@@ -43,8 +44,9 @@ class Pending:
 class Conversation:
     """One running handler: the ``talk`` that it is given, and what is needed to drive it.
 
-    ``key`` is (name of the rule's trigger, key value): one conversation at a time per key, later
-    callers of the same command join it. ``resumed``: its end is found again from the fold after a restart.
+    ``key`` is (name of the rule's trigger, key value): one conversation at a time per key. Repeats of the command that
+    it began with, ``begun_by``, join it (any command of its name, where None); other commands wait for its end.
+    ``resumed``: its end is found again from the fold after a restart.
     ``refusal`` is what it is refused as, should its rule break: its cause, or what does not change with the epoch where
     the fold showed it open.
     """
@@ -54,6 +56,7 @@ class Conversation:
     ) -> None:
         self.among, self.key = among, key
         self.cause, self.story, self.causation, self.resumed = cause, story, causation, resumed
+        self.begun_by: str | None = cause
         self.refusal = cause
         self.ordinal = 0
         self.position: Position | None = None  # the input held open until the end
@@ -93,10 +96,11 @@ class Conversations:
     def __init__(self, decider: Decider, asks: Asks) -> None:
         self.decider, self.asks = decider, asks
         self.running: dict[Key, Conversation] = {}
+        self.waiting: dict[Key, deque[tuple[Rule, Run]]] = {}  # commands, each a run of its own, for the end of another
         self.broken: dict[str, str] = {}  # carried on and broken half way, by refusal: why
 
     def __len__(self) -> int:
-        return len(self.running)
+        return len(self.running) + sum(map(len, self.waiting.values()))
 
     def abandon(self) -> None:
         """Forget all of them: those that the fold shows open run again."""
@@ -104,34 +108,46 @@ class Conversations:
             if conversation.coroutine is not None:
                 conversation.coroutine.close()
         self.running.clear()
+        self.waiting.clear()
 
     def start_all(self, rule: Rule, run: Run) -> None:
         """Begin a conversation for each input of a run, or join the one that it repeats."""
         run = self.decider.not_refused(run)
-        inputs = run.inputs
-        resumed = inputs.kind in self.decider.service.resume
         for row in range(len(run)):
-            if self.decider.refused_again(run, row):
-                continue
-            key = (inputs.kind, inputs.stories[row] or run.cause(row))
-            self._start(rule, key, inputs.row(row), run, row, resumed=resumed)
+            if not self.decider.refused_again(run, row):
+                self._start(rule, run, row)
 
-    def _start(self, rule: Rule, key: Key, row: Mapping[str, Any], run: Run, number: int, *, resumed: bool) -> None:
-        running, caller, position = self.running.get(key), run.caller(number), run.position(number)
+    def _start(self, rule: Rule, run: Run, number: int) -> None:
+        inputs, cause, caller = run.inputs, run.cause(number), run.caller(number)
+        key = (inputs.kind, inputs.stories[number] or cause)
+        running = self.running.get(key)
         if running is not None:
-            if caller is not None:
+            if caller is None:
+                return  # a fact that repeats an open one yields nothing of its own
+            if running.begun_by in (None, cause):
                 running.callers.append(caller)
-            return  # an input that repeats an open one yields nothing of its own
-        inputs = run.inputs
-        conversation = Conversation(
-            self, key, run.cause(number), inputs.stories[number], inputs.ids[number], resumed=resumed
-        )
+            else:
+                self.waiting.setdefault(key, deque()).append((rule, run.part(number, number + 1)))
+            return
+        resumed = inputs.kind in self.decider.service.resume
+        conversation = Conversation(self, key, cause, inputs.stories[number], inputs.ids[number], resumed=resumed)
         if caller is not None:
             conversation.callers.append(caller)
-        if position is not None:
-            conversation.position = position
-            self.decider.hold(position)
-        self._run(conversation, rule, row)
+        conversation.position = run.position(number)
+        if conversation.position is not None:
+            self.decider.hold(conversation.position)
+        self._run(conversation, rule, inputs.row(number))
+
+    def _start_waiting(self, key: Key) -> None:
+        """Begin what waited for the end that was; a loop, since each may end at once."""
+        waiting = self.waiting.pop(key, None)
+        while waiting:
+            rule, run = waiting.popleft()
+            self._start(rule, run, 0)
+            if key in self.running:
+                break
+        if waiting:
+            self.waiting[key] = waiting
 
     def carry_on(self, rule: Rule, kind: str, key: str, *, cause: str, refusal: str) -> None:
         """Begin again, after a restart, the conversation that the fold shows open under ``key``.
@@ -140,6 +156,7 @@ class Conversations:
         """
         conversation = Conversation(self, (kind, key), cause, key, cause, resumed=True)
         conversation.refusal = refusal
+        conversation.begun_by = self.decider.service.begun_by(self.decider.state, key)
         reason = self.broken.get(refusal)
         if reason is None:
             self._run(conversation, rule, {"key": key})
@@ -160,6 +177,8 @@ class Conversations:
             pending = conversation.coroutine.send(None)
         except StopIteration as end:
             self._finish(conversation, end.value)
+        except KeyReused as error:
+            self._refuse(conversation, str(error))
         except EventmeshError as error:
             self._fail(conversation, error)
         except Exception as defect:
@@ -198,6 +217,7 @@ class Conversations:
             self.decider.inputs_since_append += 1
         for pending in conversation.joined:
             self.resolve(pending, answer, None)
+        self._start_waiting(conversation.key)
 
     def reply_callers(self, conversation: Conversation, answer: Row) -> None:
         """Answer all callers of a conversation, once."""

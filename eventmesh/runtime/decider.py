@@ -368,10 +368,12 @@ class Decider:
         if self._run.callers:
             self.release.reply(self._run.callers[row], answer, not more)
 
-    def refuse(self, row: int, error: EventmeshError) -> None:
+    def refuse(self, row: int, error: EventmeshError, *, on_record: bool = False) -> None:
         """A definite no to one command."""
         self._decided += 1
-        if self._run.callers:
+        if on_record:
+            self.refuse_input(self._run, row, str(error))
+        elif self._run.callers:
             self.release.error(self._run.callers[row], error)
 
     @property

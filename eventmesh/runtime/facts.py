@@ -48,7 +48,7 @@ class FactBatch:
         base: int,
         now: int,
     ) -> Columns:
-        """Add facts, one item per list; returns them as ``evolve`` sees them, with type, time and sequence.
+        """Add facts, one item per list; returns them as ``evolve`` sees them, with id, type, time and sequence.
 
         ``base`` is the offset of the batch's first fact. ``TypeError`` for a column that the topic does not
         have, or of another length: nothing is added.
@@ -67,7 +67,8 @@ class FactBatch:
         self._stories += stories
         self._causations += causations
         self._times += times
-        return Columns(lists={**payload, "type": kinds, "time": times, "sequence": list(range(first, first + count))})
+        sequence = list(range(first, first + count))
+        return Columns(lists={**payload, "id": ids, "type": kinds, "time": times, "sequence": sequence})
 
     def to_batch(self, base: int) -> pa.RecordBatch:
         """One record batch whose first row has offset ``base``."""

@@ -24,13 +24,13 @@ from eventmesh.runtime.requests import Requests
 NEVER = -1
 #: The folder beside a log that holds the journals of whoever loads the mesh.
 GENERATOR = "generator"
-FORMAT = "eventmesh.journal/1"
+FORMAT = "eventmesh.journal/2"
 REQUESTS, PROGRESS, WORDS = "requests.arrow", "progress", "words"
 _METADATA = b"eventmesh.journal"
 _RECORD = struct.Struct("<II")  # bytes of the word, CRC32C of the word
 _HEADER = 8  # int64 cells before the columns, so that these begin at a cache line
 _STARTED_AT, _LIVES = 0, 1
-#: The columns of ``progress``, one cell per request; those of eight bytes first, so that each store is aligned.
+#: The columns of ``progress``, one cell per request; the widest first, so that each store is aligned.
 _COLUMNS: dict[str, tuple[type, int]] = {
     "sent": (np.int64, NEVER),
     "accepted": (np.int64, NEVER),
@@ -39,6 +39,7 @@ _COLUMNS: dict[str, tuple[type, int]] = {
     "reasons": (np.int32, NEVER),
     "attempts": (np.int32, 0),
     "throttled": (np.int32, 0),
+    "repeated": (np.int8, 0),
 }
 
 
@@ -99,16 +100,18 @@ class Journal:
     """One caller's requests and what became of each. Its writer stores in an order that is right at every instruction.
 
     ``sent, accepted, completed`` are int64, shape (n,), microseconds on the caller's clock or :data:`NEVER`;
-    ``outcomes, reasons`` are numbers of :attr:`words`, int32; ``attempts, throttled`` are counts, int32.
+    ``outcomes, reasons`` are numbers of :attr:`words`, int32; ``attempts, throttled`` are counts, int32; ``repeated``
+    is 1 where the outcome is that of an earlier request of the same content, int8.
     """
 
     sent: np.ndarray  # stored before the request leaves; the requests that were sent are always the first so many
     accepted: np.ndarray  # set once
-    completed: np.ndarray  # set once, after outcome and reason
+    completed: np.ndarray  # set once, after outcome, reason and repeated
     outcomes: np.ndarray
     reasons: np.ndarray
     attempts: np.ndarray  # raised before the message leaves
     throttled: np.ndarray
+    repeated: np.ndarray
 
     def __init__(
         self,
@@ -254,6 +257,7 @@ class Journal:
         unfinished = self.completed == NEVER
         self.outcomes[unfinished] = NEVER
         self.reasons[unfinished] = NEVER
+        self.repeated[unfinished] = 0
 
     def check(self, name: str, requests: Requests) -> None:
         """``DataDirectoryError`` if this is the journal of another caller or of other requests."""

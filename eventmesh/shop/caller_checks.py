@@ -1,4 +1,7 @@
-"""The callers' part of E1: what was acknowledged is in the log, and what was told is what became of it."""
+"""The callers' part of E1: what was acknowledged is in the log, and what was told is what became of it.
+
+What was told to a request is about that request: an id under which the log has something else was not its own.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmesh.errors import KEY_REUSED
 from eventmesh.lab.evidence import ABSENT, Facts, Integers
 from eventmesh.lab.refusal_checks import REFUSED
 from eventmesh.lab.verdict import Findings, Mask
 from eventmesh.log.topic import partitions_for
 from eventmesh.progress import position_name
+from eventmesh.shop.gateway import FORGOTTEN
 from eventmesh.shop.orders import ENDED
 from eventmesh.shop.stories import OUTCOMES, STATES, Stories
 
@@ -52,7 +57,8 @@ def _placed(story: Stories, findings: Findings) -> None:
         findings.flag_where(wrong, _sayer(asked, "PlaceOrder", f"its caller was told {outcome}, the log is not"))
     _no_such_answer(asked, "PlaceOrder", {*_OUTCOMES, NOT_DONE}, findings)
     taken: Mask = (story.count_of(story.requests, "OrderRequested") > 0) | story.validated
-    _not_done(asked, "PlaceOrder", _of(taken, order), findings)
+    other = _asks_otherwise(story, "PlaceOrder", "OrderRequested", findings)
+    _not_done(asked, "PlaceOrder", _of(taken, order) & ~other, findings)
 
 
 def _recorded(story: Stories, command: str, kind: str, findings: Findings) -> None:
@@ -62,7 +68,8 @@ def _recorded(story: Stories, command: str, kind: str, findings: Findings) -> No
     lost = _valid(asked, "accepted_at") & ~there
     findings.flag_where(lost, _sayer(asked, command, f"acknowledged to its caller, no {kind} in the log"))
     _no_such_answer(asked, command, {RECORDED, NOT_DONE}, findings)
-    _not_done(asked, command, there, findings)
+    other = _asks_otherwise(story, command, kind, findings)
+    _not_done(asked, command, there & ~other, findings)
 
 
 def _stopped(story: Stories, findings: Findings) -> None:
@@ -76,6 +83,7 @@ def _stopped(story: Stories, findings: Findings) -> None:
         say = _sayer(asked, "CancelOrder", f"its caller was told {outcome}, which is not its end: ")
         findings.flag_where(wrong, lambda i, s=say: s(i) + STATES[story.state[order[i]]])  # type: ignore[misc]
     _no_such_answer(asked, "CancelOrder", {*_OUTCOMES, NOT_DONE}, findings)
+    _asks_otherwise(story, "CancelOrder", "CancellationRequested", findings)
 
 
 def _no_such_answer(asked: pa.Table, command: str, answers: set[str], findings: Findings) -> None:
@@ -89,6 +97,44 @@ def _not_done(asked: pa.Table, command: str, done: Mask, findings: Findings) -> 
     refused = _told(asked, NOT_DONE)
     otherwise = pc.is_in(asked["key"], asked["key"].filter(pa.array(~refused))).to_numpy()
     findings.flag_where(refused & ~otherwise & done, _sayer(asked, command, "its caller was told no, the log has it"))
+
+
+# --- the same, or something else ----------------------------------------------------------------------
+
+
+def _asks_otherwise(story: Stories, command: str, kind: str, findings: Findings) -> Mask:
+    """Which requests ask for something else than the log has under their ids. They are told no, and nobody else is."""
+    asked, order = story.asked(command), story.orders_asked(command)
+    logged = story.contents(kind).take(pa.array(order, mask=order == ABSENT))
+    other, told = _filled(pc.not_equal(asked["content"], logged)), _heard(asked)
+    say, outcomes = _sayer(asked, command, "its caller was told "), asked["outcome"]
+    findings.flag_where(told & other, lambda i: f"{say(i)}{outcomes[i]}, but the log has something else under this id")
+    reasons = pc.fill_null(asked["reason"], "")
+    reused = _filled(pc.match_substring(reasons, KEY_REUSED)) & ~_filled(pc.match_substring(reasons, FORGOTTEN))
+    same = _filled(pc.equal(asked["content"], logged))
+    wrong = "refused as something else under its id, but it asks for what the log has"
+    findings.flag_where(_told(asked, NOT_DONE) & reused & same, _sayer(asked, command, wrong))
+    _repeats_marked(asked, command, np.where(logged.is_valid(), order, ABSENT), findings)
+    return other
+
+
+def _repeats_marked(asked: pa.Table, command: str, order: Integers, findings: Findings) -> None:
+    """Of those that ask for what the log has, one was the first: the others hear that they repeat it."""
+    firsts = np.flatnonzero(_heard(asked) & ~_filled(asked["repeated"], True) & (order != ABSENT))
+    again = np.zeros(len(order), bool)
+    again[firsts] = ~_first_of(order[firsts])
+    say, outcomes = _sayer(asked, command, "its caller was told "), asked["outcome"]
+    findings.flag_where(again, lambda i: f"{say(i)}{outcomes[i]} as if nobody had asked before; it is a repeat")
+
+
+def _heard(asked: pa.Table) -> Mask:
+    return _valid(asked, "outcome") & ~_told(asked, NOT_DONE)
+
+
+def _first_of(values: Integers) -> Mask:
+    first = np.zeros(len(values), bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first
 
 
 # --- what became of a cancellation -------------------------------------------------------------------
@@ -156,8 +202,12 @@ def _valid(asked: pa.Table, column: str) -> Mask:
 
 
 def _told(asked: pa.Table, outcome: str) -> Mask:
-    told: Mask = pc.fill_null(pc.equal(asked["outcome"], outcome), False).to_numpy()
-    return told
+    return _filled(pc.equal(asked["outcome"], outcome))
+
+
+def _filled(values: pa.ChunkedArray, unknown: bool = False) -> Mask:
+    filled: Mask = pc.fill_null(values, unknown).to_numpy()
+    return filled
 
 
 def _sayer(asked: pa.Table, command: str, what: str) -> Callable[[int], str]:

@@ -81,6 +81,11 @@ def amount(lines: Iterable[tuple[str, int, int]]) -> int:
 
 
 OUTCOME = [ORDER_ID, pa.field("outcome", pa.string()), pa.field("reason", pa.string())]
+#: What callers hear; ``repeated``: the outcome is that of an earlier request of this name and content.
+TOLD = [*OUTCOME, pa.field("repeated", pa.bool_())]
+#: What an order or a return asks for under its id. The amount follows from the lines; the caller's own time of it is
+#: when it was asked, not what; the country is the customer's.
+CONTENT = ("customer_id", "lines")
 ORDER = [ORDER_ID, CUSTOMER_ID, pa.field("ordered_at", TIMESTAMP), pa.field("lines", LINES)]
 ORDER_LINES = [ORDER_ID, pa.field("lines", LINES)]
 LINE_ANSWERS = [
@@ -95,7 +100,8 @@ Fields = list[pa.Field]
 
 def _command(name: str, service: str, key: str | None, question: Fields, answer: Fields = OUTCOME) -> MessageType:
     story = "order_id" if ORDER_ID in question else None
-    return MessageType(name, "command", service, pa.schema(question), pa.schema(answer), key, story)
+    content = CONTENT if question is ORDER else ()
+    return MessageType(name, "command", service, pa.schema(question), pa.schema(answer), key, story, content)
 
 
 def _query(name: str, service: str, key: pa.Field, answer: Fields) -> MessageType:
@@ -106,12 +112,12 @@ MESSAGES: dict[str, MessageType] = {
     message.name: message
     for message in [
         # What callers may ask of the gateway.
-        _command("PlaceOrder", "gateway", "order_id", ORDER),
-        _command("CancelOrder", "gateway", "order_id", [ORDER_ID]),
-        _command("RequestReturn", "gateway", "order_id", ORDER),
+        _command("PlaceOrder", "gateway", "order_id", ORDER, TOLD),
+        _command("CancelOrder", "gateway", "order_id", [ORDER_ID], TOLD),
+        _command("RequestReturn", "gateway", "order_id", ORDER, TOLD),
         # What the request-driven wiring commands; the lines say which partitions have a part in it.
-        _command("TakeOrder", "orders", "order_id", ORDER),
-        _command("StopOrder", "orders", "order_id", [ORDER_ID]),
+        _command("TakeOrder", "orders", "order_id", ORDER, TOLD),
+        _command("StopOrder", "orders", "order_id", [ORDER_ID], TOLD),
         _command("ReserveStock", "inventory", None, ORDER_LINES, LINE_ANSWERS),
         _command("ReleaseStock", "inventory", None, ORDER_LINES, LINE_ANSWERS),
         _command("ShipStock", "inventory", None, ORDER_LINES, LINE_ANSWERS),

@@ -237,7 +237,7 @@ _REFUSED_WRONGLY = f"""
 def wrong_decisions(evidence: Evidence) -> CheckResult:
     """E10: refused although there was stock, or validated and then found short. Counted, never a violation.
 
-    Orders refused at validation in a wiring where requests are commands leave no lines in the log; those
+    Orders refused at validation in a wiring where requests are commands leave no request in the log; those
     are not examined.
     """
     findings = Findings("E10", "wrong decisions, made on stock that was out of date (counted, not a violation)")

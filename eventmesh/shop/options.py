@@ -12,7 +12,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    memory_s: int = Field(default=3_600, ge=1, description="Seconds that a finished order or command id is remembered.")
+    memory_s: int = Field(
+        default=3_600, ge=1, description="Seconds that a finished order or command id is remembered at least."
+    )
 
     @property
     def memory_us(self) -> int:

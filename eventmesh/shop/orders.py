@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from eventmesh.joins import Joined
-from eventmesh.messages import Columns
+from eventmesh.messages import Columns, fingerprint
 from eventmesh.service import Inputs, Outcome, Row, Service, at_places
-from eventmesh.shop.facts import amount
-from eventmesh.shop.memory import Finished
+from eventmesh.shop.facts import CONTENT, amount
+from eventmesh.shop.memory import Asked, Finished, Requested
 
 Line = tuple[str, int, int]  # sku, quantity, unit price in minor units
 Answer = tuple[str, Row]  # the fact that follows, and its payload
@@ -32,6 +32,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 STATUS = {kind: kind.removeprefix("Order").lower() for kind in TRANSITIONS}
 ENDED = frozenset({"rejected", "cancelled", "shipped"})
+#: In the id of what an order led to that came as a command.
+TAKEN = ":TakeOrder:"
 
 
 @dataclass(slots=True)
@@ -45,10 +47,14 @@ class Order:
 
 @dataclass
 class Book:
-    """Open orders, and what became of the ended ones for as long as it may be asked."""
+    """Open orders, and what became of the ended ones for as long as it may be asked.
+
+    ``asked`` is what each was asked for, where orders come as commands; else the gateway has compared it.
+    """
 
     open: dict[str, Order]
     ended: Finished
+    asked: Requested
 
     def status(self, order_id: str) -> str | None:
         """The order's status, None if it is not known."""
@@ -60,6 +66,7 @@ class Orders(Service):
     """Decides each step of an order from what the other services said."""
 
     name = "orders"
+    state_version = 2
 
     @property
     def batches_queries(self) -> bool:
@@ -68,11 +75,16 @@ class Orders(Service):
 
     def initial(self) -> Book:
         """No orders."""
-        return Book({}, Finished())
+        return Book({}, Finished(), Requested())
 
     def unfinished(self, state: Book) -> Iterable[str]:
         """Every open order."""
         return state.open
+
+    def begun_by(self, state: Book, key: str) -> str | None:
+        """The command that an open order came by."""
+        asked = state.asked.get(key)
+        return None if asked is None else asked.command
 
     # --- validation: enrich, and check the stock ------------------------------------------------
 
@@ -163,6 +175,14 @@ class Orders(Service):
                 state.open[order_id] = Order(status, lines, total)
             else:
                 order.status = status
+        self._remember_asked(state, facts)
+
+    def _remember_asked(self, state: Book, facts: Columns) -> None:
+        """By the facts that answer the command itself, which have all of its content."""
+        memory = self.place.options.memory_us
+        for order_id, identity, time, *content in facts.rows("order_id", "id", "time", *CONTENT):
+            if content[-1] and TAKEN in identity:
+                state.asked.remember(order_id, Asked.of_fact(identity, fingerprint(*content), time), memory)
 
 
 def decide(out: Outcome, rows: list[int], answers: Sequence[Answer]) -> None:

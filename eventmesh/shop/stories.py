@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from eventmesh.lab.evidence import ABSENT, Evidence, Facts, Integers
 from eventmesh.lab.verdict import Mask
+from eventmesh.messages import Columns, fingerprints
+from eventmesh.shop.facts import CONTENT
 from eventmesh.shop.orders import ENDED, TRANSITIONS
 
 REQUESTED = "requested"
@@ -82,6 +84,24 @@ class Stories:
         found = pc.fill_null(pc.index_in(self.asked(command)["key"], value_set=self.ids), ABSENT)
         order: Integers = found.to_numpy().astype(np.int64)
         return order
+
+    def contents(self, kind: str) -> pa.Array:
+        """What the log says was asked for by facts of ``kind``, as a fingerprint per order; null where it does not say.
+
+        Where orders come as commands, what answers the command says it.
+        """
+        facts, rows = self.requests, np.flatnonzero(self.requests.of(kind))
+        if kind == "OrderRequested" and self.by_command:
+            facts = self.orders
+            lines = pc.fill_null(pc.list_value_length(facts.column("lines")), 0).to_numpy(zero_copy_only=False)
+            rows = np.flatnonzero(facts.of("OrderValidated", "OrderRejected") & (lines > 0))
+        order = self.order[facts.topic.name][rows]
+        rows, order = rows[order != ABSENT], order[order != ABSENT]
+        batch = pa.RecordBatch.from_arrays([facts.column(name).take(pa.array(rows)) for name in CONTENT], CONTENT)
+        place = np.full(self.count, ABSENT)
+        place[order[::-1]] = np.arange(len(order))[::-1]  # of several facts the first one counts
+        found = pa.array(fingerprints(Columns(batch), CONTENT), pa.string())
+        return found.take(pa.array(place, mask=place == ABSENT))
 
     @cached_property
     def requested(self) -> Mask:

@@ -1,10 +1,19 @@
-"""What callers ask of the shop: seeding from an order history's own data, then its orders and returns."""
+"""What callers ask of the shop: seeding from an order history's own data, then its orders and returns.
+
+Seeding brings in what the orders need, once: nothing for an order whose id was asked under before, by this load or by
+an earlier run on the same mesh.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from eventmesh.messages import fingerprint
 from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.runtime.requests import Requests
 from eventmesh.shop.facts import MESSAGES
@@ -23,11 +32,16 @@ def workload(options: WorkloadOptions) -> Workload:
         history = read_orders(options.input, OrderMapping.load(options.mapping))
     else:
         history = generate(options.orders, seed=options.seed, **(options.generate))
-    return of_history(history, rate=options.rate, stock_fraction=options.stock_fraction)
+    return of_history(history, rate=options.rate, stock_fraction=options.stock_fraction, asked=options.asked)
 
 
-def of_history(history: OrderHistory, *, rate: float | None = None, stock_fraction: float = 1.0) -> Workload:
-    """The workload of an order history. Scarce: each SKU starts with ``stock_fraction`` of its demand, rounded up."""
+def of_history(
+    history: OrderHistory, *, rate: float | None = None, stock_fraction: float = 1.0, asked: pa.Table | None = None
+) -> Workload:
+    """The workload of an order history. Scarce: each SKU starts with ``stock_fraction`` of its demand, rounded up.
+
+    ``asked`` is what callers asked of the mesh before (:data:`eventmesh.history.CALLERS`).
+    """
     requests = history.requests
     count = requests.num_rows
     at = np.zeros(count, np.int64) if rate is None else (np.arange(count) * (1e6 / rate)).astype(np.int64)
@@ -38,18 +52,49 @@ def of_history(history: OrderHistory, *, rate: float | None = None, stock_fracti
         one_batch(requests.select(MESSAGES["PlaceOrder"].question.names)),
         at,
     )
-    seeding = [
-        _at_once("RegisterCustomer", history.customers()),
-        _at_once("ListPrice", history.prices()),
-        _at_once("Restock", _scaled(history.demand(), stock_fraction)),
-    ]
+    unknown = _unknown(history, asked)
+    brought = {
+        "RegisterCustomer": unknown.customers(),
+        "ListPrice": unknown.prices(),
+        "Restock": _scaled(unknown.demand(), stock_fraction),
+    }
+    seeding = [_at_once(command, rows) for command, rows in brought.items()]
     return Workload(
         [stage for stage in seeding if len(stage)],
         load,
         window=WINDOW if rate is None else 1_000_000,
         summary=history.summary(),
         write_refused=history.write_refused if history.refused.num_rows else None,
+        seeding_name=_seeding_name(unknown, brought.values()),
     )
+
+
+def _unknown(history: OrderHistory, asked: pa.Table | None) -> OrderHistory:
+    """The requests that are the first under their ids: the mesh has taken none before, and none comes earlier here."""
+    requests = history.requests
+    names = pc.binary_join_element_wise(requests["kind"], requests["order_id"], " ").combine_chunks()
+    first = np.zeros(len(names), bool)
+    first[np.unique(names.dictionary_encode().indices.to_numpy(), return_index=True)[1]] = True
+    if asked is not None:
+        first &= ~pc.is_in(names, _taken(asked)).to_numpy(zero_copy_only=False)
+    return history if first.all() else replace(history, requests=requests.filter(pa.array(first)))
+
+
+def _taken(asked: pa.Table) -> pa.Array:
+    """What was not refused, by kind and order id."""
+    taken = asked.filter(pc.is_valid(asked["outcome"]))
+    taken = taken.filter(pc.not_equal(taken["outcome"], "refused"))
+    kinds = {command: kind for kind, command in COMMANDS.items()}
+    known = taken.filter(pc.is_in(taken["command"], pa.array(list(kinds))))
+    named = pa.array([kinds[command] for command in known["command"].to_pylist()], pa.string())
+    return pc.binary_join_element_wise(named, known["key"].combine_chunks(), " ")
+
+
+def _seeding_name(unknown: OrderHistory, brought: Iterable[pa.Table]) -> str:
+    """By the requests that need it and what they need: a run that died before its load is not seeded for twice."""
+    rows = [list(zip(*(column.to_pylist() for column in table.columns), strict=True)) for table in brought]
+    needed_for = unknown.requests["order_id"].to_pylist()
+    return f"seeding-{fingerprint((needed_for, rows))}"
 
 
 def _scaled(demand: pa.Table, fraction: float) -> pa.Table:

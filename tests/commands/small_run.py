@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eventmesh import mesh
 from eventmesh.lab.simulated_run import run_simulated
+from eventmesh.log.storage import MemoryStorage
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 
@@ -18,12 +19,16 @@ SEED = 1
 def write_run(folder: Path) -> Path:
     """Make ``folder`` the folder of a run of :data:`ORDERS` orders, with the ids G00000001 and so on."""
     workload = of_history(generate(ORDERS, seed=SEED))
-    done = run_simulated(mesh.load(CONFIGS / "meshes" / "views.yaml"), workload, seed=SEED)
-    done.history.write(folder)
-    storage = done.simulation.storage
+    run = run_simulated(mesh.load(CONFIGS / "meshes" / "views.yaml"), workload, seed=SEED)
+    run.history.write(folder)
+    write_log(folder / "log", run.simulation.storage)
+    return folder
+
+
+def write_log(folder: Path, storage: MemoryStorage) -> None:
+    """Write a simulated log as files."""
     counters = {path: struct.pack("<q", counter.get()) for path, counter in storage.counters.items()}
     for path, content in {**storage.files, **counters}.items():
-        file = folder / "log" / path
+        file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    return folder

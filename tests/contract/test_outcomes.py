@@ -118,12 +118,14 @@ def test_accepted_means_written_down_before(told: Finished) -> None:
 
 
 def test_the_same_order_three_times_is_one_order_with_one_answer(told: Finished) -> None:
-    asked, answers = keys(THRICE), dict[str, list[str]]()
+    asked, answers = keys(THRICE), dict[str, list[tuple[bool, str]]]()
     for row in told.callers("PlaceOrder"):
         if row["key"] in asked:
-            answers.setdefault(row["key"], []).append(row["outcome"])
+            answers.setdefault(row["key"], []).append((row["repeated"], row["outcome"]))
     assert answers.keys() == asked
-    assert all(len(each) == 3 and len(set(each)) == 1 for each in answers.values()), answers
+    for each in answers.values():
+        assert sorted(repeated for repeated, _ in each) == [False, True, True]
+        assert len({outcome for _, outcome in each}) == 1
     for topic, kinds in {"orders": ("OrderValidated",), "payments": ("PaymentCaptured", "PaymentDeclined")}.items():
         decided = [fact["order_id"] for fact in told.facts(topic, *kinds) if fact["order_id"] in asked]
         assert sorted(decided) == sorted(asked)

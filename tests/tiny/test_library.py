@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from eventmesh import mesh as meshes
+from eventmesh.errors import KeyReused
 from eventmesh.lab.simulated_run import Crashes, run_simulated
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import WorkloadOptions
 from eventmesh.runtime.decider import REFUSED
+from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated import Simulation
 from eventmesh.service import Inputs, Outcome, Talk, Trigger
-from tests.tiny import WIRINGS, Desk, workload
+from tests.tiny import MESSAGES, WIRINGS, Desk, workload
 
 
 def library(wiring: str, durability: str = "os") -> Mesh:
@@ -74,6 +77,58 @@ def test_what_breaks_when_it_is_carried_on_is_refused_and_the_rest_goes_on(
     simulation.drain()
     facts = loans_on(simulation)
     assert (facts["LoanRequested"], facts["LoanGranted"], facts[REFUSED]) == (6, 0, 6)
+
+
+def borrowed(simulation: Simulation, name: str, loan: str, book: str, *, times: int) -> list[dict[str, Any]]:
+    """One loan, asked for so many times at once, each time by a command of its own."""
+    row = {"loan_id": loan, "book": book, "days": 3}
+    asked = Requests.of_rows(MESSAGES, ["Borrow"] * times, [loan] * times, [row] * times, np.zeros(times, np.int64))
+    client = simulation.call(name, asked)
+    simulation.drain()
+    assert client.caller is not None
+    rows: list[dict[str, Any]] = client.caller.table().to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("times", [2, 1_500])
+def test_another_command_of_a_story_waits_for_the_end_of_what_runs(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """They run one after the other, however many there are, each with its own answer; none twice."""
+    running, heard = list[str](), list[str]()
+
+    async def one_at_a_time(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+        assert not running, f"{talk.cause} runs beside {running}"
+        running.append(talk.cause)
+        first = talk.state.status(row["loan_id"]) is None
+        if first:
+            await talk.record("LoanRequested", loan_id=row["loan_id"], book=row["book"], days=row["days"])
+        heard.append(talk.cause)
+        running.clear()
+        return {"loan_id": row["loan_id"], "outcome": "first" if first else "again", "reason": None}
+
+    monkeypatch.setitem(WIRINGS, "asking", {**WIRINGS["asking"], "desk": Trigger({"Borrow": one_at_a_time})})
+    simulation = Simulation(library("asking"), seed=1)
+    rows = borrowed(simulation, "load", "loan-1", "book-1", times=times)
+    assert Counter(row["outcome"] for row in rows) == {"first": 1, "again": times - 1}
+    assert len(heard) == len(set(heard)) == times
+    assert loans_on(simulation)["LoanRequested"] == 1
+
+
+def test_what_was_asked_under_the_name_of_something_else_is_refused_once_and_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On record; and a retry of the command is told the same after a restart."""
+
+    async def refuse(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+        raise KeyReused(f"{row['loan_id']} is another loan")
+
+    monkeypatch.setitem(WIRINGS, "asking", {**WIRINGS["asking"], "desk": Trigger({"Borrow": refuse})})
+    simulation = Simulation(library("asking"), seed=1)
+    for name in ("load", "load"):  # a caller of the same name sends the same command ids
+        [row] = borrowed(simulation, name, "loan-1", "book-1", times=1)
+        assert (row["outcome"], row["reason"]) == ("refused", "refused: idempotency key reused: loan-1 is another loan")
+        simulation.crash_host(simulation.hosts["desk", 0])
+        simulation.drain()
+    assert loans_on(simulation)[REFUSED] == 1
 
 
 def test_commands_that_are_decided_half_are_refused_and_then_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

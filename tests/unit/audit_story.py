@@ -25,7 +25,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.log.topic import partition_for
 from eventmesh.mesh import Mesh, parse
-from eventmesh.messages import Columns, encode_rows
+from eventmesh.messages import Columns, encode_rows, fingerprint
 from eventmesh.progress import Progress, position_name
 from eventmesh.views import View
 
@@ -247,8 +247,8 @@ class Story:
             self.levels[sku], self.versions["stock", sku] = after, said.position[1]
         return said
 
-    def call(self, command: str, order_id: str, outcome: str | None) -> None:
-        """A caller asks, hears that it was accepted, and then ``outcome``."""
+    def call(self, command: str, order_id: str, outcome: str | None, **more: Any) -> None:
+        """A caller asks, hears that it was accepted, and then ``outcome``; ``more`` are other columns of its record."""
         self.now += 1
         self.calls.append(
             {
@@ -258,12 +258,14 @@ class Story:
                 "sent_at": self.now,
                 "accepted_at": self.now + 5,
                 "outcome": outcome,
+                "repeated": False,
+                **more,
             }
         )
 
     def request(self, order_id: str, lines: Lines, outcome: str | None = "confirmed") -> Said | None:
         """A caller places an order, and is told ``outcome``."""
-        self.call("PlaceOrder", order_id, outcome)
+        self.call("PlaceOrder", order_id, outcome, content=fingerprint("c1", lines))
         cause = command(f"load:PlaceOrder:{order_id}", order_id)
         return self.say(
             "order-requests",

@@ -95,6 +95,11 @@ def dying(instruction: int | None, inside: str | None = None) -> Iterator[None]:
         sys.settrace(before)
 
 
+def is_repeat(identity: str) -> bool:
+    """What the desk says of a command by its id: one in three was lent before."""
+    return int(identity.rpartition(":")[2]) % 3 == 0
+
+
 @dataclass
 class Desk:
     """What the caller asks: it loses, throttles, refuses, accepts and answers, as the dice fall; and remembers ids.
@@ -140,7 +145,10 @@ class Desk:
         yes = [row for row in rows if row not in no]
         for row in no:
             self._say(ReplyMessage(ask, [row], (), True, DidNotHappen(str(self.decided[identities[row]][1]))))
-        answers = [{"outcome": self.decided[identities[row]][0], "reason": None} for row in yes]
+        answers = [
+            {"outcome": self.decided[identities[row]][0], "reason": None, "repeated": is_repeat(identities[row])}
+            for row in yes
+        ]
         if self.dice.random() < 0.5:
             self._say(ReplyMessage(ask, yes, [{"outcome": "accepted", "reason": None}] * len(yes), False))
         if self.dice.random() < 0.8:
@@ -167,7 +175,9 @@ class Desk:
 
 def facts(journal: Journal) -> list[dict[str, Any]]:
     """What the journal says of each request."""
-    columns = {name: getattr(journal, name).tolist() for name in ("sent", "accepted", "completed", "attempts")}
+    columns = {
+        name: getattr(journal, name).tolist() for name in ("sent", "accepted", "completed", "attempts", "repeated")
+    }
     columns["outcome"] = journal.words.texts(journal.outcomes).to_pylist()
     columns["reason"] = journal.words.texts(journal.reasons).to_pylist()
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

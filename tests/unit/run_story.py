@@ -56,7 +56,7 @@ def callers(
     columns = [
         np.arange(count), ["PlaceOrder"] * count, [f"o-{i}" for i in range(count)], due, due + int(lag_ms * 1_000),
         after(accepted), after(latency_ms), [None if np.isnan(each) else "confirmed" for each in latency_ms],
-        [None] * count, np.ones(count, np.int32), np.zeros(count, np.int32),
+        [None] * count, np.ones(count, np.int32), np.zeros(count, np.int32), np.zeros(count, bool), [None] * count,
     ]  # fmt: skip
     arrays = [pa.array(column, field.type) if not isinstance(column, pa.Array) else column
               for column, field in zip(columns, CALLERS, strict=True)]  # fmt: skip

@@ -311,6 +311,7 @@ NEAR_MISSES: list[tuple[str, Judge]] = [
     ("D7", told("D7", refused(NO_RULE, poison=None))),
     ("D7", told("D7", refused(TOO_LARGE))),
     ("D7", told("D7", a_command_refused)),
+    ("D7", told("D7", refused("idempotency key reused: order o1 was asked for before, with other lines"))),
     ("E1", told("E1", cancelled_before_it_came)),
     ("E1", told("E1", shop.told_of("CancelOrder", "CancellationRequested"))),
     ("E1", told("E1", shop.told_of("RequestReturn", "ReturnRequested"))),

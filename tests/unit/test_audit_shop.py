@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from eventmesh.lab.verdict import CheckResult
+from eventmesh.messages import fingerprint
 from eventmesh.shop.checks import outcomes, same_outcomes
-from tests.unit.audit_story import LINES, Said, Story, a_day, command
+from eventmesh.shop.gateway import FORGOTTEN
+from tests.unit.audit_story import LINES, Lines, Said, Story, a_day, command
 
 ONE = [("s1", 1, 10)]
 
@@ -144,6 +146,52 @@ def told_of(asked: str, fact: str | None, **changes: Any) -> Callable[[], Story]
     return tell
 
 
+REUSED = "refused: idempotency key reused: order o1 was asked for before, with other lines"
+TWO = [("s1", 2, 10)]
+
+
+def asked_again(
+    outcome: str, lines: Lines = ONE, *, wiring: str = "views", customer: str = "c1", **more: Any
+) -> Callable[[], Story]:
+    """An order that was shipped is asked for again, and told this."""
+
+    def tell() -> Story:
+        story = opened(wiring)
+        story.skip = {"OrderRequested"} if wiring == "request" else set()
+        story.shipped("o1", ONE)
+        story.call("PlaceOrder", "o1", outcome, content=fingerprint(customer, lines), **more)
+        return story
+
+    return tell
+
+
+def returned_again(outcome: str, lines: Lines = ONE, **more: Any) -> Callable[[], Story]:
+    """The same of a return."""
+
+    def tell() -> Story:
+        story = opened()
+        story.shipped("o1", ONE)
+        content = fingerprint("c1", ONE)
+        story.call("RequestReturn", "o1", "recorded", content=content)
+        story.say("order-requests", "ReturnRequested", command("load:RequestReturn:o1", "o1"), order_id="o1",
+                  customer_id="c1", lines=ONE, amount=10)  # fmt: skip
+        story.call("RequestReturn", "o1", outcome, content=fingerprint("c1", lines), **more)
+        return story
+
+    return tell
+
+
+def cancelled_again(**more: Any) -> Callable[[], Story]:
+    """The same of a cancellation, which has no content."""
+
+    def tell() -> Story:
+        story = told_of("CancelOrder", "CancellationRequested")()
+        story.call("CancelOrder", "o1", "recorded", **more)
+        return story
+
+    return tell
+
+
 def stopped(end: str, outcome: str, **changes: Any) -> Callable[[], Story]:
     """A day where orders and cancellations are commands: one order, which its caller wants to stop."""
 
@@ -216,6 +264,16 @@ CANARIES: list[tuple[str, Callable[[], Story], int, str]] = [
     ("E1", stopped("until_confirmed", "confirmed"), 1, "told confirmed, which is not its end: confirmed"),
     ("E1", stopped("shipped", "confirmed", key="o9"), 1, "not in the log"),
     ("E1", stopped("shipped", "recorded"), 1, "told recorded, which is no answer"),
+    ("E1", asked_again("confirmed", TWO, repeated=True), 1, "told confirmed, but the log has something else under"),
+    ("E1", asked_again("confirmed", TWO, repeated=None), 1, "told confirmed, but the log has something else under"),
+    ("E1", asked_again("confirmed", customer="c2", repeated=True), 1, "the log has something else under this id"),
+    ("E1", asked_again("confirmed", TWO, wiring="request", repeated=True), 1, "something else under this id"),
+    ("E1", asked_again("confirmed"), 1, "told confirmed as if nobody had asked before"),
+    ("E1", asked_again("confirmed", wiring="request"), 1, "told confirmed as if nobody had asked before"),
+    ("E1", asked_again("refused", reason=REUSED), 1, "refused as something else under its id, but it asks for what"),
+    ("E1", returned_again("recorded", TWO, repeated=True), 1, "the log has something else under this id"),
+    ("E1", returned_again("recorded"), 1, "as if nobody had asked before"),
+    ("E1", cancelled_again(), 1, "as if nobody had asked before"),
     ("E2", with_more(("payments", "PaymentCaptured", {"amount": 10})), 2, "captured 2 times"),
     ("E2", without("PaymentCaptured"), 1, "0 charged where 10 is due"),
     ("E2", without("PaymentRefunded", "cancelled"), 1, "10 charged where 0 is due"),
@@ -338,6 +396,34 @@ def test_given_a_run_that_was_not_drained_then_what_needs_its_end_is_unknown_and
     assert all(check.violations == 0 for check in found.values())
     story.say("payments", "PaymentCaptured", command("again", "o1"), order_id="o1", amount=10)
     assert story.check("E2").verdict == "invalid"
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        asked_again("confirmed", repeated=True),
+        asked_again("confirmed", repeated=True, wiring="request"),
+        asked_again("confirmed", repeated=None),  # by callers of a version that did not know
+        asked_again("refused", TWO, reason=REUSED, accepted_at=None),
+        asked_again("refused", TWO, reason=REUSED, accepted_at=None, wiring="request"),
+        asked_again("refused", reason=f"refused: idempotency key reused: order o1 {FORGOTTEN}", accepted_at=None),
+        returned_again("recorded", repeated=True),
+        returned_again("refused", TWO, reason=REUSED, accepted_at=None),
+        cancelled_again(repeated=True),
+    ],
+)
+def test_given_an_id_that_came_again_then_a_repeat_hears_the_same_and_another_request_hears_no(
+    tell: Callable[[], Story],
+) -> None:
+    assert tell().check("E1").verdict == "valid", tell().check("E1").examples
+
+
+def test_given_the_first_of_an_id_was_lost_with_its_caller_then_another_order_under_it_is_still_refused() -> None:
+    story = asked_again("refused", TWO, reason=REUSED, accepted_at=None)()
+    del story.calls[0]
+    assert story.check("E1").verdict == "valid", story.check("E1").examples
+    story.calls[0]["content"] = fingerprint("c1", ONE)
+    assert story.check("E1").verdict == "invalid"
 
 
 def test_given_orders_that_came_as_commands_then_callers_are_who_asked() -> None:

@@ -27,7 +27,7 @@ from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, PROGRESS, REQUESTS, WORDS, Journal
 from eventmesh.runtime.requests import Requests
-from tests.unit.journal_story import START, Desk, caller, facts, life, requests
+from tests.unit.journal_story import START, Desk, caller, facts, is_repeat, life, requests
 
 COUNT = 10
 SEED = 3  # a desk that throttles, and answers in two steps
@@ -98,7 +98,8 @@ def assert_right(done: Caller, desk: Desk) -> None:
     assert set(desk.asked) == set(desk.decided) == {f"load:{row['command']}:{row['request']}" for row in rows}
     for row in rows:
         outcome, reason = desk.decided[f"load:{row['command']}:{row['request']}"]
-        assert (row["outcome"], row["reason"]) == (outcome, reason)
+        repeated = outcome != "refused" and is_repeat(f":{row['request']}")
+        assert (row["outcome"], row["reason"], row["repeated"]) == (outcome, reason, repeated)
         assert row["intended_at"] == done.journal.started_at + 700 * row["request"]
         accepted = row["accepted_at"] if outcome != "refused" else row["completed_at"]
         assert row["intended_at"] <= row["sent_at"] <= accepted <= row["completed_at"]
@@ -325,7 +326,7 @@ def test_after_the_machine_was_started_again_a_journal_promises_nothing(
 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
-    [(PROGRESS, b"short", "5 bytes, expected 144"), (REQUESTS, b"ARROW1 and no more", REQUESTS)],
+    [(PROGRESS, b"short", "5 bytes, expected 146"), (REQUESTS, b"ARROW1 and no more", REQUESTS)],
 )
 def test_damage_is_named(tmp_path: Path, file: str, content: bytes, said: str) -> None:
     Journal.create(tmp_path, "load", requests(2), 4).close()

@@ -20,7 +20,8 @@ from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {
     "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "started_at", "status",
-    "warmup_s", "first_look", "faults", "verdict", "import", "outcomes", "machine_use", "audit", "points", "figures",
+    "warmup_s", "first_look", "faults", "verdict", "import", "outcomes", "refusals", "machine_use", "audit", "points",
+    "figures",
 }  # fmt: skip
 AGREED_OF_A_POINT = {
     "wiring", "join", "axis", "repetitions", "offered_per_s", "accepted_per_s", "completed_per_s",

@@ -174,7 +174,7 @@ def test_one_of_another_fold_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     mesh, reader, store, _ = taken()
     found = store.get(state_name("orders", 0), reader, CLUSTER)
     assert found is not None
-    monkeypatch.setattr(mesh.application.SERVICES["orders"], "state_version", 2)
+    monkeypatch.setattr(mesh.application.SERVICES["orders"], "state_version", 1_000)
     other = decider(mesh, "orders", 0)
     assert (other.restore(found), other.state) == (0, other.service.initial())
 

@@ -25,7 +25,7 @@ def begun(data: Path, name: str, outcomes: int) -> None:
 
 def test_a_number_is_never_given_out_twice_whatever_is_left_of_its_run(tmp_path: Path) -> None:
     assert [claim_run(tmp_path), claim_run(tmp_path)] == [1, 2]
-    begun(tmp_path, "run-4-seeding-0", 0)  # of a directory in which numbers were not claimed yet
+    begun(tmp_path, "run-4-load", 0)  # of a directory in which numbers were not claimed yet
     assert claim_run(tmp_path) == 5
     (tmp_path / "lost-run-7-load-abc").mkdir()
     assert claim_run(tmp_path) == 8
@@ -44,12 +44,14 @@ def test_a_number_that_cannot_be_written_down_is_not_used(tmp_path: Path) -> Non
     [
         ("run-3-load", 2, "2 of the 5 orders of run 3 have their outcome; the rest go on when the mesh is up again"),
         ("run-3-load", 5, "5 of the 5 orders of run 3 have their outcome; the next run audits them"),
-        ("run-3-seeding-1", 5, "run 3 was cut off before it placed any order"),
+        ("seeding-5bd1-1", 5, "run 3 was cut off before it placed any order"),
     ],
 )
 def test_what_becomes_of_the_orders_of_a_run_that_was_cut_off(
     tmp_path: Path, name: str, outcomes: int, said: str
 ) -> None:
+    (tmp_path / "callers").mkdir()
+    (tmp_path / "callers" / "run-3.claimed").touch()
     begun(tmp_path, name, outcomes)
     left = unfinished(tmp_path)
     assert left is not None

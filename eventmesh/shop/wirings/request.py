@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventmesh.errors import AskTimeout
+from eventmesh.messages import fingerprint
 from eventmesh.service import UNTIL_ANSWERED, Row, Talk, Trigger
-from eventmesh.shop.gateway import Gateway
+from eventmesh.shop.facts import CONTENT, amount
+from eventmesh.shop.gateway import Gateway, recorded_as
 from eventmesh.shop.inventory import Inventory
 from eventmesh.shop.orders import TRANSITIONS, Order, Orders, cancelled, gathered, payment_answered
 from eventmesh.shop.payments import Payments
@@ -30,20 +32,33 @@ async def forward_order(gateway: Gateway, row: Mapping[str, Any], talk: Talk) ->
 
 
 async def forward_cancellation(gateway: Gateway, row: Mapping[str, Any], talk: Talk) -> Row:
-    """The caller hears what became of the order."""
-    return await talk.command("StopOrder", {"order_id": row["order_id"]}, attempts=UNTIL_ANSWERED)
+    """The caller hears what became of the order. Who asked first is written down, so that a repeat is known as one."""
+    order_id, kind = row["order_id"], "CancellationRequested"
+    earlier = talk.state.recorded.get(recorded_as(kind, order_id))
+    if earlier is None:
+        await talk.record(kind, order_id=order_id)
+    answer = await talk.command("StopOrder", {"order_id": order_id}, attempts=UNTIL_ANSWERED)
+    return {**answer, "repeated": earlier is not None and earlier.command != talk.cause}
 
 
 async def take_order(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
-    """Validate a new order and see it through; a repeat of a known one hears what became of it."""
-    order_id = row["order_id"]
+    """Validate a new order and see it through; a repeat of a known one hears what became of it.
+
+    Another order under its id is refused. A rejection here keeps what was asked, which no other fact has.
+    """
+    order_id, earlier, repeated = row["order_id"], talk.state.asked.get(row["order_id"]), False
+    if earlier is not None:
+        content = fingerprint(*(row[name] for name in CONTENT))
+        repeated = earlier.repeated_by(talk.cause, content, f"order {order_id}")
     if talk.state.status(order_id) is None:
         try:
             kind, payload = await validate_by_asking(orders, row, talk, attempts=QUERY_ATTEMPTS)
         except AskTimeout as timeout:
             kind, payload = "OrderRejected", {"order_id": order_id, "reason": f"unavailable: {timeout}"}
-        await follow(talk, kind, payload)
-    return await carry_on(orders, {"key": order_id}, talk)
+        lines = row["lines"]
+        asked = {"customer_id": row["customer_id"], "lines": lines, "amount": amount(lines)}
+        await follow(talk, kind, {**asked, **payload})
+    return {**await carry_on(orders, {"key": order_id}, talk), "repeated": repeated}
 
 
 async def carry_on(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
@@ -57,7 +72,8 @@ async def carry_on(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
 def outcome(talk: Talk, order_id: str) -> Row:
     """What callers are told: a shipped order was confirmed."""
     status = talk.state.status(order_id)
-    return {"order_id": order_id, "outcome": "confirmed" if status == "shipped" else status, "reason": None}
+    told = "confirmed" if status == "shipped" else status
+    return {"order_id": order_id, "outcome": told, "reason": None, "repeated": False}
 
 
 async def follow(talk: Talk, kind: str, payload: Row) -> None:
