@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventmesh.errors import EXIT_CODES, EventmeshError, InputError
+from eventmesh.errors import EXIT_CODES, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
-STOPPED = 130
 #: What a run and a benchmark exit with, by their verdict.
 VERDICTS = {"valid": 0, "invalid": 3, "unknown": 5}
 
@@ -348,7 +347,7 @@ def log_tail(
       eventmesh log tail orders
       eventmesh log tail orders --name shop --follow
     """
-    from eventmesh.lab import inspect
+    from eventmesh.lab import inspect, shell
     from eventmesh.lab import standing as meshes
     from eventmesh.lab.terminal import Screen
 
@@ -358,7 +357,8 @@ def log_tail(
     show = _json_line if json_output else Screen().record
     ends = inspect.tail(folder, topic, limit, show)
     if follow and name is not None:
-        meshes.follow(meshes.find(name), topic, ends, show)
+        with shell.while_read():
+            meshes.follow(meshes.find(name), topic, ends, show)
 
 
 @log_app.command("verify")
@@ -423,12 +423,13 @@ def _where(run_folder: Path | None, name: str | None) -> Path:
 
 
 def _print(result: Any, as_json: bool, show: Callable[[Screen], object]) -> None:
-    if as_json:
-        typer.echo(json.dumps(_plain(result), indent=2, default=str))
-    else:
-        from eventmesh.lab.terminal import Screen
+    with suppress(BrokenPipeError):  # a reader who has seen enough changes no exit code
+        if as_json:
+            typer.echo(json.dumps(_plain(result), indent=2, default=str))
+        else:
+            from eventmesh.lab.terminal import Screen
 
-        show(Screen())
+            show(Screen())
 
 
 def _json_line(row: Mapping[str, Any]) -> None:
@@ -464,16 +465,10 @@ def _progress() -> Iterator[tuple[Console, Report]]:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one message on stderr and an exit code, never a traceback."""
-    try:
-        app(prog_name="eventmesh")
-    except EventmeshError as error:
-        typer.echo(f"eventmesh: {error}", err=True)
-        sys.exit(error.exit_code)
-    except SystemExit as ended:
-        if ended.code == STOPPED:  # what typer makes of Ctrl-C, without a word
-            typer.echo("eventmesh: stopped", err=True)
-        raise
+    """Run the command line; however a command ends, that is an exit code and at most one message on stderr."""
+    from eventmesh.lab import shell
+
+    sys.exit(shell.carry_out(lambda: app(prog_name="eventmesh", standalone_mode=False) or 0))
 
 
 if __name__ == "__main__":

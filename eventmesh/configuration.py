@@ -18,6 +18,12 @@ from eventmesh.errors import ConfigurationError
 _PLAIN = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
     "int_type": "a whole number",
     "list_type": "a list",
     "model_type": "a mapping",
@@ -63,7 +69,7 @@ def validate(model: type[Model], document: Any, *, file: str = "", path: str = "
     mistake = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
     location: Location = mistake["loc"]
     allowed = [*_keys_at(model, location[:-1]), *(beside if len(location) == 1 else ())]
-    problem, hint = _explain(mistake, allowed)
+    problem, hint = explain(mistake, allowed)
     raise ConfigurationError(problem, file=file, path=dotted(location, path), hint=hint)
 
 
@@ -160,7 +166,7 @@ def _syntax(error: yaml.YAMLError | ValueError) -> str:
     return f"is not valid YAML: line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
-def _explain(mistake: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
+def explain(mistake: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
     """The problem and the hint for one of pydantic's errors, in a mapping with these ``allowed`` keys."""
     kind, found, key = mistake["type"], mistake["input"], (mistake["loc"] or ("",))[-1]
     if kind == "extra_forbidden":

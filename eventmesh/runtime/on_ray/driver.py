@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -15,7 +19,26 @@ def connect(address: str, **options: Any) -> None:
     print no logs, and ``--json`` would be no JSON any more. There is no switch for that: hence the patch.
     """
     vars(ray._private.worker)["print_to_stdstream"] = _dropped
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
+    with _own_signals():
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """What a signal does to the command stays what it was.
+
+    Ray puts in a handler of its own for SIGTERM, and its C++ part, past Python, one that prints a stack of C++.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there can they be set
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            if handler is not None:  # None: not set from Python, hence not ours
+                signal.signal(each, handler)
 
 
 def _dropped(data: Any, ignore_prefix: bool = False) -> None:
