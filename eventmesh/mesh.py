@@ -21,6 +21,7 @@ from eventmesh.configuration import suggestion
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
+from eventmesh.needs import Needs, Part, topic_line
 from eventmesh.progress import position_name
 from eventmesh.service import Service, Trigger
 from eventmesh.views import ViewShape
@@ -52,6 +53,7 @@ class Application(Package, Protocol):
     MESSAGES: Mapping[str, MessageType]
     #: How facts become a table, by view name. Where a package has it, a mesh file names no other views.
     VIEWS: Mapping[str, ViewShape]
+    # It may have FACTS besides, the types of fact by topic. Then it is known which topics each rule needs.
 
 
 _TO_READ = ("SCHEMAS", "OPTIONS", "WIRINGS")
@@ -316,7 +318,26 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     for name, own in options.items():
         model, path = package.OPTIONS[name], f"services.{name}"
         models[name] = configuration.validate(model, own, file=file, path=path, beside=ServiceSection.model_fields)
+    _needs(description, package, models, file).check()
     return Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
+
+
+def _needs(description: MeshFile, package: Package, options: Mapping[str, BaseModel], file: str) -> Needs:
+    """What the wiring needs of the mesh. Of a package that is only read, messages and views may be absent."""
+    return Needs(
+        file=file,
+        wiring=description.wiring,
+        triggers=package.WIRINGS[description.wiring],
+        owners={name: topic.owner for name, topic in description.topics.items()},
+        parts={
+            name: Part(section.listens, section.views, section.asks, options[name])
+            for name, section in description.services.items()
+        },
+        schemas=package.SCHEMAS,
+        facts=getattr(package, "FACTS", None),
+        messages=getattr(package, "MESSAGES", {}),
+        shapes=getattr(package, "VIEWS", {}),
+    )
 
 
 def load_package(package: str, *, file: str = "", parts: Sequence[str] = _TO_READ) -> ModuleType:
@@ -400,7 +421,9 @@ class _Check:
         waiting = [service for service, section in self.mesh.services.items() if name in section.listens]
         if waiting:
             problem = f"no service {topic.owner!r} is described, but {', '.join(waiting)} listens to its topic"
-            raise self._error(path, problem, f"Add {topic.owner!r} to services")
+            raise self._error(
+                path, problem, f"Add {topic.owner!r} to services. Write under services: {topic.owner}: {{}}"
+            )
 
     def _service(self, name: str, service: ServiceSection) -> None:
         path = f"services.{name}"
@@ -408,7 +431,7 @@ class _Check:
         partitions = {topic.owner: topic.partitions for topic in self.mesh.topics.values()}
         if name not in partitions:
             problem = f"{name!r} owns no topic: a service owns exactly one, which its state is folded from"
-            raise self._error(path, problem, f"Add a topic with owner: {name}")
+            raise self._error(path, problem, self._topic_for(name))
         if service.instances > partitions[name]:
             problem = f"{service.instances} instances, but its topic has {partitions[name]} partitions"
             raise self._error(f"{path}.instances", problem, f"Allowed: 1 to {partitions[name]}")
@@ -416,6 +439,11 @@ class _Check:
         for view, topics in service.views.items():
             self._known(f"{path}.views.{view}", "view", view, getattr(self.package, "VIEWS", service.views))
             self._all_known(f"{path}.views.{view}", "topic", topics, self.mesh.topics)
+
+    def _topic_for(self, service: str) -> str:
+        lines = [topic_line(topic, service, schema) for topic, schema in self.package.SCHEMAS.items()]
+        free = [line for line, topic in zip(lines, self.package.SCHEMAS, strict=True) if topic not in self.mesh.topics]
+        return f"Write under topics: {' or '.join(free)}" if free else f"Take {service!r} out of services"
 
     def _contexts(self) -> None:
         owners = {topic.owner for topic in self.mesh.topics.values()}
