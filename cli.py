@@ -62,10 +62,21 @@ RunFolder = Annotated[
 MeshName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a run.")]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="What the mesh is called: a-z, 0-9 and -.")]
 DATA = Path("data")
+#: Generated orders are kept in memory, about a kilobyte each.
+ORDERS_MAX = 10_000_000
+#: A request for each tick of the clock, which counts microseconds.
+RATE_MAX = 1_000_000.0
+#: A minute: every answer is waited for less.
+RTT_MS_MAX = 60_000.0
+#: 32 bits, as in most generators.
+SEED_MAX = 2**32 - 1
 
 
 @app.command()
-def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N", help="Which order.")] = 1) -> None:
+def demo(
+    json_output: Json = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Which order.")] = 1,
+) -> None:
     """One order, asked and told, side by side; simulated in seconds.
 
     \b
@@ -89,19 +100,24 @@ def run(
     input_file: Input = None,
     mapping: MappingFile = None,
     orders: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Orders to generate where there is no input.")
+        int, typer.Option(metavar="N", min=1, max=ORDERS_MAX, help="Orders to generate where there is no input.")
     ] = 1_000,
     rate: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0.001, help="Requests per second; as fast as possible if not given."),
+        typer.Option(
+            metavar="X", min=0.001, max=RATE_MAX, help="Requests per second; as fast as possible if not given."
+        ),
     ] = None,
     stock_fraction: Annotated[
         float, typer.Option(metavar="X", min=0.0, max=1.0, help="Initial stock as a share of the demand.")
     ] = 1.0,
     rtt_ms: Annotated[
-        float, typer.Option(metavar="X", min=0.0, help="Emulated round trip between processes, milliseconds.")
+        float,
+        typer.Option(metavar="X", min=0.0, max=RTT_MS_MAX, help="Emulated round trip between processes, milliseconds."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generated orders and of every chance.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of the generated orders and of every chance.")
+    ] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")
     ] = None,
@@ -259,7 +275,7 @@ def bench_run(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of all orders.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of all orders.")] = 0,
     input_file: Input = None,
     mapping: MappingFile = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="List the points, measure nothing.")] = False,

@@ -30,6 +30,18 @@ SCHEMA = "eventmesh.mesh/1"
 #: Kafka's legal topic names, less those that begin with a dot: names become folders and Mermaid labels.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,248}$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+#: Each partition has files, an epoch and a fold of its own, all in one broker: a thousand to a topic is ten times what
+#: people run on one machine.
+PARTITIONS_MAX = 1_000
+#: Times are microseconds in 64 bits: as many milliseconds are 292,000 years. Who means "for ever" writes -1.
+MILLISECONDS_MAX = (2**63 - 1) // 1_000
+BYTES_MAX = 2**63 - 1
+#: Kafka's own limit, since positions in a segment's index are taken for 32 bits by its tools.
+SEGMENT_BYTES_MAX = 2**31 - 1
+#: A frame between processes takes 64 MiB, with the batch's header and, for a reader, other batches beside it.
+MESSAGE_BYTES_MAX = 32 << 20
+#: So many rows between two snapshots are, at a hundred bytes each, more than a log on one disk holds.
+SNAPSHOT_ROWS_MAX = 1_000_000_000
 _RESERVED_COLUMNS = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
 
 
@@ -79,6 +91,7 @@ class LogSection(_Section):
     snapshot_rows: int | None = Field(
         100_000,
         ge=1,
+        le=SNAPSHOT_ROWS_MAX,
         description="Rows after which a partition's state, or a view, is written down again; null: never.",
     )
 
@@ -88,14 +101,21 @@ class TopicSection(_Section):
 
     owner: Name = Field(description="The one service that writes this topic.")
     key: str = Field(description="The payload column that the partition is chosen by.")
-    partitions: int = Field(1, ge=1, description="Fixed at creation.")
+    partitions: int = Field(1, ge=1, le=PARTITIONS_MAX, description="Fixed at creation.")
     compatibility: Compatibility = "BACKWARD"
     cleanup_policy: Literal["delete", "compact"] = Field(TopicSettings.cleanup_policy, alias="cleanup.policy")
-    retention_ms: int = Field(TopicSettings.retention_ms, alias="retention.ms", ge=-1)
-    retention_bytes: int = Field(TopicSettings.retention_bytes, alias="retention.bytes", ge=-1)
-    segment_bytes: int = Field(TopicSettings.segment_bytes, alias="segment.bytes", ge=1)
-    segment_ms: int = Field(TopicSettings.segment_ms, alias="segment.ms", ge=1)
-    max_message_bytes: int = Field(TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1)
+    retention_ms: int = Field(
+        TopicSettings.retention_ms, alias="retention.ms", ge=-1, le=MILLISECONDS_MAX, description="-1: for ever."
+    )
+    retention_bytes: int = Field(
+        TopicSettings.retention_bytes, alias="retention.bytes", ge=-1, le=BYTES_MAX, description="-1: all of them."
+    )
+    segment_bytes: int = Field(TopicSettings.segment_bytes, alias="segment.bytes", ge=1, le=SEGMENT_BYTES_MAX)
+    segment_ms: int = Field(TopicSettings.segment_ms, alias="segment.ms", ge=1, le=MILLISECONDS_MAX)
+    max_message_bytes: int = Field(
+        TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1, le=MESSAGE_BYTES_MAX,
+        description="Of one append, which is one Arrow batch.",
+    )  # fmt: skip
 
     def settings(self) -> TopicSettings:
         """Kafka's settings of this topic."""
@@ -117,7 +137,9 @@ class ServiceSection(_Section):
         default_factory=dict, description="Local tables, each folded from the topics named."
     )
     asks: list[Name] = Field(default_factory=list, description="Services it sends commands or queries to.")
-    instances: int = Field(1, ge=1, description="Instances; each hosts partitions of the service's own topic.")
+    instances: int = Field(
+        1, ge=1, le=PARTITIONS_MAX, description="Instances; each hosts partitions of the service's own topic."
+    )
 
     @classmethod
     def split(cls, section: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
