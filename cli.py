@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventmesh.errors import EXIT_CODES, InputError
+from eventmesh.lab.examples import Commands
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,25 +26,17 @@ RUNS = Path("runs")
 #: What a run and a benchmark exit with, by their verdict.
 VERDICTS = {"valid": 0, "invalid": 3, "unknown": 5}
 
-# Plain help and plain errors: examples stay as they are to be typed, and a message is one line to search for.
-app = typer.Typer(
-    no_args_is_help=True,
+app = Commands(
     add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     help="Should services ask each other, or listen? Run the same business both ways and see what each costs.\n\n"
     "\b\nExamples:\n  eventmesh demo\n  eventmesh run configs/meshes/views.yaml --orders 2000\n"
     "  eventmesh bench run join-scaling --quick",
     epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
-bench_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
+bench_app = Commands(
     help="Benchmarks: one question each.\n\n\b\nExample:\n  eventmesh bench run join-scaling --quick",
 )
-log_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
+log_app = Commands(
     help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log read orders --limit 5",
 )
 app.add_typer(bench_app, name="bench")
@@ -92,7 +85,7 @@ def demo(
 @app.command()
 def run(
     mesh: Annotated[
-        Path | None, typer.Argument(metavar="[MESH]", help="A mesh file, such as configs/meshes/views.yaml.")
+        Path | None, typer.Argument(metavar="MESH", help="A mesh file, such as configs/meshes/views.yaml.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a mesh file.")
@@ -178,7 +171,7 @@ def run(
 def up(
     mesh: Annotated[
         Path | None,
-        typer.Argument(metavar="[MESH]", help="A mesh file; left out where the data directory holds a mesh already."),
+        typer.Argument(metavar="MESH", help="A mesh file; left out where the data directory holds a mesh already."),
     ] = None,
     name: Name = "shop",
     data: Annotated[

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from eventmesh.lab import record, report
+from eventmesh.lab.measure import threshold
 from eventmesh.lab.progress_bar import Report
 
 Say = Callable[[str], None]
@@ -37,6 +38,18 @@ class Part(BaseModel):
         for number in _numbers(value):
             if not abs(number) <= largest:  # so written that it holds for nan, too
                 raise PydanticCustomError("too_large", "must be at most {largest}", {"largest": f"{largest:,.0f}"})
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_threshold(cls, value: Any, field: ValidationInfo) -> Any:
+        if "target" in str(field.field_name):
+            for target in value.values() if isinstance(value, dict) else [value]:
+                try:
+                    threshold(target)
+                except ValueError:
+                    said = "must be one of < <= > >= == and a number, such as '<1000'"
+                    raise PydanticCustomError("threshold", said) from None
         return value
 
 

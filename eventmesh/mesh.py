@@ -371,6 +371,10 @@ def load_package(package: str, *, file: str = "", parts: Sequence[str] = _TO_REA
         raise ConfigurationError(
             f"the package {package!r} cannot be imported: {error}", file=file, path="application", hint=hint
         ) from error
+    except Exception as error:  # whatever its code does when it is imported
+        problem = f"the package {package!r} fails when it is imported: {type(error).__name__}: {error}"
+        hint = f"See where: python -c 'import {package}'"
+        raise ConfigurationError(problem, file=file, path="application", hint=hint) from error
     missing = [part for part in parts if not hasattr(module, part)]
     if missing:
         problem = f"the package {package!r} is not an application: it has no {', '.join(missing)}"

@@ -35,9 +35,9 @@ def legible(text: str, encoding: str = "utf-8") -> str:
     return text if encoding.lower().replace("-", "").startswith("utf") else plainly(text, encoding)
 
 
-def legible_lines(text: str) -> str:
+def legible_lines(text: str, encoding: str = "utf-8") -> str:
     """The same for a text of several lines, which stay lines."""
-    return "\n".join(map(legible, text.split("\n")))
+    return "\n".join(legible(line, encoding) for line in text.split("\n"))
 
 
 def plainly(text: str, encoding: str) -> str:

@@ -21,7 +21,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from eventmesh.lab.legible import encoding_of, legible, plainly
+from eventmesh.lab.legible import encoding_of, legible, legible_lines, plainly
 from eventmesh.lab.tables import Fitted, Row, number
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Screen:
         self._encoding = encoding_of(sys.stdout)
 
     def line(self, words: str) -> None:
-        """As it is, markup or not."""
-        typer.echo(plainly(words, self._encoding))
+        """As it is, markup or not, in one line or more."""
+        typer.echo(legible_lines(words, self._encoding))
 
     def pairs(self, pairs: Row) -> None:
         """A line for each name with its value."""

@@ -190,5 +190,14 @@ def test_a_step_that_no_memory_holds(tmp_path: Path) -> None:
         catalog.load(CONFIGS / "benchmarks", str(file), quick=False)
 
 
+def test_a_target_that_is_no_threshold_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    for before, after in ((">=15000", "15000"), (">=15000", ">=many")):
+        file.write_text(BENCHMARKS["order-flow"].replace(before, after))
+        with pytest.raises(ConfigurationError, match="target: must be one of < <= > >= == and a number") as caught:
+            catalog.load(CONFIGS / "benchmarks", str(file), quick=False)
+        assert f"found text '{after}'" in str(caught.value)
+
+
 def test_python_s_own_limit_of_digits_is_what_is_met_here() -> None:
     assert sys.get_int_max_str_digits() < 5_000
