@@ -37,8 +37,12 @@ STDOUT, STDERR = 1, 2
 def carry_out(command: Callable[[], int]) -> int:
     """Carry out a command; its exit code, or that of how it ended."""
     with _Signals() as signals:
-        code = _Streams().carry_out(lambda: _judged(command, signals))
-    return code
+        streams = _Streams()
+        try:
+            code = streams.closed() or streams.written(_judged(command, streams))
+        except KeyboardInterrupt:
+            code = STOPPED
+        return signals.code(code)
 
 
 def say(message: str) -> None:
@@ -47,24 +51,21 @@ def say(message: str) -> None:
         typer.echo(f"eventmesh: {legible_lines(message)}", err=True)
 
 
-def _judged(command: Callable[[], int], signals: _Signals) -> int:
+def _judged(command: Callable[[], int], streams: _Streams) -> int:
     try:
-        code = command()
-    except KeyboardInterrupt:
-        code = STOPPED
+        return command()
     except SystemExit as ended:  # typer's own way to end: of a reader who has seen enough it makes an error
         cause = ended.__context__
-        code = _unwritten(cause) if isinstance(cause, BrokenPipeError) else _number(ended.code)
+        return streams.failed(cause) if isinstance(cause, BrokenPipeError) else _number(ended.code)
     except _USAGE as error:
-        code = _misused(error)
+        return _misused(error)
     except EventmeshError as error:
         say(str(error))
-        code = error.exit_code
+        return error.exit_code
     except OSError as error:
-        code = _unwritten(error)
+        return streams.failed(error)
     except Exception as error:
-        code = _fault(error)
-    return signals.code(code)
+        return _fault(error)
 
 
 def _number(code: object) -> int:
@@ -128,14 +129,15 @@ class _Signals:
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         if self._came is not None:
-            os.write(STDERR, b"eventmesh: stopped at once; what it had started is not cleaned up\n")
+            with suppress(OSError):
+                os.write(STDERR, b"eventmesh: stopped at once; what it had started is not cleaned up\n")
             os._exit(BY_SIGNAL + number)
         self._came = signal.Signals(number)
         raise KeyboardInterrupt
 
     def code(self, code: int) -> int:
         """A command's exit code, as the signal that ended it changes it; and a word about that."""
-        if self._came not in (None, signal.SIGINT):
+        if self._came is not None and self._came != signal.SIGINT:
             say(f"stopped by {self._came.name}")
             return BY_SIGNAL + self._came
         if code == STOPPED:
@@ -152,27 +154,91 @@ class _Streams:
     def __init__(self) -> None:
         self._out_was_closed = sys.stdout is None or not _is_open(STDOUT)
         _hold_the_first_three()
-        sys.stdout = sys.stdout or _nowhere()
-        sys.stderr = sys.stderr or _nowhere()
+        sys.stdout, self._out = _rebuilt(sys.stdout, sys.__stdout__, _Remembering)
+        sys.stderr, _ = _rebuilt(sys.stderr, sys.__stderr__, _Forgiving)
         for stream in (sys.stdout, sys.stderr):
             write_plainly(stream)
 
-    def carry_out(self, command: Callable[[], int]) -> int:
-        """The command's exit code, unless its results could not be written."""
-        if self._out_was_closed:
-            # Before it does anything: whoever does not want the results says so with >/dev/null.
-            say("standard output is closed, so the results could not be shown. Direct it to a file, or to /dev/null")
-            return EnvironmentUnavailable.exit_code
-        code = command()
+    def closed(self) -> int:
+        """Whether there is no standard output; before anything begins, since its results would be lost."""
+        if not self._out_was_closed:
+            return 0
+        say("standard output is closed, so the results could not be shown. Direct it to a file, or to /dev/null")
+        return EnvironmentUnavailable.exit_code
+
+    def written(self, code: int) -> int:
+        """The command's exit code, unless its results cannot be written."""
         try:
             sys.stdout.flush()
         except (OSError, ValueError) as error:
-            lost = _unwritten(error)
-            return code or lost
-        finally:
-            with suppress(OSError, ValueError):
-                sys.stderr.flush()
+            return code or self._unwritten(error)
         return code
+
+    def failed(self, error: OSError) -> int:
+        """The system refused something to the command: perhaps to write its results."""
+        refused = self._out.refused if isinstance(self._out, _Remembering) else None
+        if refused is not None:
+            return self._unwritten(refused)
+        if isinstance(error, BrokenPipeError) and _is_unread(STDOUT):
+            return self._unwritten(error)
+        if error.errno in _OF_THE_ENVIRONMENT:
+            say(f"{error.filename or 'the system'}: {error.strerror}. What had begun was stopped")
+            return EnvironmentUnavailable.exit_code
+        return _fault(error)
+
+    def _unwritten(self, error: OSError | ValueError) -> int:
+        """What cannot be written is given up; of a reader who has seen enough nothing is said."""
+        _give_up_output()
+        if isinstance(error, BrokenPipeError):
+            return 0
+        reason = getattr(error, "strerror", None) or str(error)
+        say(f"the results cannot be written to standard output ({reason}). Direct it to where there is room")
+        return EnvironmentUnavailable.exit_code
+
+
+#: A disk that is full, fails or may not be written, too many open files, no memory.
+_OF_THE_ENVIRONMENT = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE,
+    errno.ENFILE, errno.ENOMEM,
+}  # fmt: skip
+
+
+class _Remembering(io.FileIO):
+    """Standard output, which remembers that a write was refused: the error alone does not say whose it is."""
+
+    refused: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            self.refused = error
+            raise
+
+
+class _Forgiving(io.FileIO):
+    """Standard error. What cannot be written to it is lost: nobody is there to be told, and the command goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _rebuilt(stream: TextIO | None, original: TextIO | None, kind: type[io.FileIO]) -> tuple[TextIO, io.FileIO | None]:
+    """The stream that Python has made of its descriptor, of our own kind; one that a test has put in stays."""
+    if stream is None or original is None:
+        return _nowhere(), None
+    if stream is not original:
+        return stream, None
+    raw = kind(stream.fileno(), "w", closefd=False)
+    through = getattr(stream, "write_through", False)
+    text = io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=stream.encoding, line_buffering=raw.isatty() or kind is _Forgiving,
+        write_through=through,
+    )  # fmt: skip
+    return text, raw
 
 
 def _is_open(descriptor: int) -> bool:
@@ -192,21 +258,6 @@ def _hold_the_first_three() -> None:
 
 def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")
-
-
-def _unwritten(error: OSError | ValueError) -> int:
-    """What could not be written to standard output is given up; nothing is said of a reader who has seen enough."""
-    _give_up_output()
-    if isinstance(error, BrokenPipeError):
-        return 0
-    if isinstance(error, OSError) and error.filename is None and error.errno in _OF_STREAMS:
-        say(f"the results cannot be written to standard output ({error.strerror}). Direct it to where there is room")
-        return EnvironmentUnavailable.exit_code
-    return _fault(error)
-
-
-#: What a write to a stream fails with. Other failures of the system's name a file, or are a fault of ours.
-_OF_STREAMS = {errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT, errno.ENXIO, errno.EAGAIN}
 
 
 def _give_up_output() -> None:
@@ -252,10 +303,14 @@ def while_read() -> Iterator[None]:
 
 
 def _end_if_unread(descriptor: int) -> None:
+    if _is_unread(descriptor):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def _is_unread(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, 0)
-    if poll.poll(0):
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    return bool(poll.poll(0))
 
 
 def _pipe_of(stream: TextIO) -> int | None:

@@ -150,9 +150,7 @@ def test_a_fault_of_ours_is_one_line_and_a_file_that_says_where(tmp_path: Path) 
         assert "eventmesh stub" in kept.read_text()
 
 
-@pytest.mark.parametrize(
-    "words", [["demo"], ["demo", "--json"], ["bench", "list"], ["--help"], ["describe", str(MESH)]]
-)
+@pytest.mark.parametrize("words", [["demo"], ["demo", "--json"], ["--help"]])
 def test_results_that_cannot_be_written_are_one_message(tmp_path: Path, words: list[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
@@ -178,6 +176,38 @@ def test_with_standard_error_closed_the_exit_code_tells(tmp_path: Path, words: l
     shell = ["sh", "-c", 'exec "$@" 2>&- <&-', "sh"]
     ended = subprocess.run([*shell, *COMMAND, *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert (ended.returncode, bool(ended.stdout)) == (code, code == 0)
+
+
+def test_a_connection_that_breaks_is_no_reader_that_has_seen_enough(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with stub("raise BrokenPipeError(32, 'Broken pipe')", env=environment) as process:
+        _, err = process.communicate()
+        assert (process.returncode, err.startswith("eventmesh: this is a fault of eventmesh")) == (1, True)
+
+
+def test_a_disk_that_is_full_is_not_taken_for_standard_output() -> None:
+    with stub("raise OSError(28, 'No space left on device', 'runs/a')") as process:
+        _, err = process.communicate()
+        assert (process.returncode, err.startswith("eventmesh: runs/a: No space left on device")) == (6, True)
+
+
+@pytest.mark.parametrize("stream", ["/dev/full", "a pipe that nobody reads"])
+def test_what_nobody_can_be_told_stops_no_command(stream: str) -> None:
+    body = """
+        from rich.console import Console
+        from eventmesh.lab import shell
+        for number in range(3):
+            Console(file=sys.stderr).print("so far", number)
+            shell.say("so far")
+        print("done")
+    """
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as unread, open("/dev/full", "wb") as full:
+        given = full if stream == "/dev/full" else unread
+        with stub(body, stderr=given) as process:
+            assert process.communicate() == ("done\n", None)
+            assert process.returncode == 0
 
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
