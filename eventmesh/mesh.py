@@ -340,26 +340,13 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     for name, own in options.items():
         model, path = package.OPTIONS[name], f"services.{name}"
         models[name] = configuration.validate(model, own, file=file, path=path, beside=ServiceSection.model_fields)
-    _needs(description, package, models, file).check()
+    parts = {
+        name: Part(section.listens, section.views, section.asks, models[name])
+        for name, section in description.services.items()
+    }
+    owners = {name: topic.owner for name, topic in description.topics.items()}
+    Needs.of(package, description.wiring, owners, parts, file).check()
     return Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
-
-
-def _needs(description: MeshFile, package: Package, options: Mapping[str, BaseModel], file: str) -> Needs:
-    """What the wiring needs of the mesh. Of a package that is only read, messages and views may be absent."""
-    return Needs(
-        file=file,
-        wiring=description.wiring,
-        triggers=package.WIRINGS[description.wiring],
-        owners={name: topic.owner for name, topic in description.topics.items()},
-        parts={
-            name: Part(section.listens, section.views, section.asks, options[name])
-            for name, section in description.services.items()
-        },
-        schemas=package.SCHEMAS,
-        facts=getattr(package, "FACTS", None),
-        messages=getattr(package, "MESSAGES", {}),
-        shapes=getattr(package, "VIEWS", {}),
-    )
 
 
 def load_package(package: str, *, file: str = "", parts: Sequence[str] = _TO_READ) -> ModuleType:

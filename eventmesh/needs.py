@@ -50,6 +50,14 @@ class Needs:
     messages: Mapping[str, MessageType]
     shapes: Mapping[str, ViewShape]
 
+    @classmethod
+    def of(cls, package: Any, wiring: str, owners: Mapping[str, str], parts: Mapping[str, Part], file: str) -> Needs:
+        """Those of an application's wiring. Of a package that is only read, facts, messages and views may be absent."""
+        return cls(
+            file, wiring, package.WIRINGS[wiring], owners, parts, package.SCHEMAS, getattr(package, "FACTS", None),
+            getattr(package, "MESSAGES", {}), getattr(package, "VIEWS", {}),
+        )  # fmt: skip
+
     def check(self) -> None:
         """Raises :class:`ConfigurationError` with the line to add, for the first thing that is missing."""
         for service, part in self.parts.items():
