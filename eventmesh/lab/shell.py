@@ -154,8 +154,8 @@ class _Streams:
     def __init__(self) -> None:
         self._out_was_closed = sys.stdout is None or not _is_open(STDOUT)
         _hold_the_first_three()
-        sys.stdout, self._out = _rebuilt(sys.stdout, sys.__stdout__, _Remembering)
-        sys.stderr, _ = _rebuilt(sys.stderr, sys.__stderr__, _Forgiving)
+        self._out = sys.stdout = _rebuilt(sys.stdout, sys.__stdout__, _Remembering)
+        sys.stderr = _rebuilt(sys.stderr, sys.__stderr__, _Forgiving)
         for stream in (sys.stdout, sys.stderr):
             write_plainly(stream)
 
@@ -203,42 +203,51 @@ _OF_THE_ENVIRONMENT = {
 }  # fmt: skip
 
 
-class _Remembering(io.FileIO):
+# Both as texts, not below their buffers: a signal that came after a write there, and before its return, would have the
+# buffer written again.
+class _Remembering(io.TextIOWrapper):
     """Standard output, which remembers that a write was refused: the error alone does not say whose it is."""
 
     refused: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, text: str) -> int:
         try:
-            return super().write(data) or 0
+            return super().write(text)
+        except OSError as error:
+            self.refused = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
         except OSError as error:
             self.refused = error
             raise
 
 
-class _Forgiving(io.FileIO):
+class _Forgiving(io.TextIOWrapper):
     """Standard error. What cannot be written to it is lost: nobody is there to be told, and the command goes on."""
 
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data) or 0
-        except OSError:
-            return memoryview(data).nbytes
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
-def _rebuilt(stream: TextIO | None, original: TextIO | None, kind: type[io.FileIO]) -> tuple[TextIO, io.FileIO | None]:
+def _rebuilt(stream: TextIO | None, original: TextIO | None, kind: type[io.TextIOWrapper]) -> TextIO:
     """The stream that Python has made of its descriptor, of our own kind; one that a test has put in stays."""
     if stream is None or original is None:
-        return _nowhere(), None
+        return _nowhere()
     if stream is not original:
-        return stream, None
-    raw = kind(stream.fileno(), "w", closefd=False)
+        return stream
+    raw = io.FileIO(stream.fileno(), "w", closefd=False)
     through = getattr(stream, "write_through", False)
-    text = io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, line_buffering=raw.isatty() or kind is _Forgiving,
-        write_through=through,
-    )  # fmt: skip
-    return text, raw
+    by_line = raw.isatty() or kind is _Forgiving
+    return kind(io.BufferedWriter(raw), encoding=stream.encoding, line_buffering=by_line, write_through=through)
 
 
 def _is_open(descriptor: int) -> bool:

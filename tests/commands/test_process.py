@@ -74,7 +74,10 @@ def stub(body: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     code = STUB.format(body=textwrap.indent(textwrap.dedent(body), "    ").strip())
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     with subprocess.Popen([sys.executable, "-c", code], cwd=CONFIGS.parent, **given) as process:
-        yield process
+        try:
+            yield process
+        finally:
+            process.kill()  # of one that has ended, nothing
 
 
 def test_a_second_signal_skips_the_cleaning_up() -> None:
