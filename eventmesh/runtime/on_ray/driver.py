@@ -27,8 +27,10 @@ def connect(address: str, **options: Any) -> None:
 def _own_signals() -> Iterator[None]:
     """What a signal does to the command stays what it was.
 
-    Ray puts in a handler of its own for SIGTERM, and its C++ part, past Python, one that prints a stack of C++.
+    Ray puts in handlers of its own for SIGTERM, which is kept from it here. Its C++ part puts in another one, past
+    Python, that prints a stack of C++: ours are put in again over it.
     """
+    vars(ray._private.utils)["set_sigterm_handler"] = _not_set
     if threading.current_thread() is not threading.main_thread():  # only there can they be set
         yield
         return
@@ -39,6 +41,10 @@ def _own_signals() -> Iterator[None]:
         for each, handler in before.items():
             if handler is not None:  # None: not set from Python, hence not ours
                 signal.signal(each, handler)
+
+
+def _not_set(handler: Any) -> None:
+    """The command stops in its own way, and Ray with it (:mod:`eventmesh.lab.shell`)."""
 
 
 def _dropped(data: Any, ignore_prefix: bool = False) -> None:
