@@ -44,7 +44,7 @@ def plainly(text: str, encoding: str) -> str:
     """``text`` in characters that ``encoding`` has."""
     try:
         text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
+    except UnicodeEncodeError:
         register()
         return text.encode(encoding, PLAINLY).decode(encoding)
     return text

@@ -64,6 +64,9 @@ def _judged(command: Callable[[], int], streams: _Streams) -> int:
         return error.exit_code
     except OSError as error:
         return streams.failed(error)
+    except MemoryError:
+        say("there is not enough memory for this. Try fewer orders, or a machine that has more")
+        return EnvironmentUnavailable.exit_code
     except Exception as error:
         return _fault(error)
 

@@ -194,6 +194,12 @@ def test_a_disk_that_is_full_is_not_taken_for_standard_output() -> None:
         assert (process.returncode, err.startswith("eventmesh: runs/a: No space left on device")) == (6, True)
 
 
+def test_too_little_memory_is_no_fault_of_ours() -> None:
+    with stub("raise MemoryError") as process:
+        _, err = process.communicate()
+        assert (process.returncode, err.startswith("eventmesh: there is not enough memory for this")) == (6, True)
+
+
 @pytest.mark.parametrize("stream", ["/dev/full", "a pipe that nobody reads"])
 def test_what_nobody_can_be_told_stops_no_command(stream: str) -> None:
     body = """
@@ -211,6 +217,12 @@ def test_what_nobody_can_be_told_stops_no_command(stream: str) -> None:
         with stub(body, stderr=given) as process:
             assert process.communicate() == ("done\n", None)
             assert process.returncode == 0
+
+
+@pytest.mark.parametrize("stream", [0, 2])
+def test_no_file_takes_the_place_of_a_stream_that_is_closed(stream: int) -> None:
+    with stub("print(open('cli.py').fileno() > 2)", preexec_fn=lambda: os.close(stream)) as process:
+        assert process.communicate()[0] == "True\n"
 
 
 ASCII = {"PYTHONIOENCODING": "ascii"}

@@ -49,3 +49,13 @@ def test_a_signal_is_the_command_s_own_after_ray_was_joined(
     for each in STOPS:
         os.kill(os.getpid(), each)
     assert came == list(STOPS)
+
+
+def test_nor_while_ray_is_being_joined(monkeypatch: pytest.MonkeyPatch, came: list[int]) -> None:
+    def init(**_: object) -> None:
+        by_python(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(driver.ray, "init", init)
+    driver.connect("nowhere")
+    assert came == [signal.SIGTERM]
