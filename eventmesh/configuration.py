@@ -37,6 +37,7 @@ _KINDS = {"int": "whole number", "float": "number", "bool": "truth value", "time
 FILE_BYTES_MAX = 1_000_000
 #: Levels of nesting, of which a configuration has six, and values with those that aliases stand for.
 DEPTH_MAX, VALUES_MAX = 50, 1_000_000
+#: Digits of a whole number. Python refuses to write out thousands of them, in an error for instance.
 DIGITS_MAX = 50
 Location = tuple[int | str, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -106,8 +107,6 @@ def describe(value: object) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return repr(value).lower()
-    if isinstance(value, int) and abs(value) >= 10**DIGITS_MAX:
-        return f"of more than {DIGITS_MAX} digits"  # Python refuses to write out thousands of them
     return _short(str(value) if isinstance(value, date) else repr(value))
 
 
@@ -158,7 +157,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
+            if isinstance(value, int) and abs(value) >= 10**DIGITS_MAX:
+                raise ValueError("too many digits")
+            return value
         except yaml.YAMLError:
             raise
         # PyYAML lets through whatever its own conversions raise.

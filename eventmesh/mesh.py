@@ -33,6 +33,8 @@ PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z
 #: Each partition has files, an epoch and a fold of its own, all in one broker: a thousand to a topic is ten times what
 #: people run on one machine.
 PARTITIONS_MAX = 1_000
+#: Each instance is a process of its own, of a tenth of a gigabyte.
+INSTANCES_MAX = 256
 #: Times are microseconds in 64 bits: as many milliseconds are 292,000 years. Who means "for ever" writes -1.
 MILLISECONDS_MAX = (2**63 - 1) // 1_000
 BYTES_MAX = 2**63 - 1
@@ -138,7 +140,7 @@ class ServiceSection(_Section):
     )
     asks: list[Name] = Field(default_factory=list, description="Services it sends commands or queries to.")
     instances: int = Field(
-        1, ge=1, le=PARTITIONS_MAX, description="Instances; each hosts partitions of the service's own topic."
+        1, ge=1, le=INSTANCES_MAX, description="Instances; each hosts partitions of the service's own topic."
     )
 
     @classmethod

@@ -102,6 +102,8 @@ def test_each_limit_of_a_topic_is_in_the_schema_and_holds(key: str, most: int) -
         ("a: !!python/object:os.system x", "could not determine a constructor"),
         ("date: 2020-13-01", "line 1, column 7: 2020-13-01 is no date"),
         ("a: " + "9" * 5_000, "has too many digits"),
+        ("a: 0x" + "f" * 5_000, "has too many digits"),
+        ("0x" + "f" * 900 + ": 1", "has too many digits"),
         ("a: 1" + ":1" * 300 + ".5", "is no number"),
         ("x" * 2_000_000, "it has more than 1,000,000 bytes"),
     ],
