@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+try:
+    import json
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import contextmanager, suppress
+    from dataclasses import asdict, is_dataclass
+    from pathlib import Path
+    from typing import TYPE_CHECKING, Annotated, Any
 
-from eventmesh.errors import EXIT_CODES, InputError
-from eventmesh.lab.examples import Commands
+    import typer
+
+    from eventmesh.errors import EXIT_CODES, InputError
+    from eventmesh.lab import shell
+    from eventmesh.lab.examples import Commands
+except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl-C is a traceback otherwise
+    sys.stderr.write("eventmesh: stopped\n")
+    sys.exit(130)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -356,7 +362,7 @@ def log_tail(
       eventmesh log tail orders
       eventmesh log tail orders --name shop --follow
     """
-    from eventmesh.lab import inspect, shell
+    from eventmesh.lab import inspect
     from eventmesh.lab import standing as meshes
     from eventmesh.lab.terminal import Screen
 
@@ -475,8 +481,6 @@ def _progress() -> Iterator[tuple[Console, Report]]:
 
 def main() -> None:
     """Run the command line; however a command ends, that is an exit code and at most one message on stderr."""
-    from eventmesh.lab import shell
-
     sys.exit(shell.carry_out(lambda: app(prog_name="eventmesh", standalone_mode=False) or 0))
 
 
