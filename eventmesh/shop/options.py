@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 #: Ten years; it is counted in microseconds of 64 bits, added to the time of day.
 MEMORY_S_MAX = 10 * 365 * 24 * 3_600
-#: Each open order takes about a kilobyte of the gateway's memory.
-OPEN_ORDERS_MAX = 10_000_000
+#: More than any memory holds, at about a kilobyte each: whoever wants no limit can say so.
+OPEN_ORDERS_MAX = 2**31 - 1
 #: Units of one SKU; a stock level of 64 bits then holds nine billion deliveries.
 UNITS_MAX = 1_000_000_000
 
