@@ -196,7 +196,8 @@ class _Cropped:
             yield from line
             yield Segment.line()
         if crops:
-            yield Text(f"{left_out} more lines: {self._command}", "bold", no_wrap=True, overflow="crop")
+            whole, short = f"{left_out} more lines: {self._command}", f"{left_out} more lines"
+            yield Text(whole if len(whole) <= options.max_width else short, "bold", no_wrap=True)
 
 
 def _beside(titles: Sequence[str], told: Sequence[Fitted]) -> Table:

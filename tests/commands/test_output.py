@@ -157,13 +157,15 @@ def test_on_a_narrow_terminal_the_status_is_whole(
     assert {"12345", "orders/0", "1,234", "restarts", "epoch", "live"} <= words
 
 
-def test_what_a_terminal_has_no_lines_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("width", "said"), [(80, "lines: eventmesh status --name shop"), (40, "lines")])
+def test_what_a_terminal_has_no_lines_for_is_counted(width: int, said: str) -> None:
     many = {**STATUS, "processes": [{"process": f"orders/{number}", "pid": number} for number in range(30)]}
     screen, stream = Screen(), io.StringIO()
-    screen._console = Console(file=stream, width=80, height=10, force_terminal=True, _environ={})
+    screen._console = Console(file=stream, width=width, height=10, force_terminal=True, _environ={})
     screen.watch([many])
-    assert "28 more lines: eventmesh status --name shop" in stream.getvalue()
-    assert "orders/4" in stream.getvalue()
+    shown = stream.getvalue()
+    assert re.search(rf"\d\d more {said}\x1b", shown)
+    assert shown.count("orders/") == 10 - len(["head", "where", "", "names", "more"]) - (width == 40)
 
 
 HOSTILE = "G1\x1b]0;mine\x07\x1b[2J\r\nfake"
