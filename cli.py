@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+try:
+    import json
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import contextmanager, suppress
+    from dataclasses import asdict, is_dataclass
+    from pathlib import Path
+    from typing import TYPE_CHECKING, Annotated, Any
 
-from eventmesh.errors import EXIT_CODES, EventmeshError, InputError
+    import typer
+
+    from eventmesh.errors import EXIT_CODES, InputError
+    from eventmesh.lab import shell
+    from eventmesh.lab.examples import Commands
+except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl-C is a traceback otherwise
+    sys.stderr.write("eventmesh: stopped\n")
+    sys.exit(130)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,29 +29,20 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
-STOPPED = 130
 #: What a run and a benchmark exit with, by their verdict.
 VERDICTS = {"valid": 0, "invalid": 3, "unknown": 5}
 
-# Plain help and plain errors: examples stay as they are to be typed, and a message is one line to search for.
-app = typer.Typer(
-    no_args_is_help=True,
+app = Commands(
     add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     help="Should services ask each other, or listen? Run the same business both ways and see what each costs.\n\n"
     "\b\nExamples:\n  eventmesh demo\n  eventmesh run configs/meshes/views.yaml --orders 2000\n"
     "  eventmesh bench run join-scaling --quick",
     epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
-bench_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
+bench_app = Commands(
     help="Benchmarks: one question each.\n\n\b\nExample:\n  eventmesh bench run join-scaling --quick",
 )
-log_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
+log_app = Commands(
     help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log read orders --limit 5",
 )
 app.add_typer(bench_app, name="bench")
@@ -63,10 +61,21 @@ RunFolder = Annotated[
 MeshName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a run.")]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="What the mesh is called: a-z, 0-9 and -.")]
 DATA = Path("data")
+#: Generated orders are kept in memory, about a kilobyte each.
+ORDERS_MAX = 10_000_000
+#: A request for each tick of the clock, which counts microseconds.
+RATE_MAX = 1_000_000.0
+#: A minute: every answer is waited for less.
+RTT_MS_MAX = 60_000.0
+#: 32 bits, as in most generators.
+SEED_MAX = 2**32 - 1
 
 
 @app.command()
-def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N", help="Which order.")] = 1) -> None:
+def demo(
+    json_output: Json = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Which order.")] = 1,
+) -> None:
     """One order, asked and told, side by side; simulated in seconds.
 
     \b
@@ -82,7 +91,7 @@ def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N
 @app.command()
 def run(
     mesh: Annotated[
-        Path | None, typer.Argument(metavar="[MESH]", help="A mesh file, such as configs/meshes/views.yaml.")
+        Path | None, typer.Argument(metavar="MESH", help="A mesh file, such as configs/meshes/views.yaml.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a mesh file.")
@@ -90,19 +99,24 @@ def run(
     input_file: Input = None,
     mapping: MappingFile = None,
     orders: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Orders to generate where there is no input.")
+        int, typer.Option(metavar="N", min=1, max=ORDERS_MAX, help="Orders to generate where there is no input.")
     ] = 1_000,
     rate: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0.001, help="Requests per second; as fast as possible if not given."),
+        typer.Option(
+            metavar="X", min=0.001, max=RATE_MAX, help="Requests per second; as fast as possible if not given."
+        ),
     ] = None,
     stock_fraction: Annotated[
         float, typer.Option(metavar="X", min=0.0, max=1.0, help="Initial stock as a share of the demand.")
     ] = 1.0,
     rtt_ms: Annotated[
-        float, typer.Option(metavar="X", min=0.0, help="Emulated round trip between processes, milliseconds.")
+        float,
+        typer.Option(metavar="X", min=0.0, max=RTT_MS_MAX, help="Emulated round trip between processes, milliseconds."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generated orders and of every chance.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of the generated orders and of every chance.")
+    ] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")
     ] = None,
@@ -168,7 +182,7 @@ def run(
 def up(
     mesh: Annotated[
         Path | None,
-        typer.Argument(metavar="[MESH]", help="A mesh file; left out where the data directory holds a mesh already."),
+        typer.Argument(metavar="MESH", help="A mesh file; left out where the data directory holds a mesh already."),
     ] = None,
     name: Name = "shop",
     data: Annotated[
@@ -264,7 +278,7 @@ def bench_run(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of all orders.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of all orders.")] = 0,
     input_file: Input = None,
     mapping: MappingFile = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="List the points, measure nothing.")] = False,
@@ -360,7 +374,8 @@ def log_tail(
     show = _json_line if json_output else Screen().record
     ends = inspect.tail(folder, topic, limit, show)
     if follow and name is not None:
-        meshes.follow(meshes.find(name), topic, ends, show)
+        with shell.while_read():
+            meshes.follow(meshes.find(name), topic, ends, show)
 
 
 @log_app.command("verify")
@@ -425,12 +440,13 @@ def _where(run_folder: Path | None, name: str | None) -> Path:
 
 
 def _print(result: Any, as_json: bool, show: Callable[[Screen], object]) -> None:
-    if as_json:
-        typer.echo(json.dumps(_plain(result), indent=2, default=str))
-    else:
-        from eventmesh.lab.terminal import Screen
+    with suppress(BrokenPipeError):  # a reader who has seen enough changes no exit code
+        if as_json:
+            typer.echo(json.dumps(_plain(result), indent=2, default=str))
+        else:
+            from eventmesh.lab.terminal import Screen
 
-        show(Screen())
+            show(Screen())
 
 
 def _json_line(row: Mapping[str, Any]) -> None:
@@ -471,16 +487,8 @@ def _sayer(console: Console) -> Callable[[str], None]:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one message on stderr and an exit code, never a traceback."""
-    try:
-        app(prog_name="eventmesh")
-    except EventmeshError as error:
-        typer.echo(f"eventmesh: {error}", err=True)
-        sys.exit(error.exit_code)
-    except SystemExit as ended:
-        if ended.code == STOPPED:  # what typer makes of Ctrl-C, without a word
-            typer.echo("eventmesh: stopped", err=True)
-        raise
+    """Run the command line; however a command ends, that is an exit code and at most one message on stderr."""
+    sys.exit(shell.carry_out(lambda: app(prog_name="eventmesh", standalone_mode=False) or 0))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,59 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from eventmesh.lab import record, report
 from eventmesh.lab.machine import Watch
+from eventmesh.lab.measure import threshold
 from eventmesh.lab.progress_bar import Report
 
 Say = Callable[[str], None]
 Sample = TypeVar("Sample")
 
 
+#: The largest number that a benchmark's file may give, by the end of its key. A window of a day, a request for each
+#: tick of the clock (a microsecond), a minute of delay: beyond, a machine or a person gives up first. All else counts
+#: rows, orders or repetitions, of which a billion take days.
+LARGEST: Mapping[str, float] = {"_per_s": 1e6, "rate": 1e6, "_ms": 60_000, "_s": 86_400, "repetitions": 1_000, "": 1e9}
+
+
 class Part(BaseModel):
-    """A part of a benchmark's file: unknown keys are refused."""
+    """A part of a benchmark's file: unknown keys are refused, and so are numbers that nobody can mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @field_validator("*")
+    @classmethod
+    def _within_reason(cls, value: Any, field: ValidationInfo) -> Any:
+        largest = next(most for end, most in LARGEST.items() if str(field.field_name).endswith(end))
+        for number in _numbers(value):
+            if not abs(number) <= largest:  # so written that it holds for nan, too
+                raise PydanticCustomError("too_large", "must be at most {largest}", {"largest": f"{largest:,.0f}"})
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_threshold(cls, value: Any, field: ValidationInfo) -> Any:
+        if "target" in str(field.field_name):
+            for target in value.values() if isinstance(value, dict) else [value]:
+                try:
+                    threshold(target)
+                except ValueError:
+                    said = "must be one of < <= > >= == and a number, such as '<1000'"
+                    raise PydanticCustomError("threshold", said) from None
+        return value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, dict):
+        yield from _numbers(list(value.values()))
 
 
 class Settings(Part):

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from benchmarks.benchmark import Settings, scratch
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.running import Measured
 
 PRIMARY = "PlaceOrder"
+#: Orders of one step, which are made before it begins: about a kilobyte each.
+ORDERS_MAX = 10_000_000
 
 
 class LoadSettings(Settings):
@@ -46,6 +48,16 @@ class LoadSettings(Settings):
         if loads[0] <= 0 or any(high <= low for low, high in pairwise(loads)):
             raise PydanticCustomError("rising", "must be positive and rise")
         return loads
+
+    @model_validator(mode="after")
+    def _fit_in_memory(self) -> Self:
+        orders = self.offered_per_s[-1] * (self.warmup_s + self.window_s)
+        if orders > ORDERS_MAX:
+            raise PydanticCustomError(
+                "too_many_orders", "offered_per_s times the seconds must be at most {most} orders",
+                {"most": f"{ORDERS_MAX:,}"},
+            )  # fmt: skip
+        return self
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import typer
 
 import cli
 from eventmesh.errors import EXIT_CODES
+from eventmesh.lab.examples import split
 
 PROGRAM = "eventmesh"
 COLUMNS = 100  # of prose, as in every page
@@ -37,8 +38,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 def examples(help_text: str) -> list[str]:
     """The command lines that a help text gives as examples, as they are typed."""
-    _, _, shown = help_text.partition("\b\nExample")
-    return [line.removeprefix("  ") for line in shown.splitlines()[1:] if line.startswith("  ")]
+    return split(help_text)[1]
 
 
 def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, Any]]:
@@ -50,10 +50,10 @@ def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, Any]]:
 
 def _chapter(name: str, context: Any) -> str:
     command = context.command
-    purpose = _wrapped(command.help.partition("\b\nExample")[0].strip())
-    shown = ["```sh", *examples(command.help), "```"]
-    # Braces around an argument are the library's; brackets mean "may be left out", as everywhere.
-    usage = " ".join([name, *command.collect_usage_pieces(context)]).replace("{", "").replace("}", "")
+    purpose, shown = split(command.help)
+    purpose = _wrapped(purpose)
+    shown = ["```sh", *shown, "```"]
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
     lines = [f"## {name}", "", purpose, "", *shown, "", f"Usage: `{usage}`", ""]
     arguments = [each for each in command.get_params(context) if each.param_type_name == "argument"]
     options = [each for each in command.get_params(context) if each.param_type_name == "option" and each.name != "help"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +19,26 @@ from eventmesh.errors import ConfigurationError
 _PLAIN = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
     "int_type": "a whole number",
     "list_type": "a list",
     "model_type": "a mapping",
     "string_type": "text",
 }
-_TYPES = {"str": "text", "int": "number", "float": "number"}
+_TYPES = {"str": "text", "int": "number", "float": "number", "bytes": "binary data", "datetime": "date"}
+#: What YAML's own types are called.
+_KINDS = {"int": "whole number", "float": "number", "bool": "truth value", "timestamp": "date", "binary": "base64"}
+#: A configuration has kilobytes. What is larger is another file, or a device.
+FILE_BYTES_MAX = 1_000_000
+#: Levels of nesting, of which a configuration has six, and values with those that aliases stand for.
+DEPTH_MAX, VALUES_MAX = 50, 1_000_000
+#: Digits of a whole number. Python refuses to write out thousands of them, in an error for instance.
+DIGITS_MAX = 50
 Location = tuple[int | str, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -63,7 +78,7 @@ def validate(model: type[Model], document: Any, *, file: str = "", path: str = "
     mistake = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
     location: Location = mistake["loc"]
     allowed = [*_keys_at(model, location[:-1]), *(beside if len(location) == 1 else ())]
-    problem, hint = _explain(mistake, allowed)
+    problem, hint = explain(mistake, allowed)
     raise ConfigurationError(problem, file=file, path=dotted(location, path), hint=hint)
 
 
@@ -85,41 +100,116 @@ def describe(value: object) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    text = repr(value) if not isinstance(value, bool) else repr(value).lower()
     kind = _TYPES.get(type(value).__name__, type(value).__name__)
-    return f"{kind} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{kind} {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return repr(value).lower()
+    return _short(str(value) if isinstance(value, date) else repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:  # not all at once: a device has no end
+            content = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError as error:
         raise ConfigurationError("no such file", file=str(path), hint=_neighbours(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot be read as text: {error}", file=str(path)) from error
+    except IsADirectoryError as error:
+        hint = f"Name a file in it: {', '.join(_files_in(path)) or 'it has none'}"
+        raise ConfigurationError("cannot be read as text: it is a folder", file=str(path), hint=hint) from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null in it
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"cannot be read as text: {reason}", file=str(path)) from error
+    if len(content) > FILE_BYTES_MAX:
+        problem = f"cannot be read as text: it has more than {FILE_BYTES_MAX:,} bytes"
+        raise ConfigurationError(
+            problem, file=str(path), hint="A configuration has a few kilobytes: is it the right file?"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = (
+            f"cannot be read as text: line {line} is not UTF-8 (byte {error.start} is {content[error.start]:#04x})"
+        )
+        raise ConfigurationError(problem, file=str(path), hint="Write the file in UTF-8") from error
+
+
+def _files_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})
 
 
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f"There is no folder {path.parent} either"
-    names = [entry.name for entry in path.parent.iterdir() if entry.suffix in {".yaml", ".yml"}]
+    names = _files_in(path.parent)
     return suggestion(path.name, names) if names else f"No YAML file is in {path.parent}"
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Says where a value stands that is none of its kind, such as the date 2020-13-01."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep=deep)
+            if isinstance(value, int) and abs(value) >= 10**DIGITS_MAX:
+                raise ValueError("too many digits")
+            return value
+        except yaml.YAMLError:
+            raise
+        # PyYAML lets through whatever its own conversions raise.
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            what = "has too many digits" if "digits" in str(error) else f"is no {_KINDS.get(kind, kind)}"
+            raise yaml.constructor.ConstructorError(
+                problem=f"{_short(str(node.value))} {what}", problem_mark=node.start_mark
+            ) from error
+
+
 def _parse(text: str, file: str) -> Any:
-    loader = yaml.SafeLoader(text)
     try:
+        loader = _Loader(text)  # reads the first characters already
         root = loader.get_single_node()
         if root is None:
             return None
         for path, key, first, again in _repeated(root, "", set()):
             problem = f"the key {key!r} stands twice, in lines {first + 1} and {again + 1}"
             raise ConfigurationError(problem, file=file, path=path, hint=_why_once(path))
+        _check_size(root, file)
         return loader.construct_document(root)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-01
-        raise ConfigurationError(_syntax(error), file=file) from error
-    finally:
-        loader.dispose()
+    except yaml.YAMLError as error:
+        raise ConfigurationError(_syntax(error, text), file=file) from error
+    except RecursionError:
+        raise _too_deep(file) from None
+
+
+def _check_size(root: yaml.Node, file: str) -> None:
+    """An alias stands for all that it names: a few lines of them can stand for more than any memory holds."""
+    if _weight(root, {}, 0) > VALUES_MAX:
+        problem = f"its aliases (*name) stand for more than {VALUES_MAX:,} values, or for themselves"
+        raise ConfigurationError(problem, file=file, hint="Write the values out")
+
+
+def _weight(node: yaml.Node, known: dict[int, float], depth: int) -> float:
+    """How many values a node stands for, those of its aliases counted each time; without end where it holds itself."""
+    if depth > DEPTH_MAX:
+        raise RecursionError
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # until it is known: met again meanwhile, it holds itself
+        held = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for each in held for part in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = 1 + sum(_weight(part, known, depth + 1) for part in parts)
+    return known[id(node)]
+
+
+def _too_deep(file: str) -> ConfigurationError:
+    return ConfigurationError(f"is nested deeper than {DEPTH_MAX} levels", file=file, hint="Is it the right file?")
 
 
 def _why_once(path: str) -> str:
@@ -152,15 +242,21 @@ def _repeated_keys(node: yaml.MappingNode, path: str, seen: set[int]) -> Iterato
         yield from _repeated(value, below, seen)
 
 
-def _syntax(error: yaml.YAMLError | ValueError) -> str:
+def _syntax(error: yaml.YAMLError, text: str) -> str:
     mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return f"is not valid YAML: {error}"
+    if mark is None:  # a character that YAML does not allow
+        place = getattr(error, "position", None)
+        if place is None:
+            return f"is not valid YAML: {' '.join(str(error).split())}"
+        line, column = text.count("\n", 0, place), place - text.rfind("\n", 0, place) - 1
+        return f"is not valid YAML: line {line + 1}, column {column + 1}: the character {text[place]!r} is not allowed"
     problem = getattr(error, "problem", None) or "syntax error"
+    if "\\t" in problem:
+        problem = "a tab. YAML is indented with blanks"
     return f"is not valid YAML: line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
-def _explain(mistake: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
+def explain(mistake: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
     """The problem and the hint for one of pydantic's errors, in a mapping with these ``allowed`` keys."""
     kind, found, key = mistake["type"], mistake["input"], (mistake["loc"] or ("",))[-1]
     if kind == "extra_forbidden":

@@ -42,7 +42,9 @@ EXIT_CODES: Mapping[int, str] = {
     3: "the audit found the run invalid, or a log is damaged",
     5: "no verdict: the audit could not decide, or a request may have taken effect",
     6: "the environment or a data directory is not available",
+    129: "stopped by SIGHUP, as where its terminal was closed",
     130: "stopped by Ctrl-C",
+    143: "stopped by SIGTERM",
 }
 
 

@@ -21,6 +21,7 @@ from eventmesh.configuration import suggestion
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
+from eventmesh.needs import Needs, Part, topic_line
 from eventmesh.progress import position_name
 from eventmesh.service import Service, Trigger
 from eventmesh.views import ViewShape
@@ -29,6 +30,20 @@ SCHEMA = "eventmesh.mesh/1"
 #: Kafka's legal topic names, less those that begin with a dot: names become folders and Mermaid labels.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,248}$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+#: Each partition has files, an epoch and a fold of its own, all in one broker: a thousand to a topic is ten times what
+#: people run on one machine.
+PARTITIONS_MAX = 1_000
+#: Each instance is a process of its own, of a tenth of a gigabyte.
+INSTANCES_MAX = 256
+#: Times are microseconds in 64 bits: as many milliseconds are 292,000 years. Who means "for ever" writes -1.
+MILLISECONDS_MAX = (2**63 - 1) // 1_000
+BYTES_MAX = 2**63 - 1
+#: Kafka's own limit, since positions in a segment's index are taken for 32 bits by its tools.
+SEGMENT_BYTES_MAX = 2**31 - 1
+#: A frame between processes takes 64 MiB, with the batch's header and, for a reader, other batches beside it.
+MESSAGE_BYTES_MAX = 32 << 20
+#: So many rows between two snapshots are, at a hundred bytes each, more than a log on one disk holds.
+SNAPSHOT_ROWS_MAX = 1_000_000_000
 _RESERVED_COLUMNS = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
 
 
@@ -52,6 +67,7 @@ class Application(Package, Protocol):
     MESSAGES: Mapping[str, MessageType]
     #: How facts become a table, by view name. Where a package has it, a mesh file names no other views.
     VIEWS: Mapping[str, ViewShape]
+    # It may have FACTS besides, the types of fact by topic. Then it is known which topics each rule needs.
 
 
 _TO_READ = ("SCHEMAS", "OPTIONS", "WIRINGS")
@@ -77,6 +93,7 @@ class LogSection(_Section):
     snapshot_rows: int | None = Field(
         100_000,
         ge=1,
+        le=SNAPSHOT_ROWS_MAX,
         description="Rows after which a partition's state, or a view, is written down again; null: never.",
     )
 
@@ -86,14 +103,21 @@ class TopicSection(_Section):
 
     owner: Name = Field(description="The one service that writes this topic.")
     key: str = Field(description="The payload column that the partition is chosen by.")
-    partitions: int = Field(1, ge=1, description="Fixed at creation.")
+    partitions: int = Field(1, ge=1, le=PARTITIONS_MAX, description="Fixed at creation.")
     compatibility: Compatibility = "BACKWARD"
     cleanup_policy: Literal["delete", "compact"] = Field(TopicSettings.cleanup_policy, alias="cleanup.policy")
-    retention_ms: int = Field(TopicSettings.retention_ms, alias="retention.ms", ge=-1)
-    retention_bytes: int = Field(TopicSettings.retention_bytes, alias="retention.bytes", ge=-1)
-    segment_bytes: int = Field(TopicSettings.segment_bytes, alias="segment.bytes", ge=1)
-    segment_ms: int = Field(TopicSettings.segment_ms, alias="segment.ms", ge=1)
-    max_message_bytes: int = Field(TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1)
+    retention_ms: int = Field(
+        TopicSettings.retention_ms, alias="retention.ms", ge=-1, le=MILLISECONDS_MAX, description="-1: for ever."
+    )
+    retention_bytes: int = Field(
+        TopicSettings.retention_bytes, alias="retention.bytes", ge=-1, le=BYTES_MAX, description="-1: all of them."
+    )
+    segment_bytes: int = Field(TopicSettings.segment_bytes, alias="segment.bytes", ge=1, le=SEGMENT_BYTES_MAX)
+    segment_ms: int = Field(TopicSettings.segment_ms, alias="segment.ms", ge=1, le=MILLISECONDS_MAX)
+    max_message_bytes: int = Field(
+        TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1, le=MESSAGE_BYTES_MAX,
+        description="Of one append, which is one Arrow batch.",
+    )  # fmt: skip
 
     def settings(self) -> TopicSettings:
         """Kafka's settings of this topic."""
@@ -115,7 +139,9 @@ class ServiceSection(_Section):
         default_factory=dict, description="Local tables, each folded from the topics named."
     )
     asks: list[Name] = Field(default_factory=list, description="Services it sends commands or queries to.")
-    instances: int = Field(1, ge=1, description="Instances; each hosts partitions of the service's own topic.")
+    instances: int = Field(
+        1, ge=1, le=INSTANCES_MAX, description="Instances; each hosts partitions of the service's own topic."
+    )
 
     @classmethod
     def split(cls, section: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -316,6 +342,12 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     for name, own in options.items():
         model, path = package.OPTIONS[name], f"services.{name}"
         models[name] = configuration.validate(model, own, file=file, path=path, beside=ServiceSection.model_fields)
+    parts = {
+        name: Part(section.listens, section.views, section.asks, models[name])
+        for name, section in description.services.items()
+    }
+    owners = {name: topic.owner for name, topic in description.topics.items()}
+    Needs.of(package, description.wiring, owners, parts, file).check()
     return Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
 
 
@@ -328,6 +360,10 @@ def load_package(package: str, *, file: str = "", parts: Sequence[str] = _TO_REA
         raise ConfigurationError(
             f"the package {package!r} cannot be imported: {error}", file=file, path="application", hint=hint
         ) from error
+    except Exception as error:  # whatever its code does when it is imported
+        problem = f"the package {package!r} fails when it is imported: {type(error).__name__}: {error}"
+        hint = f"See where: python -c 'import {package}'"
+        raise ConfigurationError(problem, file=file, path="application", hint=hint) from error
     missing = [part for part in parts if not hasattr(module, part)]
     if missing:
         problem = f"the package {package!r} is not an application: it has no {', '.join(missing)}"
@@ -400,7 +436,9 @@ class _Check:
         waiting = [service for service, section in self.mesh.services.items() if name in section.listens]
         if waiting:
             problem = f"no service {topic.owner!r} is described, but {', '.join(waiting)} listens to its topic"
-            raise self._error(path, problem, f"Add {topic.owner!r} to services")
+            raise self._error(
+                path, problem, f"Add {topic.owner!r} to services. Write under services: {topic.owner}: {{}}"
+            )
 
     def _service(self, name: str, service: ServiceSection) -> None:
         path = f"services.{name}"
@@ -408,7 +446,7 @@ class _Check:
         partitions = {topic.owner: topic.partitions for topic in self.mesh.topics.values()}
         if name not in partitions:
             problem = f"{name!r} owns no topic: a service owns exactly one, which its state is folded from"
-            raise self._error(path, problem, f"Add a topic with owner: {name}")
+            raise self._error(path, problem, self._topic_for(name))
         if service.instances > partitions[name]:
             problem = f"{service.instances} instances, but its topic has {partitions[name]} partitions"
             raise self._error(f"{path}.instances", problem, f"Allowed: 1 to {partitions[name]}")
@@ -416,6 +454,11 @@ class _Check:
         for view, topics in service.views.items():
             self._known(f"{path}.views.{view}", "view", view, getattr(self.package, "VIEWS", service.views))
             self._all_known(f"{path}.views.{view}", "topic", topics, self.mesh.topics)
+
+    def _topic_for(self, service: str) -> str:
+        lines = [topic_line(topic, service, schema) for topic, schema in self.package.SCHEMAS.items()]
+        free = [line for line, topic in zip(lines, self.package.SCHEMAS, strict=True) if topic not in self.mesh.topics]
+        return f"Write under topics: {' or '.join(free)}" if free else f"Take {service!r} out of services"
 
     def _contexts(self) -> None:
         owners = {topic.owner for topic in self.mesh.topics.values()}

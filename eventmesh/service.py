@@ -186,6 +186,8 @@ class Talk(Protocol):
 
 #: ``rule(service, state, inputs, outcome)``, or ``async rule(service, row, talk)`` for one input at a time.
 Rule = Callable[..., Any]
+#: Names, or how they follow from the service's options.
+Named = Sequence[str] | Callable[[Any], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -199,10 +201,14 @@ class Trigger:
     After a restart ``resume`` starts, for every key of :meth:`Service.unfinished`, the rule that carries on the
     conversation which that command had begun, so that a caller who repeats the command joins it; its row is
     ``{"key": key}``.
+    ``reads`` names the views that the rules look into, ``sends`` the commands and queries that they send: a mesh file
+    that lacks what they need is refused (:mod:`eventmesh.needs`).
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
     resume: Mapping[str, Rule] = field(default_factory=dict)
+    reads: Named = ()
+    sends: Named = ()
 
 
 class Service:

@@ -5,6 +5,7 @@ Everything is read once, when first asked for. Facts of a topic stand in order o
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -238,8 +239,9 @@ class Evidence:
 
     def close(self) -> None:
         """Let go of the SQL tables."""
-        if "sql" in self.__dict__:
-            self.sql.close()
+        connection = self.__dict__.pop("sql", None)
+        if connection is not None:
+            connection.close()
 
 
 @contextmanager
@@ -265,6 +267,9 @@ def _database() -> duckdb.DuckDBPyConnection:
     # Imported late, since services import their application, and with it the checks, but never audit.
     import duckdb
 
+    # Given up before the interpreter ends. Whatever still holds this module then, such as a thread of Ray's that never
+    # ends, would hold the engine too, and duckdb's binding (nanobind) complains of each of its objects that is left.
+    atexit.register(_database.cache_clear)
     return duckdb.connect(":memory:", config={"threads": 1})
 
 

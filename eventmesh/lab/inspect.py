@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogTruncated, NotFound
+from eventmesh.lab.legible import legible
 from eventmesh.lab.run import LATEST
 from eventmesh.log.batch import CONTROL_PREFIX, LogBatch
 from eventmesh.log.store import Finding, LogReader, open_read_only
@@ -224,7 +225,7 @@ def _step(row: dict[str, Any], first: str) -> Step:
 
 def _unknown_story(reader: LogReader, story: str) -> str:
     """Only orders are suggested: customers and products have ids that look much the same."""
-    known = sorted(_order_ids(reader))
+    known = [legible(order) for order in sorted(_order_ids(reader))]
     near = difflib.get_close_matches(story, known, 3)
     hint = f"Did you mean {', '.join(near)}?" if near else f"Known are, for example, {', '.join(known[:3]) or 'none'}"
     return f"no fact of this run belongs to {story!r}. {hint}"

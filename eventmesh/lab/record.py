@@ -250,7 +250,7 @@ class FirstLook(_Part):
     """A run that is too short to decide: which command would, and about how long that takes."""
 
     decides: str
-    minutes: float = Field(gt=0)
+    minutes: float = Field(gt=0, le=1_440, allow_inf_nan=False)
 
 
 class Imported(_Part):

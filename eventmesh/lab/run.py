@@ -26,6 +26,7 @@ from eventmesh.lab.verdict import Audit
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload, WorkloadOptions
+from eventmesh.service import Trigger
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.running import Measured, RunningMesh
@@ -260,7 +261,26 @@ def prepare(
         seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction,
         generate={} if number == 1 else {"prefix": f"R{number}-"}, asked=asked,
     )  # fmt: skip
-    return Prepared(mesh, _workload_of(mesh, mesh_file)(options))
+    workload = _workload_of(mesh, mesh_file)(options)
+    _check_answered(mesh, mesh_file, workload)
+    return Prepared(mesh, workload)
+
+
+def _check_answered(mesh: Mesh, mesh_file: Path, workload: Workload) -> None:
+    """Whoever sends a command that nobody takes waits for ever: each that the run sends has its service and rule."""
+    messages, triggers = mesh.application.MESSAGES, mesh.application.WIRINGS[mesh.wiring]
+    for command in sorted({each for stage in (*workload.seeding, workload.load) for each in stage.commands}):
+        service = messages[command].service
+        problem = f"the run sends {command} to {service!r}"
+        if service not in mesh.services:
+            hint = f"Write under services: {service}: {{}}"
+            problem = f"{problem}, which is not described"
+        elif command not in triggers.get(service, Trigger()).rules:
+            hint = f"Choose another wiring: {', '.join(mesh.application.WIRINGS)}"
+            problem = f"{problem}, which has no rule for it in wiring {mesh.wiring!r}"
+        else:
+            continue
+        raise ConfigurationError(problem, file=str(mesh_file), path="services", hint=hint)
 
 
 def _workload_of(mesh: Mesh, mesh_file: Path) -> Callable[[WorkloadOptions], Workload]:

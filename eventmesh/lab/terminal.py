@@ -1,6 +1,7 @@
 """What people see of a command's result, on standard output.
 
-A terminal's width is kept to, and no name is broken. What may hold brackets, a folder's name for instance, is never
+A terminal's width is kept to, and no name or number is cut (:class:`~eventmesh.lab.tables.Fitted`). What comes from
+data is shown by :func:`~eventmesh.lab.legible.legible`; what may hold brackets, a folder's name for instance, is never
 taken for rich's markup.
 """
 
@@ -8,18 +9,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
-from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from eventmesh.lab.legible import encoding_of, legible, legible_lines, plainly
+from eventmesh.lab.tables import Fitted, Row, number
 
 if TYPE_CHECKING:
     from eventmesh.lab.inspect import Step
@@ -28,13 +31,14 @@ if TYPE_CHECKING:
     from eventmesh.lab.standing_runs import Unfinished
     from eventmesh.log.store import Finding
 
-Row = Mapping[str, Any]
 #: Characters of a line where nobody looks at it.
 WIDTH = 110
 #: Seconds between two looks of a watch.
 LOOK_AGAIN_S = 1.0
 COLOURS = {"live": "green", "starting": "yellow", "silent": "red", "down": "red"}
 KINDS = {"command": "yellow", "query": "cyan", "reply": "dim", "fact": "green"}
+#: Characters between two stories that stand side by side.
+APART = 4
 
 
 def piped(stream: TextIO) -> bool:
@@ -59,28 +63,32 @@ class Screen:
 
     def __init__(self) -> None:
         self._console = console_of(sys.stdout)
+        self._encoding = encoding_of(sys.stdout)
 
     def line(self, words: str) -> None:
-        """As it is, markup or not."""
-        typer.echo(words)
+        """As it is, markup or not, in one line or more."""
+        typer.echo(legible_lines(words, self._encoding))
 
     def pairs(self, pairs: Row) -> None:
         """A line for each name with its value."""
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        for key, value in pairs.items():
-            words = _in_words(value) if isinstance(value, dict) else _number(value)
-            table.add_row(Text(str(key)), Text(words))
-        self._console.print(table)
+        rows = [
+            {"name": name, "value": _in_words(value) if isinstance(value, dict) else number(value)}
+            for name, value in pairs.items()
+        ]
+        self._console.print(self._fitted(rows, last_folds=True, head=False))
 
     def table(self, rows: Sequence[Row], last_folds: bool = False) -> None:
         """Rows that have the same names; where it ``last_folds``, the last column takes as many lines as it needs."""
-        self._console.print(_table(rows, last_folds))
+        self._console.print(self._fitted(rows, last_folds=last_folds))
 
     def stories(self, stories: Sequence[Any]) -> None:
         """How each wiring took one order (:class:`~eventmesh.shop.demo.Story`), side by side where there is room."""
-        # A blank line below each, since on a narrow terminal they stand one above the other.
-        self._console.print(Columns([Padding(_moments(story), (0, 0, 1, 0)) for story in stories], padding=(0, 4)))
+        told = [self._moments(story) for story in stories]
+        if sum(each.width for each in told) + APART * (len(told) - 1) <= self._console.width:
+            self._console.print(_beside([story.title for story in stories], told))
+        else:
+            for story, moments in zip(stories, told, strict=True):
+                self._console.print(Group(Text(story.title, "italic"), moments, ""))
         for story in stories:
             self._console.print(
                 f"[bold]{story.title}[/]: accepted after {story.accepted_ms:.1f} ms, {story.outcome} after "
@@ -88,26 +96,35 @@ class Screen:
                 f"{', '.join(story.asked)}.",
                 highlight=False,
             )
-        legend = "\nVirtual time, simulated; → command or query?, ← reply, ⇒ fact appended to a topic."
-        self._console.print(legend, style="dim", highlight=False)
+        legend = "Virtual time, simulated; → command or query?, ← reply, ⇒ fact appended to a topic."
+        self._console.print("\n" + plainly(legend, self._encoding), style="dim", highlight=False)
+
+    def _moments(self, story: Any) -> Fitted:
+        rows = [{"ms": round(moment.at_ms, 1), "who": moment.who, "what": moment.what} for moment in story.moments]
+        colours = {moment.what: KINDS[moment.kind] for moment in story.moments}
+        return self._fitted(rows, last_folds=True, colours=colours)
+
+    def _fitted(self, rows: Sequence[Row], **options: Any) -> Fitted:
+        return Fitted(rows, encoding=self._encoding, **options)
 
     def run(self, finished: Run, folder: Path | None) -> None:
         """What came of a run, and where everything about it is."""
-        self.line(f"{finished.name}: audit {finished.verdict}")
+        self.line(f"{legible(finished.name)}: audit {finished.verdict}")
         imported = finished.imported.model_dump() if finished.imported else {}
         for title, values in (("import", imported), ("outcomes", finished.outcomes)):
             if values:
-                self.line(f"  {title}: {_in_words(values)}")
+                self.line(f"  {title}: {legible(_in_words(values))}")
         for refusal in finished.refusals:
-            self.line(f"  refused: {refusal}")
+            self.line(f"  refused: {legible(refusal)}")
         for figure in finished.figures:
-            self.line(f"  {figure.name}: {figure.value:,.2f} {figure.unit}")
-        self.line(f"  everything is in {folder}; next: eventmesh trace ORDER, eventmesh log topics")
+            self.line(f"  {legible(figure.name)}: {figure.value:,.2f} {figure.unit}")
+        where = legible(str(folder))
+        self.line(f"  everything is in {where}; next: eventmesh trace ORDER, eventmesh log topics")
 
     def benchmark(self, folder: Path) -> None:
         """The summary that a benchmark left, and where its report is."""
         self.line((folder / "summary.md").read_text())
-        self.line(f"Report: {folder / 'report.html'}")
+        self.line(f"Report: {legible(str(folder / 'report.html'))}")
 
     def findings(self, findings: Sequence[Finding]) -> None:
         """A line for each partition that was checked, then what is wrong."""
@@ -115,83 +132,90 @@ class Screen:
         self.table([{name: value for name, value in row.items() if name != "damage"} for row in rows])
         for each in findings:
             if each.damage:
-                self.line(str(each.damage))
+                self.line(legible(str(each.damage)))
 
     def records(self, rows: Sequence[Row], partition: str, offset: int) -> None:
         """Records of a partition from ``offset`` on."""
         for row in rows:
             self.record(row)
         if not rows:
-            typer.echo(f"{partition} ends at offset {offset}: nothing to show", err=True)
+            typer.echo(f"{legible(partition)} ends at offset {offset}: nothing to show", err=True)
 
     def record(self, row: Row) -> None:
         """One record: where it is, what it is, and all that it says besides."""
         hidden = ("partition", "offset", "sequence", "type", "dataschema", "partitionkey", "subject")
         rest = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
-        self.line(f"{row['partition']} @ {row['offset']}  {row['type']}  {rest}")
+        self.line(legible(f"{row['partition']} @ {row['offset']}  {row['type']}  {rest}", self._encoding))
 
     def trace(self, order: str, steps: Sequence[Step]) -> None:
         """The story of an order."""
-        width = len(f"{steps[-1].at_ms:.1f}")
         rows = [
-            {"ms": f"{step.at_ms:{width}.1f}", "fact": step.type, "by": step.source,
+            {"ms": round(step.at_ms, 1), "fact": step.type, "by": step.source,
              "where": f"{step.partition} @ {step.offset}", "details": _details(step.details)}
             for step in steps
         ]  # fmt: skip
-        self.line(f"{order}, first fact at {steps[0].time}")
+        self.line(f"{legible(order)}, first fact at {steps[0].time}")
         self.table(rows, last_folds=True)
 
     def up(self, standing: Standing) -> None:
         """What stands now, and what can be done with it."""
         name = standing.name
-        self.line(f"{name} is up: Ray at {standing.ray}, data in {standing.data}")
+        self.line(f"{name} is up: Ray at {legible(standing.ray)}, data in {legible(str(standing.data))}")
         self.line(f"  next: eventmesh run --name {name}, eventmesh status --name {name}, eventmesh down --name {name}")
 
     def down(self, standing: Standing, left: Unfinished | None) -> None:
         """What was ended, and the run that was under way."""
-        self.line(f"{standing.name} is down; its data is in {standing.data}" + (f"; {left.text}" if left else ""))
+        self.line(
+            f"{standing.name} is down; its data is in {legible(str(standing.data))}"
+            + (f"; {left.text}" if left else "")
+        )
 
     def status(self, found: Row) -> None:
         """How a mesh is (:func:`eventmesh.lab.standing.watching`)."""
-        self._console.print(_status(found))
+        self._console.print(self._status(found))
 
     def watch(self, looks: Iterable[Row]) -> None:
         """How it is, again and again in one place."""
-        with Live(console=self._console, auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        with Live(console=self._console, auto_refresh=False, screen=self._console.is_terminal) as live:
             for found in looks:
-                live.update(_status(found), refresh=True)
+                live.update(_Cropped(self._status(found), f"eventmesh status --name {found['name']}"), refresh=True)
+
+    def _status(self, found: Row) -> Group:
+        head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
+        where = f"Ray {found['ray']}, data {found['data']}"
+        parts: list[RenderableType] = [Text(legible(head, self._encoding), style="bold")]
+        parts += [Text(legible(where, self._encoding)), Text()]
+        for title in ("processes", "partitions", "views"):
+            if found[title]:
+                rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]
+                parts += [self._fitted(rows, colours=COLOURS), Text()]
+        return Group(*parts[:-1])
 
 
-def _moments(story: Any) -> Table:
-    table = Table(title=story.title, box=None, padding=(0, 1), title_justify="left")
-    columns: dict[str, Literal["left", "right"]] = {"ms": "right", "who": "left", "what": "left"}
-    for name, justify in columns.items():
-        table.add_column(name, justify=justify, no_wrap=True)
-    for moment in story.moments:
-        table.add_row(f"{moment.at_ms:.1f}", moment.who, Text(moment.what, KINDS[moment.kind]))
+class _Cropped:
+    """As many lines as the terminal has; what is left out below is said in the last one."""
+
+    def __init__(self, whole: RenderableType, command: str) -> None:
+        self._whole, self._command = whole, command
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(self._whole, options.update(height=None), pad=False)
+        left_out = len(lines) - console.height + 1
+        crops = console.is_terminal and left_out > 1
+        for line in lines[: console.height - 1] if crops else lines:
+            yield from line
+            yield Segment.line()
+        if crops:
+            whole, short = f"{left_out} more lines: {self._command}", f"{left_out} more lines"
+            yield Text(whole if len(whole) <= options.max_width else short, "bold", no_wrap=True)
+
+
+def _beside(titles: Sequence[str], told: Sequence[Fitted]) -> Table:
+    table = Table.grid(padding=(0, APART, 0, 0))
+    for title, each in zip(titles, told, strict=True):
+        table.add_column(width=max(each.width, len(title)))
+    table.add_row(*(Group(Text(title, "italic"), each, "") for title, each in zip(titles, told, strict=True)))
     return table
-
-
-def _table(rows: Sequence[Row], last_folds: bool = False, colours: Mapping[str, str] | None = None) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    names = list(rows[0]) if rows else []
-    for name in names:
-        right = any(isinstance(row[name], int | float) for row in rows)
-        folds = last_folds and name == names[-1]
-        table.add_column(name, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_number(value), (colours or {}).get(str(value), "")) for value in row.values()))
-    return table
-
-
-def _status(found: Row) -> Group:
-    head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
-    parts: list[RenderableType] = [Text(head, style="bold"), Text(f"Ray {found['ray']}, data {found['data']}"), Text()]
-    for title in ("processes", "partitions", "views"):
-        if found[title]:
-            rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]
-            parts += [_table(rows, colours=COLOURS), Text()]
-    return Group(*parts[:-1])
 
 
 def _state(name: str, value: Any) -> Any:
@@ -199,15 +223,9 @@ def _state(name: str, value: Any) -> Any:
     return "-" if value is None else str(value) if name == "pid" else value
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
 def _in_words(values: Row) -> str:
     shown = {key: _in_words(value) or "none" if isinstance(value, dict) else value for key, value in values.items()}
-    return ", ".join(f"{key} {_number(value)}" for key, value in shown.items())
+    return ", ".join(f"{key} {number(value)}" for key, value in shown.items())
 
 
 def _details(details: Row) -> str:

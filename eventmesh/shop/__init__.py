@@ -7,7 +7,7 @@ are first asked for: the processes of a mesh never do, and each of them would ta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from eventmesh.shop.facts import MESSAGES, SCHEMAS
+from eventmesh.shop.facts import FACTS, MESSAGES, SCHEMAS
 from eventmesh.shop.gateway import Gateway
 from eventmesh.shop.inventory import Inventory
 from eventmesh.shop.joined import VIEWS
@@ -50,4 +50,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 
 
-__all__ = ["CHECKS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS", "totals", "workload"]
+__all__ = ["CHECKS", "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS", "totals", "workload"]

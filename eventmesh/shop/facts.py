@@ -32,8 +32,21 @@ SKU = pa.field("sku", pa.string())
 QUANTITY = pa.field("quantity", pa.int64())
 AMOUNT = pa.field("amount", pa.int64())
 
+#: The types of fact on each topic.
+FACTS: dict[str, tuple[str, ...]] = {
+    "order-requests": ("OrderRequested", "CancellationRequested", "ReturnRequested"),
+    "orders": (
+        "OrderValidated", "OrderReserved", "OrderConfirmed", "OrderRejected", "OrderCancelling", "OrderCancelled",
+        "OrderShipped", "OrderReturned",
+    ),
+    "stock": ("StockReserved", "StockShort", "StockReleased", "StockShipped", "StockReturned", "StockRestocked"),
+    "payments": ("PaymentCaptured", "PaymentDeclined", "PaymentVoided", "PaymentRefunded"),
+    "shipments": ("ShipmentDispatched", "ShipmentRefused"),
+    "customers": ("CustomerRegistered", "CustomerChanged"),
+    "prices": ("PriceListed",),
+    "price-updates": ("PriceChanged",),
+}  # fmt: skip
 PAYLOADS: dict[str, list[pa.Field]] = {
-    # OrderRequested, CancellationRequested, ReturnRequested
     "order-requests": [
         ORDER_ID,
         CUSTOMER_ID,
@@ -41,8 +54,6 @@ PAYLOADS: dict[str, list[pa.Field]] = {
         pa.field("lines", LINES),
         AMOUNT,
     ],
-    # OrderValidated, OrderReserved, OrderConfirmed, OrderRejected, OrderCancelling, OrderCancelled,
-    # OrderShipped, OrderReturned
     "orders": [
         ORDER_ID,
         CUSTOMER_ID,
@@ -52,7 +63,6 @@ PAYLOADS: dict[str, list[pa.Field]] = {
         pa.field("customer_version", pa.int64()),
         pa.field("joined_lines", JOINED_LINES),
     ],
-    # StockReserved, StockShort, StockReleased, StockShipped, StockReturned, StockRestocked
     "stock": [
         SKU,
         ORDER_ID,
@@ -61,15 +71,10 @@ PAYLOADS: dict[str, list[pa.Field]] = {
         pa.field("on_hand", pa.int64()),  # after this fact, shipped units excluded
         pa.field("reserved", pa.int64()),  # after this fact; available = on_hand - reserved
     ],
-    # PaymentCaptured, PaymentDeclined, PaymentVoided, PaymentRefunded
     "payments": [ORDER_ID, AMOUNT],
-    # ShipmentDispatched, ShipmentRefused
     "shipments": [ORDER_ID],
-    # CustomerRegistered, CustomerChanged
     "customers": [CUSTOMER_ID, pa.field("name", pa.string()), pa.field("country", pa.string())],
-    # PriceListed
     "prices": [SKU, pa.field("list_price", pa.int64())],
-    # PriceChanged
     "price-updates": [SKU, pa.field("list_price", pa.int64())],
 }
 SCHEMAS: dict[str, pa.Schema] = {name: topic_schema(payload) for name, payload in PAYLOADS.items()}

@@ -6,6 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: Ten years; it is counted in microseconds of 64 bits, added to the time of day.
+MEMORY_S_MAX = 10 * 365 * 24 * 3_600
+#: More than any memory holds, at about a kilobyte each: whoever wants no limit can say so.
+OPEN_ORDERS_MAX = 2**31 - 1
+#: Units of one SKU; a stock level of 64 bits then holds nine billion deliveries.
+UNITS_MAX = 1_000_000_000
+
 
 class Options(BaseModel):
     """What every service of the shop understands."""
@@ -13,7 +20,10 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     memory_s: int = Field(
-        default=3_600, ge=1, description="Seconds that a finished order or command id is remembered at least."
+        default=3_600,
+        ge=1,
+        le=MEMORY_S_MAX,
+        description="Seconds that a finished order or command id is remembered at least.",
     )
 
     @property
@@ -25,7 +35,9 @@ class Options(BaseModel):
 class GatewayOptions(Options):
     """The front door."""
 
-    open_orders_max: int = Field(default=20_000, ge=1, description="More open orders per partition are throttled.")
+    open_orders_max: int = Field(
+        default=20_000, ge=1, le=OPEN_ORDERS_MAX, description="More open orders per partition are throttled."
+    )
 
 
 class OrdersOptions(Options):
@@ -45,8 +57,8 @@ class Restock(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    below: int = Field(ge=1)
-    quantity: int = Field(ge=1)
+    below: int = Field(ge=1, le=UNITS_MAX, description="Buys more of a SKU of which fewer units are free.")
+    quantity: int = Field(ge=1, le=UNITS_MAX, description="How many units it buys then.")
 
 
 class InventoryOptions(Options):
@@ -61,7 +73,7 @@ class InventoryOptions(Options):
 class PaymentsOptions(Options):
     """The card company."""
 
-    decline_permille: int = Field(default=0, ge=0, le=1000)
+    decline_permille: int = Field(default=0, ge=0, le=1000, description="Payments in a thousand that are declined.")
 
 
 class SourceOptions(Options):

@@ -11,7 +11,7 @@ from tests.commands.small_run import CONFIGS
 
 VIEWS = (CONFIGS / "meshes" / "views.yaml").read_text()
 MAPPING = (CONFIGS / "mappings" / "online-retail.yaml").read_text()
-MISTAKES = {
+MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "an unknown key": (
         "stock: {owner: inventory, key: sku, partitions: 2,",
         "stock: {owner: inventory, key: sku, partitons: 2,",
@@ -61,6 +61,50 @@ MISTAKES = {
         "application: eventmesh.shop",
         "application: eventmesh.shp",
         ["application", "'eventmesh.shp' cannot be imported", "Is it installed"],
+    ),
+    "orders that listen to nothing": (
+        "    listens: [order-requests, stock, payments, shipments]\n",
+        "",
+        [
+            "services.orders.listens: in wiring 'views' it acts on ",
+            "and does not listen to it",
+            "Write under services.orders: listens: [order-requests, stock, payments, shipments]",
+        ],
+    ),
+    "payments that hear of no order": (
+        "payments: {listens: [orders], ",
+        "payments: {",
+        [
+            "services.payments.listens",
+            "acts on OrderReserved, a fact of orders",
+            "Write under services.payments: listens: [orders]",
+        ],
+    ),
+    "a view that is not there": (
+        "views: {stock: [stock], customers: [customers], prices: [prices, price-updates]}",
+        "views: {stock: [stock], customers: [customers]}",
+        [
+            "services.orders.views: in wiring 'views' it reads the view 'prices', and has none",
+            "Write under services.orders: views: {stock: [stock], customers: [customers], prices: [prices, price-upd",
+        ],
+    ),
+    "a wiring that asks": (
+        "wiring: views",
+        "wiring: hybrid",
+        [
+            "services.orders.asks: in wiring 'hybrid' it sends CustomerById to customers, and does not ask it",
+            "Write under services.orders: asks: [inventory, customers, catalog]",
+        ],
+    ),
+    "no inventory": (
+        "  inventory: {listens: [orders, shipments], initial: demand}\n",
+        "",
+        ["topics.stock.owner", "no service 'inventory' is described", "Write under services: inventory: {}"],
+    ),
+    "more partitions than anybody has": (
+        "stock: {owner: inventory, key: sku, partitions: 2,",
+        f"stock: {{owner: inventory, key: sku, partitions: {2**70},",
+        ["topics.stock.partitions", "must be less than or equal to 1000, found number 1180591620717411303424"],
     ),
     "no YAML": ("contexts: {}", "contexts: {", ["is not valid YAML", "line"]),
 }

@@ -30,6 +30,17 @@ def test_a_position_that_is_not_there(eventmesh: Run, small_run: Path) -> None:
     eventmesh(*words, "--offset", 900).must_have_refused("orders/0: offset 900 is outside [0, ", "Start at 0")
 
 
+@pytest.mark.parametrize("huge", [2**31, 2**63, 2**64, 10**30])
+def test_a_position_beyond_any_log(eventmesh: Run, small_run: Path, huge: int) -> None:
+    words = ("log", "read", "orders", "--run", small_run)
+    eventmesh(*words, "--partition", huge).must_have_refused(f"orders has partitions 0 to 1, not {huge}")
+    eventmesh(*words, "--offset", huge).must_have_refused(f"orders/0: offset {huge} is outside [0, ")
+    all_of_it = eventmesh(*words)
+    assert (all_of_it.code, eventmesh(*words, "--limit", huge).out.startswith(all_of_it.out)) == (0, True)
+    tail = ("log", "tail", "orders", "--run", small_run)
+    assert eventmesh(*tail, "--limit", huge).out == eventmesh(*tail, "--limit", 1_000).out
+
+
 def test_an_end_is_no_mistake(eventmesh: Run, small_run: Path) -> None:
     ended = eventmesh("log", "read", "price-updates", "--run", small_run)
     assert (ended.code, ended.out) == (0, "")
@@ -60,6 +71,20 @@ def test_the_nearest_order_is_suggested(eventmesh: Run, small_run: Path) -> None
         (["run", str(MESH), "--orders", "many"], "Invalid value for '--orders'"),
         (["run", str(MESH), "--orders", "0"], "Invalid value for '--orders'"),
         (["run", str(MESH), "--stock-fraction", "1.5"], "Invalid value for '--stock-fraction'"),
+        *(
+            (["run", str(MESH), "-n", option, number], f"Invalid value for '{option}'")
+            for option, numbers in {
+                "--rtt-ms": ["inf", "nan", "1e30", "-1"],
+                "--rate": ["inf", "nan", "0", "1e9"],
+                "--orders": ["1000000000000", "-1", "1e30", "9" * 5_000],
+                "--seed": ["-1", "4294967296", "9" * 5_000, "1.5"],
+                "--stock-fraction": ["nan", "inf"],
+            }.items()
+            for number in numbers
+        ),
+        (["demo", "--seed", "-1"], "must be greater than or equal to 0, found '-1'"),
+        (["bench", "run", "join-scaling", "-n", "--seed", "9" * 20], "must be less than or equal to 4294967295"),
+        (["log", "read", "orders", "--limit", "0"], "must be greater than or equal to 1"),
         (["describe"], "Missing argument 'MESH'"),
         (["describe", "a.yaml", "b.yaml"], "Got unexpected extra argument(s) (b.yaml)"),
     ],

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import unicodedata
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from eventmesh.lab.inspect import Step
+from eventmesh.lab.terminal import Screen
 from tests.commands.conftest import Run
 from tests.commands.small_run import CONFIGS, ORDERS
 from tests.unit.run_story import run
@@ -111,6 +118,77 @@ def test_what_is_shown_fits_the_terminal_and_breaks_no_name(
     assert max(map(len, shown.splitlines())) <= columns
     assert [name for name in whole if name not in shown] == []
     assert "…" not in shown
+
+
+@pytest.fixture
+def narrow(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A run that is the latest one, and a terminal of so many columns."""
+    (own_run.parent / "runs").mkdir()
+    (own_run.parent / "runs" / "latest").symlink_to(own_run)
+    monkeypatch.setattr("eventmesh.lab.terminal.piped", lambda stream: False)
+    return lambda columns: monkeypatch.setenv("COLUMNS", str(columns))
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60])
+@pytest.mark.parametrize(
+    "words", [["log", "topics"], ["log", "verify"], ["trace", "G00000002"], ["demo"], ["run", str(MESH), "-n"]],
+    ids=lambda words: words[0] + words[-1][:6],
+)  # fmt: skip
+def test_on_a_narrow_terminal_everything_is_there_that_is_on_a_wide_one(
+    eventmesh: Run, narrow: Callable[[int], None], words: list[str], columns: int
+) -> None:
+    narrow(200)
+    wide = {word for word in re.split(r":?\s+", eventmesh(*words).out) if len(word) <= columns - 2}
+    narrow(columns)
+    shown = eventmesh(*words).out
+    lines = [line for line in shown.splitlines() if not line.startswith("G00000002, first fact")]
+    assert max(map(len, lines)) <= columns
+    assert wide - set(re.split(r":?\s+", shown)) == set()
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60])
+def test_on_a_narrow_terminal_the_status_is_whole(
+    eventmesh: Run, narrow: Callable[[int], None], looks: list[dict[str, Any]], columns: int
+) -> None:
+    narrow(columns)
+    shown = eventmesh("status").out
+    assert max(map(len, shown.splitlines())) <= columns
+    words = set(re.split(r":?\s+", shown))
+    assert {"12345", "orders/0", "1,234", "restarts", "epoch", "live"} <= words
+
+
+@pytest.mark.parametrize(("width", "said"), [(80, "lines: eventmesh status --name shop"), (40, "lines")])
+def test_what_a_terminal_has_no_lines_for_is_counted(width: int, said: str) -> None:
+    many = {**STATUS, "processes": [{"process": f"orders/{number}", "pid": number} for number in range(30)]}
+    screen, stream = Screen(), io.StringIO()
+    screen._console = Console(file=stream, width=width, height=10, force_terminal=True, _environ={})
+    screen.watch([many])
+    shown = stream.getvalue()
+    assert re.search(rf"\d\d more {said}\x1b", shown)
+    assert shown.count("orders/") == 10 - len(["head", "where", "", "names", "more"]) - (width == 40)
+
+
+HOSTILE = "G1\x1b]0;mine\x07\x1b[2J\r\nfake"
+
+
+def test_what_data_holds_does_nothing_to_the_terminal(monkeypatch: pytest.MonkeyPatch, eventmesh: Run) -> None:
+    step = Step(0.0, "2026-01-01", "orders/0", 1, "OrderPlaced", HOSTILE, "", {"order_id": HOSTILE})
+    record = {"partition": "orders/0", "offset": 1, "type": HOSTILE, "order_id": HOSTILE}
+    monkeypatch.setattr("eventmesh.lab.inspect.find_run", lambda *_: Path(HOSTILE))
+    monkeypatch.setattr("eventmesh.lab.inspect.trace", lambda *_: [step])
+    monkeypatch.setattr("eventmesh.lab.inspect.read", lambda *_: [record])
+    monkeypatch.setattr("benchmarks.catalog.questions", lambda folder: {HOSTILE: HOSTILE})
+    for words in (["trace", HOSTILE], ["log", "read", "orders"], ["bench", "list"]):
+        shown = eventmesh(*words).out
+        assert not [each for each in shown if unicodedata.category(each) == "Cc" and each != "\n"], words
+        assert r"G1\x1b]0;mine\x07\x1b[2J\r\nfake" in shown
+
+
+@pytest.mark.parametrize("words", [["log", "topics", "--run", HOSTILE], ["describe", HOSTILE], ["trace", HOSTILE]])
+def test_nor_does_an_error(eventmesh: Run, words: list[str]) -> None:
+    ended = eventmesh(*words)
+    assert ended.code == 2
+    assert not [each for each in ended.err if unicodedata.category(each) == "Cc" and each != "\n"]
 
 
 def test_brackets_are_no_markup(eventmesh: Run, monkeypatch: pytest.MonkeyPatch) -> None:

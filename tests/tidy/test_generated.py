@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from docs import commands
 from eventmesh.errors import EXIT_CODES
+from eventmesh.lab.examples import split
 from eventmesh.mesh import Mesh
 
 AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dumps(Mesh.json_schema(), indent=2))'"
@@ -35,3 +38,17 @@ def test_every_command_option_and_exit_code_stands_in_the_reference() -> None:
 def test_an_example_is_taken_whole_and_only_from_the_examples() -> None:
     text = "Says eventmesh a.\n\n\b\nExamples:\n  eventmesh b \\\n    --c\n  eventmesh d\n\nAnd more."
     assert commands.examples(text) == ["eventmesh b \\", "  --c", "eventmesh d"]
+    assert split(text)[0] == "Says eventmesh a.\n\nAnd more."
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands.commands()])
+def test_help_begins_with_examples_that_can_be_typed(name: str) -> None:
+    context = dict(commands.commands())[name]
+    shown = context.get_help()
+    _, examples = split(context.command.help)
+    assert examples
+    assert shown.startswith("Examples:\n" + "".join(f"  {line}\n" for line in examples) + "\nUsage: eventmesh ")
+    assert shown.count(examples[0] + "\n") == 1
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert not set("{}") & set(shown)
+    assert "[[" not in shown.partition("\nOptions:")[0]

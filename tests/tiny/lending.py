@@ -14,10 +14,12 @@ from eventmesh.views import ViewShape
 LOAN_ID, BOOK = pa.field("loan_id", pa.string()), pa.field("book", pa.string())
 COPIES, DAYS = pa.field("copies", pa.int64()), pa.field("days", pa.int64())
 ANSWER = [LOAN_ID, pa.field("outcome", pa.string()), pa.field("reason", pa.string())]
+FACTS = {
+    "loans": ("LoanRequested", "LoanGranted", "LoanDeclined", "LoanReturned"),
+    "copies": ("CopiesBought", "CopyLent", "CopyRefused", "CopyReturned"),  # each with the copies left
+}
 SCHEMAS = {
-    # LoanRequested, LoanGranted, LoanDeclined, LoanReturned
     "loans": topic_schema([LOAN_ID, BOOK, DAYS]),
-    # CopiesBought, CopyLent, CopyRefused, CopyReturned: each with the copies left
     "copies": topic_schema([BOOK, LOAN_ID, COPIES]),
 }
 MESSAGES = {

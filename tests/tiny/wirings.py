@@ -41,7 +41,7 @@ WIRINGS: dict[str, Mapping[str, Trigger]] = {
         "shelf": Trigger({"Buy": Shelf.buy, "LoanRequested": Shelf.lend, "LoanReturned": Shelf.take_back}),
     },
     "asking": {
-        "desk": Trigger({"Borrow": borrow}, resume={"Borrow": carry_on}),
+        "desk": Trigger({"Borrow": borrow}, resume={"Borrow": carry_on}, sends=["Lend"]),
         "shelf": Trigger({"Buy": Shelf.buy, "Lend": Shelf.lend}),
     },
 }

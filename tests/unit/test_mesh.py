@@ -250,6 +250,14 @@ def test_a_mistake_is_refused_with_its_path_and_what_is_allowed(
     assert said in str(error)
 
 
+def test_an_application_that_fails_to_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_broken_library.py").write_text("1 / 0\n")
+    error = refusal(lambda d: d.update(application="a_broken_library"))
+    assert error.path == "application"
+    assert error.problem.endswith("fails when it is imported: ZeroDivisionError: division by zero")
+
+
 def test_a_mistyped_key_is_reported_rather_than_the_key_it_leaves_missing() -> None:
     error = refusal(lambda d: d["topics"]["loans"].update(ownr=d["topics"]["loans"].pop("owner")))
     assert error.path == "topics.loans.ownr"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,10 +49,35 @@ def _connect(address: str, **options: Any) -> None:
     vars(ray._private.worker)["print_to_stdstream"] = _dropped
     if (lost := lost_socket(address)) is not None:
         raise ConnectionError(f"{lost} is gone")
-    ray.init(
-        address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False,
-        job_config=_with_code_of_ours(), **options,
-    )  # fmt: skip
+    with _own_signals():
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False,
+            job_config=_with_code_of_ours(), **options,
+        )  # fmt: skip
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """What a signal does to the command stays what it was.
+
+    Ray puts in handlers of its own for SIGTERM, which is kept from it here. Its C++ part puts in another one, past
+    Python, that prints a stack of C++: ours are put in again over it.
+    """
+    vars(ray._private.utils)["set_sigterm_handler"] = _not_set
+    if threading.current_thread() is not threading.main_thread():  # only there can they be set
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            if handler is not None:  # None: not set from Python, hence not ours
+                signal.signal(each, handler)
+
+
+def _not_set(handler: Any) -> None:
+    """The command stops in its own way, and Ray with it (:mod:`eventmesh.lab.shell`)."""
 
 
 def _dropped(data: Any, ignore_prefix: bool = False) -> None:

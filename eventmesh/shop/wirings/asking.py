@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eventmesh.service import Talk
 from eventmesh.shop.joined import REMOTE
+from eventmesh.shop.options import OrdersOptions
 from eventmesh.shop.orders import Answer, Orders, validation
+
+
+def queries(options: OrdersOptions) -> Iterable[str]:
+    """What is asked, by what is joined."""
+    return [REMOTE[name].query for name in options.joins]
 
 
 async def validate_by_asking(

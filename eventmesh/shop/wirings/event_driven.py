@@ -33,7 +33,8 @@ OTHERS: dict[str, Trigger] = {
             "OrderConfirmed": Gateway.ended,
             "OrderRejected": Gateway.ended,
             "OrderCancelled": Gateway.ended,
-        }
+        },
+        reads=["outcomes"],
     ),
     "inventory": Trigger(
         {

@@ -7,7 +7,7 @@ from typing import Any
 
 from eventmesh.service import Talk, Trigger
 from eventmesh.shop.orders import Orders
-from eventmesh.shop.wirings.asking import validate_by_asking
+from eventmesh.shop.wirings.asking import queries, validate_by_asking
 from eventmesh.shop.wirings.event_driven import ORDERS, OTHERS
 
 
@@ -20,4 +20,7 @@ async def validate(orders: Orders, row: Mapping[str, Any], talk: Talk) -> None:
         talk.record(kind, **payload)
 
 
-TRIGGERS: dict[str, Trigger] = {**OTHERS, "orders": Trigger({**ORDERS, "OrderRequested": validate})}
+TRIGGERS: dict[str, Trigger] = {
+    **OTHERS,
+    "orders": Trigger({**ORDERS, "OrderRequested": validate}, sends=queries),
+}

@@ -7,7 +7,7 @@ got no answer may have happened: the order is then *cancelling* until all that w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eventmesh.errors import AskTimeout
@@ -16,10 +16,11 @@ from eventmesh.service import UNTIL_ANSWERED, Row, Talk, Trigger
 from eventmesh.shop.facts import CONTENT, amount
 from eventmesh.shop.gateway import Gateway, recorded_as
 from eventmesh.shop.inventory import Inventory
+from eventmesh.shop.options import OrdersOptions
 from eventmesh.shop.orders import TRANSITIONS, Order, Orders, cancelled, gathered, payment_answered
 from eventmesh.shop.payments import Payments
 from eventmesh.shop.shipping import Shipping
-from eventmesh.shop.wirings.asking import validate_by_asking
+from eventmesh.shop.wirings.asking import queries, validate_by_asking
 from eventmesh.shop.wirings.event_driven import TABLES
 
 QUERY_ATTEMPTS = 4
@@ -173,6 +174,17 @@ async def stop_order(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
     return outcome(talk, order_id)
 
 
+#: What the steps of an order command.
+COMMANDS = (
+    "ReserveStock", "ReleaseStock", "ShipStock", "CapturePayment", "VoidPayment", "ShipOrder", "CancelShipment",
+)  # fmt: skip
+
+
+def sent_by_orders(options: OrdersOptions) -> Iterable[str]:
+    """Questions first, then commands, one of them by option."""
+    return [*queries(options), *COMMANDS, *(["CheckRestock"] if options.commands_restock else [])]
+
+
 STEPS = {"validated": reserve, "reserved": capture, "confirmed": ship, "cancelling": undo}
 TRIGGERS: dict[str, Trigger] = {
     "gateway": Trigger(
@@ -180,9 +192,12 @@ TRIGGERS: dict[str, Trigger] = {
             "PlaceOrder": forward_order,
             "CancelOrder": forward_cancellation,
             "RequestReturn": Gateway.request_return,
-        }
+        },
+        sends=["TakeOrder", "StopOrder"],
     ),
-    "orders": Trigger({"TakeOrder": take_order, "StopOrder": stop_order}, resume={"TakeOrder": carry_on}),
+    "orders": Trigger(
+        {"TakeOrder": take_order, "StopOrder": stop_order}, resume={"TakeOrder": carry_on}, sends=sent_by_orders
+    ),
     "inventory": Trigger(
         {
             "ReserveStock": Inventory.reserve,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from eventmesh.service import Trigger
 from eventmesh.shop.orders import Orders
 from eventmesh.shop.wirings.event_driven import ORDERS, OTHERS
 
-TRIGGERS: dict[str, Trigger] = {**OTHERS, "orders": Trigger({**ORDERS, "OrderRequested": Orders.validate_from_views})}
+TRIGGERS: dict[str, Trigger] = {
+    **OTHERS,
+    "orders": Trigger({**ORDERS, "OrderRequested": Orders.validate_from_views}, reads=attrgetter("joins")),
+}

@@ -1,0 +1,174 @@
+"""What a wiring needs of a mesh, and whether the mesh has it: topics to listen to, views to read, services to ask.
+
+A rule that is never triggered does not fail: whoever waits for what it would have decided waits for ever. So a mesh is
+held against its wiring when it is read. Which facts trigger a service the wiring's rules say, and on which topic they
+come the application's ``FACTS``; what its rules read and send, its :class:`~eventmesh.service.Trigger` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from eventmesh.configuration import suggestion
+from eventmesh.errors import ConfigurationError
+from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
+from eventmesh.service import Named, Trigger
+from eventmesh.views import ViewShape
+
+_COMMON = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a mesh file says of one service, and its options as the application reads them."""
+
+    listens: Sequence[str]
+    views: Mapping[str, Sequence[str]]
+    asks: Sequence[str]
+    options: Any
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The needs of one wiring, held against a mesh file.
+
+    ``owners`` has the owner of each topic of the mesh. Of the application, ``schemas`` are its topics, ``facts`` the
+    types of fact on each of them (None: it does not say), ``messages`` its commands and queries.
+    """
+
+    file: str
+    wiring: str
+    triggers: Mapping[str, Trigger]
+    owners: Mapping[str, str]
+    parts: Mapping[str, Part]
+    schemas: Mapping[str, pa.Schema]
+    facts: Mapping[str, Iterable[str]] | None
+    messages: Mapping[str, MessageType]
+    shapes: Mapping[str, ViewShape]
+
+    @classmethod
+    def of(cls, package: Any, wiring: str, owners: Mapping[str, str], parts: Mapping[str, Part], file: str) -> Needs:
+        """Those of an application's wiring. Of a package that is only read, facts, messages and views may be absent."""
+        return cls(
+            file, wiring, package.WIRINGS[wiring], owners, parts, package.SCHEMAS, getattr(package, "FACTS", None),
+            getattr(package, "MESSAGES", {}), getattr(package, "VIEWS", {}),
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """Raises :class:`ConfigurationError` with the line to add, for the first thing that is missing."""
+        for service, part in self.parts.items():
+            trigger = self.triggers.get(service, Trigger())
+            self._hears(service, part, [name for name in trigger.rules if name not in self.messages])
+            self._reads(service, part, named(trigger.reads, part.options))
+            self._asks(service, part, named(trigger.sends, part.options))
+
+    # --- topics ------------------------------------------------------------------------------
+
+    def _hears(self, service: str, part: Part, kinds: Sequence[str]) -> None:
+        for kind in kinds:
+            topics = self._topics_of(kind, service)
+            if topics and not any(topic in part.listens for topic in topics):
+                problem = f"in wiring {self.wiring!r} it acts on {kind}, a fact of {' or '.join(topics)}"
+                self._topic_is_there(f"services.{service}.listens", problem, topics)
+                needed = [self._topics_of(each, service) for each in kinds]
+                lines = self._in_order([*part.listens, *(each[0] for each in needed if each)])
+                raise self._missing(service, "listens", f"{problem}, and does not listen to it", _list(lines))
+
+    def _topics_of(self, kind: str, service: str) -> list[str]:
+        if self.facts is not None:
+            topics = [topic for topic, kinds in self.facts.items() if kind in kinds]
+            if not topics:
+                known = {each for kinds in self.facts.values() for each in kinds} | set(self.messages)
+                problem = f"{service} has a rule for {kind!r}, which is no fact, command or query of the application"
+                raise self._error("wiring", problem, suggestion(kind, known))
+            return topics
+        # An application that does not say where its facts come: at least its services listen to something.
+        return [topic for topic, owner in self.owners.items() if owner != service]
+
+    # --- views -------------------------------------------------------------------------------
+
+    def _reads(self, service: str, part: Part, views: Sequence[str]) -> None:
+        for view in views:
+            if view not in part.views:
+                problem = f"in wiring {self.wiring!r} it reads the view {view!r}"
+                self._topic_is_there(f"services.{service}.views", problem, self._sources(view))
+                every = {**part.views, **{each: self._present(self._sources(each)) for each in views}}
+                raise self._missing(service, "views", f"{problem}, and has none", _mapping({**every, **part.views}))
+
+    def _sources(self, view: str) -> list[str]:
+        """The topics that a view can be folded from: they have its columns and its types of fact."""
+        if view not in self.shapes:
+            raise self._error("wiring", f"it reads the view {view!r}", suggestion(view, self.shapes))
+        shape = self.shapes[view]
+        columns = {shape.key, *shape.columns} - _COMMON
+        topics = [topic for topic, schema in self.schemas.items() if columns <= set(schema.names)]
+        if self.facts is not None and shape.types:
+            return [topic for topic in topics if set(self.facts.get(topic, ())) & set(shape.types)]
+        return topics
+
+    # --- asks --------------------------------------------------------------------------------
+
+    def _asks(self, service: str, part: Part, sends: Sequence[str]) -> None:
+        for name in sends:
+            if name not in self.messages:
+                problem = f"{service} sends {name!r}, which is no command or query of the application"
+                raise self._error("wiring", problem, suggestion(name, self.messages))
+            asked = self.messages[name].service
+            problem = f"in wiring {self.wiring!r} it sends {name} to {asked}"
+            if asked not in self.parts:
+                hint = f"Write under services: {asked}: {{}}"
+                raise self._error(f"services.{service}.asks", f"{problem}, which is not described", hint)
+            if asked != service and asked not in part.asks:
+                needed = [self.messages[each].service for each in sends if each in self.messages]
+                lines = [each for each in self.parts if each in {*part.asks, *needed} - {service}]
+                raise self._missing(service, "asks", f"{problem}, and does not ask it", _list(lines))
+
+    # --- what to write -----------------------------------------------------------------------
+
+    def _topic_is_there(self, path: str, problem: str, topics: Sequence[str]) -> None:
+        if topics and not self._present(topics):
+            topic = topics[0]
+            ownerless = [service for service in self.triggers if service not in self.owners.values()]
+            owner = ownerless[0] if len(ownerless) == 1 else "SERVICE"
+            hint = f"Write under topics: {topic_line(topic, owner, self.schemas[topic])}"
+            if owner != "SERVICE" and owner not in self.parts:
+                hint += f", and under services: {owner}: {{}}"
+            elif owner == "SERVICE":
+                hint += f", with the service that owns it, one of: {', '.join(ownerless) or 'none'}"
+            raise self._error(path, f"{problem}, but the mesh has no topic {topic!r}", hint)
+
+    def _present(self, topics: Iterable[str]) -> list[str]:
+        return [topic for topic in topics if topic in self.owners]
+
+    def _in_order(self, topics: Iterable[str]) -> list[str]:
+        wanted = set(topics)
+        return [topic for topic in self.owners if topic in wanted]
+
+    def _missing(self, service: str, key: str, problem: str, value: str) -> ConfigurationError:
+        return self._error(f"services.{service}.{key}", problem, f"Write under services.{service}: {key}: {value}")
+
+    def _error(self, path: str, problem: str, hint: str) -> ConfigurationError:
+        return ConfigurationError(problem, file=self.file, path=path, hint=hint)
+
+
+def topic_line(topic: str, owner: str, schema: pa.Schema) -> str:
+    """What a mesh file says of a topic at least; the first of its own columns is taken as its key."""
+    key = next((name for name in schema.names if name not in _COMMON), "KEY")
+    return f"{topic}: {{owner: {owner}, key: {key}}}"
+
+
+def named(names: Named, options: Any) -> list[str]:
+    """The names that a trigger gives, once each; some depend on the service's options."""
+    return list(dict.fromkeys(names(options) if callable(names) else names))
+
+
+def _list(names: Iterable[str]) -> str:
+    return f"[{', '.join(names)}]"
+
+
+def _mapping(views: Mapping[str, Iterable[str]]) -> str:
+    return "{" + ", ".join(f"{view}: {_list(topics)}" for view, topics in views.items()) + "}"
