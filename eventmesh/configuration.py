@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from eventmesh.errors import ConfigurationError
 
@@ -18,11 +19,15 @@ from eventmesh.errors import ConfigurationError
 _PLAIN = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
     "int_type": "a whole number",
     "list_type": "a list",
     "model_type": "a mapping",
     "string_type": "text",
 }
+#: Pydantic's error type of what a model's own validator found.
+_MISTAKE = "mistake"
 _TYPES = {"str": "text", "int": "number", "float": "number"}
 Location = tuple[int | str, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,9 +36,20 @@ Model = TypeVar("Model", bound=BaseModel)
 def suggestion(found: object, allowed: Iterable[str]) -> str:
     """A hint for an unknown word: the nearest allowed one, if any is near, and all that are allowed, sorted."""
     words = sorted(allowed)
+    return " ".join(part for part in (nearest(found, words), f"Allowed: {', '.join(words) or 'none'}") if part)
+
+
+def nearest(found: object, allowed: Iterable[str]) -> str:
+    """A hint for an unknown word of too many to list: the nearest allowed one, or nothing."""
+    words = sorted(allowed)
     near = difflib.get_close_matches(str(found), words, n=1)
-    question = [f"Did you mean {near[0]!r}?"] if near else []
-    return " ".join([*question, f"Allowed: {', '.join(words) or 'none'}"])
+    near = near or [word for word in words if word.lower() == str(found).lower()]
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def mistake(problem: str, hint: str = "") -> PydanticCustomError:
+    """For a model's validator to raise: :func:`validate` says the ``problem``, what it found, and the ``hint``."""
+    return PydanticCustomError(_MISTAKE, "{problem}", {"problem": problem, "hint": hint})
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -60,10 +76,10 @@ def validate(model: type[Model], document: Any, *, file: str = "", path: str = "
         return model.model_validate(document, extra="forbid")
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
-    mistake = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
-    location: Location = mistake["loc"]
+    first = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
+    location: Location = first["loc"]
     allowed = [*_keys_at(model, location[:-1]), *(beside if len(location) == 1 else ())]
-    problem, hint = _explain(mistake, allowed)
+    problem, hint = _explain(first, allowed)
     raise ConfigurationError(problem, file=file, path=dotted(location, path), hint=hint)
 
 
@@ -160,19 +176,22 @@ def _syntax(error: yaml.YAMLError | ValueError) -> str:
     return f"is not valid YAML: line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
-def _explain(mistake: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
+def _explain(error: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
     """The problem and the hint for one of pydantic's errors, in a mapping with these ``allowed`` keys."""
-    kind, found, key = mistake["type"], mistake["input"], (mistake["loc"] or ("",))[-1]
+    kind, found, key = error["type"], error["input"], (error["loc"] or ("",))[-1]
     if kind == "extra_forbidden":
         return f"unknown key {key!r}", suggestion(key, allowed)
     if kind == "missing":
         return f"the key {key!r} is missing", f"Allowed: {', '.join(sorted(allowed))}"
     if kind == "literal_error":
-        expected = mistake["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+        expected = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
         return f"unknown value {found!r}", suggestion(found, expected.split(", "))
+    if kind == _MISTAKE:
+        of_a_section = isinstance(found, Mapping | BaseModel)
+        return error["msg"] + ("" if of_a_section else f", found {describe(found)}"), error["ctx"]["hint"]
     if kind in _PLAIN:
         return f"must be {_PLAIN[kind]}, found {describe(found)}", ""
-    return f"{re.sub(r'^[A-Z][a-z]+ should', 'must', mistake['msg'])}, found {describe(found)}", ""
+    return f"{re.sub(r'^[A-Z][a-z]+ should', 'must', error['msg'])}, found {describe(found)}", ""
 
 
 def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
