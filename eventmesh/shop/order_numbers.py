@@ -25,8 +25,10 @@ _ROUNDINGS = {"half_even": ROUND_HALF_EVEN, "half_up": ROUND_HALF_UP}
 _NUMBER = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,9}))?", re.ASCII)
 #: The sign may be meant as a point, or between thousands.
 _TWO_MEANINGS = re.compile(r"[+-]?[1-9]\d{0,2}([.,])\d{3}", re.ASCII)
-_OTHER_SIGNS = re.compile(r"[+-]?\d[\d.,' ]*", re.ASCII)
+_OTHER_SIGNS = re.compile(r"[+-]?\d+[.,' ][\d.,' ]*", re.ASCII)
 _CODE_OF_CURRENCY = re.compile(r"[+-]?\s*[A-Z]{3}\s*[\d.,]|.*[\d.,]\s*[A-Z]{3}", re.ASCII)
+_IN_GROUPS = re.compile(r"[+-]?\d{1,3}(?:[.,' ]\d{2,3})*[.,' ]\d{3}(?:[.,]\d*)?", re.ASCII)
+_BROKEN = "?"
 #: Text that a column of floats was written as, and what spreadsheets show of long numbers.
 _WHOLE = re.compile(r"([+-]?\d+)\.0", re.ASCII)
 _ROUNDED = re.compile(r"[+-]?\d(\.\d+)?[eE]\+\d+", re.ASCII)
@@ -56,17 +58,17 @@ class Signs:
         self._grouped = re.compile(rf"[+-]?\d{{1,3}}({mark}\d{{2,3}})*{mark}\d{{3}}(?!\d)", re.ASCII) if mark else None
 
     def plain(self, text: str) -> str:
-        """``text`` with a point for the decimals and nothing between thousands; as it is where it breaks the rules."""
+        """``text`` with a point for the decimals and nothing between thousands; no number where it breaks the rules."""
         text = self._bare(_alike(text.strip()))
         if self._grouped is not None and self.thousands in text:
             found = self._grouped.match(text)
             whole, rest = (found[0], text[found.end() :]) if found else ("", text)
             if not found or self.thousands in rest:
-                return text.replace(self.decimal, "?")
+                return _BROKEN
             text = whole.replace(self.thousands, "") + rest
         if self.decimal == ".":
             return text
-        return "?" if "." in text else text.replace(self.decimal, ".", 1)
+        return _BROKEN if "." in text else text.replace(self.decimal, ".", 1)
 
     def _bare(self, text: str) -> str:
         if self.currency is None or self.currency not in text:
@@ -100,8 +102,11 @@ def number(text: str, signs: Signs | None, name: str, what: str, decimals: int) 
 def _no_number(text: str, signs: Signs | None, name: str, what: str) -> str:
     if signs is not None and signs.currency is None and name != "quantity" and _has_currency(text):
         return f"{name} with a currency: set {name}.currency"
-    if signs is not None and not signs.stated and _OTHER_SIGNS.fullmatch(_alike(text.strip())):
+    bare = _alike(text.strip())
+    if signs is not None and not signs.stated and _OTHER_SIGNS.fullmatch(bare):
         return f"{name} with other signs: set csv.decimal or csv.thousands"
+    if signs is not None and not signs.thousands and _IN_GROUPS.fullmatch(bare):
+        return f"{name} with other signs: set csv.thousands"
     return f"{name} not a {what}"
 
 
