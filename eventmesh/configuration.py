@@ -189,6 +189,9 @@ def _explain(error: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
     if kind == _MISTAKE:
         of_a_section = isinstance(found, Mapping | BaseModel)
         return error["msg"] + ("" if of_a_section else f", found {describe(found)}"), error["ctx"]["hint"]
+    if kind == "string_type" and isinstance(found, bool | int | float):
+        hint = "YAML reads words such as No and On, and digits, as something else than text: put them in quotes"
+        return f"must be {_PLAIN[kind]}, found {describe(found)}", hint
     if kind in _PLAIN:
         return f"must be {_PLAIN[kind]}, found {describe(found)}", ""
     return f"{re.sub(r'^[A-Z][a-z]+ should', 'must', error['msg'])}, found {describe(found)}", ""

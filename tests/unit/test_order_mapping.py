@@ -136,7 +136,8 @@ def test_other_formats_are_taken(tmp_path: Path, pattern: str) -> None:
         ({"fill": "order"}, r"fill: unknown value 'order'.*Allowed: first_line"),
         ({"unit_price": {"column": "P", "currency": "5"}}, "unit_price.currency: must be a currency's sign"),
         ({"unit_price": {"column": "P", "currency": ""}}, "unit_price.currency: must be a currency's sign"),
-        ({"order": 5}, "order: must be text, found number 5"),
+        ({"order": 5}, r"order: must be text, found number 5\. YAML reads .* put them in quotes"),
+        ({"order": False}, r"order: must be text, found bool false\. YAML reads words such as No and On"),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
