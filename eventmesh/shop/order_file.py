@@ -18,6 +18,7 @@ from eventmesh.shop.order_columns import Columns, read_columns
 from eventmesh.shop.order_history import REFUSED, REQUESTS, SPLIT, Integers, OrderHistory, amounts, list_lines
 from eventmesh.shop.order_mapping import ROLES, OrderMapping, Role
 from eventmesh.shop.order_rows import Codes, Rows, first_rows, judge
+from eventmesh.shop.order_times import DIGITS, NOT_READABLE, unit_of
 
 #: Reasons that an error names where no row is left.
 _REASONS_SHOWN = 3
@@ -129,33 +130,42 @@ def _nothing_left(columns: Columns, rows: Rows, mapping: OrderMapping) -> str:
     counted = _counted(rows, rows.reason)
     commonest = sorted(counted, key=lambda reason: -counted[reason])[:_REASONS_SHOWN]
     told = ", ".join(f"{reason} {counted[reason]:,}{_example(columns, rows, reason)}" for reason in commonest)
-    hint = _try(commonest[0], columns, mapping)
-    return f"{columns.file}: no order is left of the {columns.rows:,} rows that were read: {told}. {hint}"
+    count = "the only row" if columns.rows == 1 else f"the {columns.rows:,} rows"
+    hint = _try(commonest[0], columns, mapping, _first(columns, rows, commonest[0])[1])
+    return f"{columns.file}: no order is left of {count}: {told}. {hint}"
 
 
 def _role_of(reason: str, columns: Columns) -> Role | None:
     return next((role for role in columns.names if reason.startswith((f"{role} ", f"returned {role} "))), None)
 
 
-def _example(columns: Columns, rows: Rows, reason: str) -> str:
+def _first(columns: Columns, rows: Rows, reason: str) -> tuple[str, str]:
+    """Where the first row with that reason is, and what was found there."""
     row = int(np.flatnonzero(rows.reason == rows.words.code(reason))[0])
-    where = f"row {row + 1}" if columns.line is None else f"line {columns.line[row]}"
     role = _role_of(reason, columns)
     text = None if role is None else rows.of(role, np.array([row]))[0].as_py()
-    if text is None:
-        return f" (such as {where})"
-    return f" (such as {text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + '...'!r} in {where})"
+    return f"row {row + 1}" if columns.line is None else f"line {columns.line[row]}", text or ""
 
 
-def _try(reason: str, columns: Columns, mapping: OrderMapping) -> str:
+def _example(columns: Columns, rows: Rows, reason: str) -> str:
+    where, text = _first(columns, rows, reason)
+    shown = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+    return f" (such as {shown!r} in {where})" if text else f" (such as {where})"
+
+
+def _try(reason: str, columns: Columns, mapping: OrderMapping, found: str) -> str:
     role = _role_of(reason, columns)
     if role is None:
         return "Check csv.delimiter and csv.quote in the mapping" if "cells" in reason else "Check the mapping"
+    if reason == DIGITS:
+        unit = unit_of(found)
+        other = "Write time_unit where they count since 1970, or else time_format"
+        return f"Write time_unit: {unit} in the mapping, if they count since 1970" if unit else other
     if "set " in reason:
         return "Set that key in the mapping to what the file means"
-    if reason == "time not readable" and mapping.time_format is not None:
+    if reason == NOT_READABLE and mapping.time_format is not None:
         return f"No time fits time_format {mapping.time_format!r}: write it as the file writes its times"
-    if reason == "time not readable":
+    if reason == NOT_READABLE:
         return "Without time_format a time is ISO 8601, such as 2024-03-01 10:00: write how the file writes it"
     key = f"{role}.column" if role in ("unit_price", "line_total") else role
     return f"The mapping's key {key} names the column {columns.names[role]!r}: does it hold what is meant?"

@@ -23,7 +23,9 @@ NOT_READABLE, OUT_OF_RANGE, DIGITS = "time not readable", "time out of range", "
 YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_FIRST, _END = ((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND for year in (YEARS.start, YEARS.stop))
+_FIRST, _NEAR, _FAR, _END = (
+    (datetime(year, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND for year in (YEARS.start, 1990, 2100, YEARS.stop)
+)
 #: Python takes more for ISO 8601 than anybody writes: any sign may stand before the hour.
 _ISO = re.compile(r"\d{4}-?(\d\d-?\d\d|[Ww]\d\d(-?\d)?)([Tt ].*)?", re.ASCII)
 _DATE_DIGITS = 8
@@ -40,6 +42,16 @@ def readings(mapping: OrderMapping, column: Column) -> list[Reading | None]:
         return [None if count is None else _native(count * times // per_unit, local) for count in counts]
     read = _count_reader(mapping, column) if mapping.time_unit else _text_reader(mapping)
     return [None if text is None else read(text) for text in column.texts.to_pylist()]
+
+
+def unit_of(text: str) -> str | None:
+    """The unit in which the digits of ``text`` count to a year of our time, if there is one."""
+    try:
+        count = float(text)
+    except ValueError:
+        return None
+    fits = (name for name, (times, per_unit) in _UNITS.items() if _NEAR <= count * times / per_unit < _FAR)
+    return next(fits, None)
 
 
 def _native(microseconds: int, local: tzinfo) -> Reading:

@@ -7,6 +7,7 @@ import json
 from docs import commands
 from eventmesh.errors import EXIT_CODES
 from eventmesh.mesh import Mesh
+from eventmesh.shop.order_mapping import OrderMapping
 
 AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dumps(Mesh.json_schema(), indent=2))'"
 
@@ -14,6 +15,12 @@ AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dum
 def test_the_json_schema_of_a_mesh_file_is_current(files: dict[str, str]) -> None:
     path = "configs/schemas/mesh.schema.json"
     assert files[path] == json.dumps(Mesh.json_schema(), indent=2) + "\n", f"write it again: {AGAIN} > {path}"
+
+
+def test_the_json_schema_of_a_mapping_file_is_current(files: dict[str, str]) -> None:
+    path = "configs/schemas/mapping.schema.json"
+    again = AGAIN.replace("eventmesh.mesh", "eventmesh.shop.order_mapping").replace("Mesh", "OrderMapping")
+    assert files[path] == json.dumps(OrderMapping.json_schema(), indent=2) + "\n", f"write it again: {again} > {path}"
 
 
 def test_the_reference_of_the_commands_is_current(files: dict[str, str]) -> None:

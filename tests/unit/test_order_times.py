@@ -94,8 +94,19 @@ def test_other_counts(tmp_path: Path, text: str, time: datetime | str) -> None:
 def test_a_column_of_numbers_takes_a_unit_as_well(tmp_path: Path, column: pa.Array) -> None:
     assert native(tmp_path, column, time_unit="s").requests["ordered_at"].to_pylist() == [MOMENT] * 2
     if pa.types.is_integer(column.type):
-        with pytest.raises(InputError, match=f"{DIGITS} 2 .such as '1701012300' in row 1"):
+        with pytest.raises(InputError, match=f"{DIGITS} 2 .such as '1701012300' in row 1.*Write time_unit: s in the"):
             native(tmp_path, column)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("1701012300", "time_unit: s"), ("1701012300000", "time_unit: ms"), ("1701012300000000", "time_unit: us"),
+     ("1701012300000000000", "time_unit: ns"), ("20231126152500", "or else time_format"),
+     ("45352", "or else time_format")],
+)  # fmt: skip
+def test_the_unit_of_a_count_is_guessed_for_the_hint_alone(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"of the only row: {DIGITS} 1 .*{said}"):
+        read_orders(csv(tmp_path, f"o0,A,1,{text},1.00,7,France"), mapping())
 
 
 def test_a_format_that_no_row_fits_is_refused_with_an_example(tmp_path: Path) -> None:
@@ -226,7 +237,7 @@ def test_returns_and_ragged_rows_count_as_incomplete_too(tmp_path: Path) -> None
 def test_where_no_row_is_left_the_commonest_reasons_are_told(tmp_path: Path) -> None:
     content = [",".join(NAMES), *("1,A,0,2011-07-01,1,7,FR" for _ in range(3)), "1,,1,2011-07-01,1,7,FR", "x"]
     said = (
-        r"no order is left of the 5 rows that were read: quantity not positive 3 \(such as '0' in line 2\), "
+        r"no order is left of the 5 rows: quantity not positive 3 \(such as '0' in line 2\), "
         r"fewer cells than the header 1 \(such as line 6\), sku missing 1 \(such as line 5\)\. "
         r"The mapping's key quantity names the column 'Quantity'"
     )
