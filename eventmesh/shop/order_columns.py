@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import stat
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,10 +34,9 @@ _OTHER_FORMATS = (
 )
 #: Looked for only where the header lacks a mapped column: a header may begin with any sign.
 _OTHER_TEXTS = (("{", "JSON"), ("[", "JSON"), ("<", "XML or HTML"))
-_UTF = re.compile(r"utf[-_ ]?(16|32)", re.IGNORECASE)
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8"),
 )  # fmt: skip
 #: Blanks of any script, and what is not seen at all.
 _BLANK = r"^[\s\p{Z}\p{C}]*$"
@@ -139,7 +137,7 @@ def _is_parquet(path: Path, open_file: Open, mapping: OrderMapping) -> bool:
 
 def _refuse_binary(path: Path, head: bytes, encoding: str) -> None:
     utf = next((name for mark, name in _MARKS if head.startswith(mark)), None)
-    if utf and not _UTF.search(codecs.lookup(encoding).name):
+    if utf and not codecs.lookup(encoding).name.startswith(utf):
         hint = f"Write csv: {{encoding: {utf}}} in the mapping"
         raise InputError(f"{path}: found {utf.upper()} text, the mapping says {encoding}. {hint}")
     if "\0" in head.decode(encoding, errors="replace"):

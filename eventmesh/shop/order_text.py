@@ -93,6 +93,7 @@ class _Reader:
     def read(self, choose: Choose) -> TextRows:
         header = next(filter(None, self.rows), [])
         wanted = choose(header)
+        self._refuse_swallowed(header, self.line - self._line_breaks(header), wanted.figures, header=True)
         chunks = list(self._chunks(len(header), wanted))
         width = len(wanted.columns)
         columns = [pa.chunked_array([cells[i] for cells, _, _ in chunks], pa.string()) for i in range(width)]
@@ -130,16 +131,21 @@ class _Reader:
     def _line_breaks(self, row: Row) -> int:
         return sum(len(_BREAK.findall(cell)) for cell in row if "\n" in cell or "\r" in cell)
 
-    def _refuse_swallowed(self, row: Row, line: int, figures: list[int]) -> None:
-        """Refuse a value of several lines of which one, or what the first and the last belong to, reads as a row.
+    def _refuse_swallowed(self, row: Row, line: int, figures: list[int], *, header: bool = False) -> None:
+        """Refuse a value of several lines of which one reads as a row, or that begins in one and ends in another.
 
         Two stray marks, each where a value may begin or end, are no fault of form, but swallow what is between them.
         """
-        lines = _BREAK.split(self.delimiter.join(row))
-        first, *within, last = (_reads_as_row(each.split(self.delimiter), figures) for each in lines)
-        if any(within) or (first and last):
-            found = f"a value in quotation marks that holds rows up to line {line + len(lines) - 1}"
-            raise InputError(f"{self.file}: line {line}: found {found}. {_QUOTE_HINT}")
+        end = line
+        for at, cell in enumerate(row):
+            parts = [part.split(self.delimiter) for part in _BREAK.split(cell)]
+            end += len(parts) - 1
+            if len(parts) > 1:
+                parts[0], parts[-1] = row[:at] + parts[0], parts[-1] + row[at + 1 :]
+                first, *within, last = (_reads_as_row(cells, figures) for cells in parts)
+                if any(within) or (last and (first or header)):
+                    found = f"a value in quotation marks that holds rows up to line {end}"
+                    raise InputError(f"{self.file}: line {line}: found {found}. {_QUOTE_HINT}")
 
 
 def _reads_as_row(cells: Row, figures: list[int]) -> bool:

@@ -66,6 +66,19 @@ def test_two_stray_marks_swallow_no_rows(tmp_path: Path, between: int) -> None:
     assert read(tmp_path, *lines, csv={"quote": "none"}).requests.num_rows == between + 4
 
 
+def test_a_stray_mark_in_the_header_swallows_no_rows(tmp_path: Path) -> None:
+    lines = [HEADER + ',"Note', *(row(i) + ",x" for i in range(3)), row(3) + ',12"', row(4) + ",x"]
+    with pytest.raises(InputError, match="line 1: found a value in quotation marks that holds rows up to line 5"):
+        read_orders(text_file(tmp_path, "\n".join(lines)), mapping())
+    wrapped = [HEADER + ',"A note\nof 2 lines"', row(1) + ",x"]
+    assert read_orders(text_file(tmp_path, "\n".join(wrapped)), mapping()).requests.num_rows == 1
+
+
+def test_a_stray_mark_behind_a_quoted_value_swallows_no_rows(tmp_path: Path) -> None:
+    lines = [row(1, '"a, b, c"', country='"France'), row(2, country='12"')]
+    assert "line 2: found a value in quotation marks that holds rows up to line 3" in refusal(tmp_path, *lines)
+
+
 def test_without_quoting_marks_are_signs_like_others(tmp_path: Path) -> None:
     found = read(tmp_path, row(1, '"Dune'), row(2, 'Frame 12" black'), row(3, '"A"'), csv={"quote": "none"})
     assert [lines_of(found, i)[0][0] for i in range(3)] == ['"Dune', 'Frame 12" black', '"A"']
@@ -238,6 +251,7 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path, encoding: st
         (f"{HEADER}\n{row(1, 'Ä')}\n".encode(), "ascii", "line 2: found the bytes c3.*encoding: utf8"),
         (f"{HEADER}\n{row(1)}\n".encode("utf-16"), "utf8", "found UTF-16 text, the mapping says utf8.*g: utf-16"),
         (f"{HEADER}\n{row(1)}\n".encode("utf-32"), "utf8", "found UTF-32 text"),
+        (f"{HEADER}\n{row(1)}\n".encode("utf-8-sig"), "cp1252", "found UTF-8 text, the mapping says cp1252"),
         (f"{HEADER}\n{row(1)}\n".encode("utf-16-le"), "utf8", "found binary data.*utf-16-le"),
         (f"{HEADER}\n{row(1)}\n".encode("utf-16")[:-1], "utf-16", "line 2: found the bytes 0a"),
         (b"\xef\xbb\xbf", "utf8", "the file is empty"),
