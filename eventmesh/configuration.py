@@ -111,8 +111,12 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError("no such file", file=str(path), hint=_neighbours(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot be read as text: {error}", file=str(path)) from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read as text ({error.strerror})", file=str(path)) from error
+    except UnicodeDecodeError as error:
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        problem = f"cannot be read as text: line {line} holds the byte {error.object[error.start]:02x}, no UTF-8"
+        raise ConfigurationError(problem, file=str(path), hint="Save the file as UTF-8") from error
 
 
 def _neighbours(path: Path) -> str:

@@ -188,7 +188,8 @@ def _wanted(path: Path, names: list[str], mapping: OrderMapping) -> list[str]:
     if lacking:
         head = names[0].lstrip() if names else ""
         other = next((format_ for sign, format_ in _OTHER_TEXTS if head.startswith(sign)), None)
-        said = f"found {other}, {ALLOWED}" if other else f"It has: {', '.join(names)}"
+        one_cell = ". Its header is one cell: check csv.delimiter, csv.encoding" if len(names) == 1 else ""
+        said = f"found {other}, {ALLOWED}" if other else f"It has: {', '.join(names)}{one_cell}"
         told = [f"{column!r} (mapped as {role}{_near(column, names)})" for role, column in lacking.items()]
         raise InputError(f"{path}: the file lacks the column {', '.join(told)}. {said}")
     twice = [column for column in wanted.values() if names.count(column) > 1]

@@ -18,7 +18,7 @@ from eventmesh.shop.order_columns import Columns, read_columns
 from eventmesh.shop.order_history import REFUSED, REQUESTS, SPLIT, Integers, OrderHistory, amounts, list_lines
 from eventmesh.shop.order_mapping import ROLES, OrderMapping, Role
 from eventmesh.shop.order_rows import Codes, Rows, first_rows, judge
-from eventmesh.shop.order_times import DIGITS, NOT_READABLE, unit_of
+from eventmesh.shop.order_times import DIGITS, NOT_READABLE, OUT_OF_RANGE, unit_of
 
 #: Reasons that an error names where no row is left.
 _REASONS_SHOWN = 3
@@ -157,7 +157,7 @@ def _try(reason: str, columns: Columns, mapping: OrderMapping, found: str) -> st
     role = _role_of(reason, columns)
     if role is None:
         return "Check csv.delimiter and csv.quote in the mapping" if "cells" in reason else "Check the mapping"
-    if reason == DIGITS:
+    if reason == DIGITS or (reason == OUT_OF_RANGE and mapping.time_unit):
         unit = unit_of(found)
         other = "Write time_unit where they count since 1970, or else time_format"
         return f"Write time_unit: {unit} in the mapping, if they count since 1970" if unit else other

@@ -55,17 +55,14 @@ class Signs:
         self.decimal = form.decimal or ("," if form.thousands == "." else ".")
         self.thousands, self.currency = _alike(form.thousands or ""), currency and _alike(currency)
         mark = re.escape(self.thousands)
-        self._grouped = re.compile(rf"[+-]?\d{{1,3}}({mark}\d{{2,3}})*{mark}\d{{3}}(?!\d)", re.ASCII) if mark else None
+        self._grouped = re.compile(rf"^[+-]?\d{{1,3}}({mark}\d{{2,3}})*{mark}\d{{3}}(?!\d)", re.ASCII) if mark else None
 
     def plain(self, text: str) -> str:
         """``text`` with a point for the decimals and nothing between thousands; no number where it breaks the rules."""
         text = self._bare(_alike(text.strip()))
-        if self._grouped is not None and self.thousands in text:
-            found = self._grouped.match(text)
-            whole, rest = (found[0], text[found.end() :]) if found else ("", text)
-            if not found or self.thousands in rest:
-                return _BROKEN
-            text = whole.replace(self.thousands, "") + rest
+        if self._grouped is not None:
+            # Where a group is not whole, or stands behind the decimals, the sign stays, and no number is found.
+            text = self._grouped.sub(lambda groups: groups[0].replace(self.thousands, ""), text, count=1)
         if self.decimal == ".":
             return text
         return _BROKEN if "." in text else text.replace(self.decimal, ".", 1)
@@ -85,6 +82,8 @@ def _alike(text: str) -> str:
 
 def number(text: str, signs: Signs | None, name: str, what: str, decimals: int) -> Decimal | str:
     """The number that ``text`` holds, or why it holds none; ``signs`` is None for the text of a native number.
+
+    None has a larger exponent than a float, so that all arithmetic is exact.
 
     ``name`` is the role and ``what`` the kind of number that the reason names. A whole group of three behind a single
     sign is decimals only where so many are kept.
@@ -122,8 +121,7 @@ def quantity_reader(mapping: OrderMapping, column: Column) -> Reader:
         value = number(text, signs, "quantity", "whole number", 0)
         if isinstance(value, str):
             return Reading(fault=value)
-        # Comparisons only, as long as it may be large: abs() of 1E1000001 is an error of arithmetic.
-        if not -QUANTITY_MAX <= value <= QUANTITY_MAX:
+        if abs(value) > QUANTITY_MAX:
             return Reading(fault="quantity too large")
         whole = value == value.to_integral_value()
         return Reading(int(value)) if whole else Reading(fault="quantity not a whole number")

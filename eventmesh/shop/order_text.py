@@ -197,19 +197,18 @@ def _quotation(file: str, open_file: Open, form: CsvFormat) -> str:
 def _undecodable(file: str, open_file: Open, form: CsvFormat) -> str:
     with open_file() as data:
         content = data.read()
-    hint = "Write its encoding as csv: {encoding: ...} in the mapping"
+    at, found = 0, ""
     try:
         content.decode(form.encoding)
     except UnicodeDecodeError as error:
-        line = 1 + len(_BREAK.findall(content[: error.start].decode(form.encoding, errors="replace")))
-        found = content[error.start : error.end][:4].hex(" ")
-        rest = content[error.start : error.start + 4096]
-        other = next(name for name in _OTHERS if name != form.encoding and _decodes(rest, name))
-        hint = f"If it is, for example, {other}, write csv: {{encoding: {other}}} in the mapping"
-        return f"{file}: line {line}: found the bytes {found}, which are no text in {form.encoding}. {hint}"
+        at, found = error.start, f"the bytes {content[error.start : error.end][:4].hex(' ')}, which are "
     except UnicodeError:  # a codec that does not say where
-        return f"{file}: the file is no text in {form.encoding}. {hint}"
-    return f"{file}: the file holds halves of characters in {form.encoding}. {hint}"
+        at = 0
+    line = 1 + len(_BREAK.findall(content[:at].decode(form.encoding, errors="replace")))
+    other = next(name for name in _OTHERS if name != form.encoding and _decodes(content[at : at + 4096], name))
+    where = f"{file}: line {line}" if found else file
+    hint = f"If it is, for example, {other}, write csv: {{encoding: {other}}} in the mapping"
+    return f"{where}: found {found}no text in {form.encoding}. {hint}"
 
 
 def _decodes(content: bytes, encoding: str) -> bool:

@@ -75,9 +75,6 @@ def _count_reader(mapping: OrderMapping, column: Column) -> Callable[[str], Read
         count = number(text, signs, "time", "number", DIGITS_MAX)
         if isinstance(count, str):
             return Reading(fault=count)
-        # Compared before it is multiplied: the product of 1E1000001 is an error of arithmetic.
-        if not _FIRST * per_unit <= count < _END * per_unit:
-            return _OUT_OF_RANGE
         return _in_range(math.floor(count * times / per_unit))
 
     return read

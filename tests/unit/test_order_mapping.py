@@ -61,6 +61,14 @@ def test_a_mapping_file_without_keys_is_refused(tmp_path: Path, content: str, fo
         OrderMapping.load(tmp_path / "maping.yaml")
 
 
+def test_a_mapping_that_is_no_text_says_where(tmp_path: Path) -> None:
+    (tmp_path / "latin1.yaml").write_bytes(f"{TEXT}# Gr\u00f6\u00dfe\n".encode("latin1"))
+    with pytest.raises(ConfigurationError, match=r"line 17 holds the byte f6, no UTF-8\. Save the file as"):
+        OrderMapping.load(tmp_path / "latin1.yaml")
+    with pytest.raises(ConfigurationError, match=r"cannot be read as text \(Is a directory\)$"):
+        OrderMapping.load(tmp_path)
+
+
 @pytest.mark.parametrize("encoding", ["hex", "rot13", "base64", "bz2", "uu", "idna", "undefined", "utf9", "", "\0"])
 def test_what_is_no_text_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(ConfigurationError, match=r"csv\.encoding: must be the name of a text encoding, such as utf8"):

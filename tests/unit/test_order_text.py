@@ -70,6 +70,8 @@ def test_a_stray_mark_in_the_header_swallows_no_rows(tmp_path: Path) -> None:
     lines = [HEADER + ',"Note', *(row(i) + ",x" for i in range(3)), row(3) + ',12"', row(4) + ",x"]
     with pytest.raises(InputError, match="line 1: found a value in quotation marks that holds rows up to line 5"):
         read_orders(text_file(tmp_path, "\n".join(lines)), mapping())
+    with pytest.raises(InputError, match="line 1: found a value in quotation marks that holds rows up to line 2"):
+        read_orders(text_file(tmp_path, "\n".join([lines[0], row(1) + ',12"', row(2) + ",x"])), mapping())
     wrapped = [HEADER + ',"A note\nof 2 lines"', row(1) + ",x"]
     assert read_orders(text_file(tmp_path, "\n".join(wrapped)), mapping()).requests.num_rows == 1
 
@@ -222,6 +224,13 @@ def test_a_first_line_may_name_the_delimiter(tmp_path: Path, first: str) -> None
         read_orders(text_file(tmp_path, content), mapping(csv={"delimiter": ","}))
 
 
+def test_a_header_of_one_cell_asks_for_the_delimiter(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"It has: InvoiceNo;StockCode;.*one cell: check csv\.delimiter, csv\.encoding"
+    ):
+        read_orders(text_file(tmp_path, HEADER.replace(",", ";")), mapping())
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t", "|", "§", "\x01", "^"])
 def test_any_sign_delimits(tmp_path: Path, delimiter: str) -> None:
     content = f"{HEADER.replace(',', delimiter)}\n{row(1, 'a,b', delimiter=delimiter)}\n"
@@ -253,6 +262,8 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path, encoding: st
         (f"{HEADER}\n{row(1)}\n".encode("utf-32"), "utf8", "found UTF-32 text"),
         (f"{HEADER}\n{row(1)}\n".encode("utf-8-sig"), "cp1252", "found UTF-8 text, the mapping says cp1252"),
         (f"{HEADER}\n{row(1)}\n".encode("utf-16-le"), "utf8", "found binary data.*utf-16-le"),
+        (f"{HEADER}\n{row(1)}\n".encode(), "utf-16", "no text in utf-16.*encoding: utf8"),
+        (f"{HEADER}\n{row(1)}\n\n".encode(), "utf-16", "sales.csv: found no text in utf-16.*encoding: utf8"),
         (f"{HEADER}\n{row(1)}\n".encode("utf-16")[:-1], "utf-16", "line 2: found the bytes 0a"),
         (b"\xef\xbb\xbf", "utf8", "the file is empty"),
         ("\ufeff".encode("utf-16-le"), "utf-16", "the file is empty"),

@@ -107,6 +107,9 @@ def test_a_column_of_numbers_takes_a_unit_as_well(tmp_path: Path, column: pa.Arr
 def test_the_unit_of_a_count_is_guessed_for_the_hint_alone(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError, match=f"of the only row: {DIGITS} 1 .*{said}"):
         read_orders(csv(tmp_path, f"o0,A,1,{text},1.00,7,France"), mapping())
+    if text == "1701012300000":
+        with pytest.raises(InputError, match=f"time out of range 1 .*{said}"):
+            read_orders(csv(tmp_path, f"o0,A,1,{text},1.00,7,France"), mapping(time_unit="s"))
 
 
 def test_a_format_that_no_row_fits_is_refused_with_an_example(tmp_path: Path) -> None:
