@@ -9,7 +9,7 @@ import codecs
 import os
 import stat
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -91,16 +91,18 @@ def _opener(path: Path) -> Open:
     if stat.S_ISREG(found.st_mode):
         return lambda: path.open("rb")
     if stat.S_ISFIFO(found.st_mode):
-        content = _drained(path, found.st_dev, found.st_ino)
-        return lambda: BytesIO(content)
+        return partial(BytesIO, _drained(path, found.st_dev, found.st_ino))
     raise InputError(f"{path}: found a device, allowed: a file or a pipe")
 
 
 @lru_cache(maxsize=1)
 def _drained(path: Path, device: int, inode: int) -> bytes:
     """What a pipe holds. It gives that once, but a run on a mesh that is up may be prepared twice."""
-    with path.open("rb") as pipe:
-        return pipe.read()
+    try:
+        with path.open("rb") as pipe:
+            return pipe.read()
+    except OSError as error:
+        raise InputError(f"{path}: the pipe cannot be read ({_cause(error)})") from error
 
 
 def _beside(path: Path) -> str:
@@ -150,7 +152,8 @@ def _refuse_binary(path: Path, head: bytes, encoding: str) -> None:
 
 def _of_parquet(path: Path, open_file: Open, mapping: OrderMapping) -> Columns:
     try:
-        with open_file() as source, pq.ParquetFile(_for_arrow(source)) as file:
+        # The older kind of time would be read as nanoseconds, in which the year 9999 silently is another.
+        with open_file() as source, pq.ParquetFile(_for_arrow(source), coerce_int96_timestamp_unit="us") as file:
             wanted = _wanted(path, file.schema_arrow.names, mapping)
             table = file.read(columns=wanted)
     except (pa.ArrowException, OSError) as error:
@@ -220,9 +223,9 @@ def _column(column: pa.ChunkedArray, where: str) -> Column:
 
 
 def _plain(values: pa.Array) -> pa.Array:
-    """Text of any of Arrow's kinds as one kind."""
-    other = pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type)
-    return values.cast(pa.string()) if other else values
+    """Text of any of Arrow's kinds as one kind; bytes are text as well, as older writers leave them."""
+    kinds = (pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view())
+    return values.cast(pa.string()) if values.type in kinds else values
 
 
 def _texts(values: pa.Array) -> pa.Array:

@@ -83,7 +83,7 @@ def _alike(text: str) -> str:
 def number(text: str, signs: Signs | None, name: str, what: str, decimals: int) -> Decimal | str:
     """The number that ``text`` holds, or why it holds none; ``signs`` is None for the text of a native number.
 
-    None has a larger exponent than a float, so that all arithmetic is exact.
+    None has a larger exponent than a float, so that no arithmetic overflows.
 
     ``name`` is the role and ``what`` the kind of number that the reason names. A whole group of three behind a single
     sign is decimals only where so many are kept.

@@ -102,8 +102,6 @@ _UNREADABLE, _OUT_OF_RANGE = Reading(fault=NOT_READABLE), Reading(fault=OUT_OF_R
 
 def _placed(moment: datetime, local: tzinfo) -> Reading:
     """``moment`` in microseconds; one without a zone stands on the clocks of ``local``."""
-    if moment.year not in range(YEARS.start - 1, YEARS.stop + 1):  # beyond the calendar's ends clocks cannot be asked
-        return _OUT_OF_RANGE
     assumed = ""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=local)

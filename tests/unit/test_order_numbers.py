@@ -151,7 +151,7 @@ def test_exponents_and_huge_prices_are_refused_rows(tmp_path: Path, text: str, s
 # --- ids -----------------------------------------------------------------------------------------
 
 
-def parquet_with(folder: Path, role: str, column: pa.Array) -> OrderHistory:
+def parquet_with(folder: Path, role: str, column: pa.Array, **changes: Any) -> OrderHistory:
     """One row for each value of ``column``, which is that of ``role``."""
     count = len(column)
     columns: dict[str, Any] = {
@@ -160,7 +160,7 @@ def parquet_with(folder: Path, role: str, column: pa.Array) -> OrderHistory:
         "price": pa.array([1.0] * count), "customer": pa.array(["7"] * count), "country": pa.array(["FR"] * count),
     } | {role: column}  # fmt: skip
     pq.write_table(pa.table(list(columns.values()), names=NAMES), folder / "ids.parquet")
-    return read_orders(folder / "ids.parquet", mapping(cancellations=None))
+    return read_orders(folder / "ids.parquet", mapping(cancellations=None, **changes))
 
 
 def ids_of(found: OrderHistory, role: str) -> list[Any]:
@@ -185,6 +185,23 @@ def test_whole_floats_are_whole_numbers_in_ids(tmp_path: Path, role: str, column
     found = parquet_with(tmp_path, role, column)
     assert ids_of(found, role) == ids
     assert found.refused.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.binary(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_text_of_any_kind_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    column = pa.array(["1.00", "1.234"])
+    column = column.dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)
+    assert reasons(parquet_with(tmp_path, "price", column, csv={})) == [(2, f"unit_price {AMBIGUOUS}")]
+    assert ids_of(parquet_with(tmp_path, "sku", column), "sku") == ["1.00", "1.234"]
+
+
+def test_categories_of_floats_are_ids_as_floats_are(tmp_path: Path) -> None:
+    assert ids_of(parquet_with(tmp_path, "order", pa.array([536365.0, 7.0]).dictionary_encode()), "order") == [
+        "536365",
+        "7",
+    ]
 
 
 @pytest.mark.parametrize("role", ["order", "sku", "customer"])

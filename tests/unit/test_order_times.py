@@ -147,6 +147,16 @@ def test_a_native_time_out_of_range_is_a_refused_row(tmp_path: Path, unit: str, 
     assert reasons(found) == [(row, "time out of range") for row in range(2, 6)]
 
 
+def test_a_time_of_the_older_kind_is_not_taken_for_another(tmp_path: Path) -> None:
+    times = [datetime(9999, 12, 31), datetime(2023, 11, 26, 15, 25)]
+    table = pq.read_table(parquet(tmp_path, sale("1"), sale("2")))
+    table = table.set_column(NAMES.index("InvoiceDate"), "InvoiceDate", pa.array(times, pa.timestamp("us")))
+    pq.write_table(table, tmp_path / "older.parquet", use_deprecated_int96_timestamps=True)
+    found = read_orders(tmp_path / "older.parquet", mapping())
+    assert reasons(found) == [(1, "time out of range")]
+    assert found.requests["ordered_at"].to_pylist() == [MOMENT]
+
+
 def test_native_dates_and_nanoseconds(tmp_path: Path) -> None:
     dates = pa.array([datetime(2023, 11, 26).date(), datetime(9999, 12, 31).date()])
     assert reasons(native(tmp_path, dates)) == [(2, "time out of range")]
