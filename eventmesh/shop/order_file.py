@@ -6,6 +6,7 @@ or changed on the way. No clock, no randomness: the same file gives the same his
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,13 @@ def read_orders(path: Path | str, mapping: OrderMapping) -> OrderHistory:
     return history
 
 
+@dataclass(frozen=True)
 class _Lines:
-    """The lines that the accepted rows become, in their order: each names the row that it is of."""
+    """The lines that the accepted rows become, in their order."""
 
-    def __init__(self, row: Integers, quantity: Integers, unit_price: Integers) -> None:
-        self.row, self.quantity, self.unit_price = row, quantity, unit_price
+    row: Integers  # that each is of
+    quantity: Integers
+    unit_price: Integers
 
 
 def _lines(rows: Rows, kept: Integers, *, totals: bool) -> _Lines:

@@ -177,7 +177,7 @@ def _cells(rows: Sequence[Row], positions: list[int]) -> list[pa.Array]:
 
 def _quotation(file: str, open_file: Open, form: CsvFormat) -> str:
     """Where the strict reader gave up: once more, row by row, to know the line where the row begins."""
-    before = 0
+    before, open_at_the_end = 0, False
     with _text(open_file, form) as text:
         reader = _Reader(file, text, form)
         try:

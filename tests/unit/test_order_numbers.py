@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eventmesh import mesh
 from eventmesh.errors import InputError
+from eventmesh.lab.evidence import Evidence
+from eventmesh.lab.simulated_run import run_simulated
+from eventmesh.shop.checks import totals as shop_totals
 from eventmesh.shop.order_file import read_orders
 from eventmesh.shop.order_history import OrderHistory
-from tests.unit.order_story import NAMES, NOON, lines_of, mapping, reasons, text_file
+from eventmesh.shop.workloads import of_history
+from tests.unit.order_story import NAMES, NOON, ROOT, lines_of, mapping, reasons, text_file
 
 AMBIGUOUS = "ambiguous: set csv.decimal"
 OTHER = "with other signs: set csv.decimal or csv.thousands"
@@ -304,3 +310,12 @@ def test_the_total_of_a_return_counts_as_its_quantity_does(tmp_path: Path) -> No
     )
     assert lines_of(positive) == [("A", 3, 300)]
     assert reasons(positive) == [(2, "line_total not positive")]
+
+
+@pytest.mark.parametrize("wiring", ["views", "request"])
+def test_lines_that_were_split_are_sold_and_returned_for_their_exact_value(tmp_path: Path, wiring: str) -> None:
+    found = totals(tmp_path, ("1", "3", "10.00"), ("2", "7", "0.05"), ("2", "2", "9.99"), ("C1", "-3", "-10.00"))
+    ran = run_simulated(mesh.load(ROOT / "configs" / "meshes" / f"{wiring}.yaml"), of_history(found), seed=1)
+    assert ran.audit().verdict == "valid"
+    with closing(Evidence(ran.simulation.mesh, ran.reader, ran.history)) as evidence:
+        assert shop_totals(evidence)["confirmed_value_minor_units"] == 1000 + 5 + 999
