@@ -43,7 +43,7 @@ class Wanted:
     """Positions in the header."""
 
     columns: list[int]
-    figures: list[int]  # of the columns in which every row has a digit
+    figures: list[int]  # of the columns in which a row has a digit
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Reader:
     def read(self, choose: Choose) -> TextRows:
         header = next(filter(None, self.rows), [])
         wanted = choose(header)
-        self._refuse_swallowed(header, self.line - self._line_breaks(header), wanted.figures, header=True)
+        self._refuse_swallowed(header, self.line - self._line_breaks(header), wanted, len(header), header=True)
         chunks = list(self._chunks(len(header), wanted))
         width = len(wanted.columns)
         columns = [pa.chunked_array([cells[i] for cells, _, _ in chunks], pa.string()) for i in range(width)]
@@ -109,7 +109,7 @@ class _Reader:
     ) -> Iterator[tuple[list[pa.Array], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         before = self.line
         while rows := list(islice(self.rows, _ROWS_MAX)):
-            line = self._first_lines(rows, before, wanted.figures)
+            line = self._first_lines(rows, before, wanted, width)
             before = self.line
             full = np.fromiter(map(bool, rows), np.bool_, len(rows))
             if not full.all():  # an empty line is no row
@@ -119,19 +119,19 @@ class _Reader:
                 rows = [row + [""] * (width - len(row)) for row in rows]
             yield _cells(rows, wanted.columns), line, surplus
 
-    def _first_lines(self, rows: Sequence[Row], before: int, figures: list[int]) -> npt.NDArray[np.int64]:
+    def _first_lines(self, rows: Sequence[Row], before: int, wanted: Wanted, width: int) -> npt.NDArray[np.int64]:
         if self.line - before == len(rows):
             return before + 1 + np.arange(len(rows))
         inner = np.array([self._line_breaks(row) for row in rows], np.int64)
         line: npt.NDArray[np.int64] = before + 1 + np.concatenate([[0], np.cumsum(inner + 1)[:-1]])
         for at in map(int, np.flatnonzero(inner)):
-            self._refuse_swallowed(rows[at], int(line[at]), figures)
+            self._refuse_swallowed(rows[at], int(line[at]), wanted, width)
         return line
 
     def _line_breaks(self, row: Row) -> int:
         return sum(len(_BREAK.findall(cell)) for cell in row if "\n" in cell or "\r" in cell)
 
-    def _refuse_swallowed(self, row: Row, line: int, figures: list[int], *, header: bool = False) -> None:
+    def _refuse_swallowed(self, row: Row, line: int, wanted: Wanted, width: int, *, header: bool = False) -> None:
         """Refuse a value of several lines of which one reads as a row, or that begins in one and ends in another.
 
         Two stray marks, each where a value may begin or end, are no fault of form, but swallow what is between them.
@@ -142,14 +142,16 @@ class _Reader:
             end += len(parts) - 1
             if len(parts) > 1:
                 parts[0], parts[-1] = row[:at] + parts[0], parts[-1] + row[at + 1 :]
-                first, *within, last = (_reads_as_row(cells, figures) for cells in parts)
+                first, *within, last = (_reads_as_row(cells, wanted, width) for cells in parts)
                 if any(within) or (last and (first or header)):
                     found = f"a value in quotation marks that holds rows up to line {end}"
                     raise InputError(f"{self.file}: line {line}: found {found}. {_QUOTE_HINT}")
 
 
-def _reads_as_row(cells: Row, figures: list[int]) -> bool:
-    return len(cells) > max(figures) and all(_DIGIT.search(cells[at]) for at in figures)
+def _reads_as_row(cells: Row, wanted: Wanted, width: int) -> bool:
+    """Digits stand where a row has them; in one place they may be missing, where there are a row's cells."""
+    missing = [at for at in wanted.figures if at >= len(cells) or not _DIGIT.search(cells[at])]
+    return not missing or (len(missing) == 1 and len(cells) >= width - 1)
 
 
 _QUOTE_HINT = (

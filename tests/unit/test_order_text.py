@@ -81,6 +81,14 @@ def test_a_stray_mark_behind_a_quoted_value_swallows_no_rows(tmp_path: Path) -> 
     assert "line 2: found a value in quotation marks that holds rows up to line 3" in refusal(tmp_path, *lines)
 
 
+@pytest.mark.parametrize("lost", ["1,B,2,,3.00,,", "1,B,,2011-07-01,3.00,,", "1,B,2,,3.00,,,"])
+def test_rows_that_lack_values_are_not_swallowed_either(tmp_path: Path, lost: str) -> None:
+    said = refusal(tmp_path, row(1, '"Dune'), lost, row(2, '12"'), fill="first_line")
+    assert "line 2: found a value in quotation marks that holds rows up to line 4" in said
+    ends = refusal(tmp_path, row(1, '"Dune'), lost.replace("B", '12"'), fill="first_line")
+    assert "line 2: found a value in quotation marks that holds rows up to line 3" in ends
+
+
 def test_without_quoting_marks_are_signs_like_others(tmp_path: Path) -> None:
     found = read(tmp_path, row(1, '"Dune'), row(2, 'Frame 12" black'), row(3, '"A"'), csv={"quote": "none"})
     assert [lines_of(found, i)[0][0] for i in range(3)] == ['"Dune', 'Frame 12" black', '"A"']
