@@ -132,7 +132,7 @@ def _nothing_left(columns: Columns, rows: Rows, mapping: OrderMapping) -> str:
     """The commonest reasons, each with its number of rows and the first that was found, and what to try."""
     counted = _counted(rows, rows.reason)
     commonest = sorted(counted, key=lambda reason: -counted[reason])[:_REASONS_SHOWN]
-    told = ", ".join(f"{reason} {counted[reason]:,}{_example(columns, rows, reason)}" for reason in commonest)
+    told = "; ".join(_told(columns, rows, reason, counted[reason]) for reason in commonest)
     count = "the only row" if columns.rows == 1 else f"the {columns.rows:,} rows"
     hint = _try(commonest[0], columns, mapping, _first(columns, rows, commonest[0])[1])
     return f"{columns.file}: no order is left of {count}: {told}. {hint}"
@@ -150,10 +150,11 @@ def _first(columns: Columns, rows: Rows, reason: str) -> tuple[str, str]:
     return f"row {row + 1}" if columns.line is None else f"line {columns.line[row]}", text or ""
 
 
-def _example(columns: Columns, rows: Rows, reason: str) -> str:
+def _told(columns: Columns, rows: Rows, reason: str, count: int) -> str:
     where, text = _first(columns, rows, reason)
     shown = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
-    return f" (such as {shown!r} in {where})" if text else f" (such as {where})"
+    example = f"{shown!r} in {where}" if text else where
+    return f"{reason} in {count:,} {'row' if count == 1 else 'rows'}, such as {example}"
 
 
 def _try(reason: str, columns: Columns, mapping: OrderMapping, found: str) -> str:
@@ -164,8 +165,12 @@ def _try(reason: str, columns: Columns, mapping: OrderMapping, found: str) -> st
         unit = unit_of(found)
         other = "Write time_unit where they count since 1970, or else time_format"
         return f"Write time_unit: {unit} in the mapping, if they count since 1970" if unit else other
-    if "set " in reason:
-        return "Set that key in the mapping to what the file means"
+    if "(set csv." in reason:
+        return (
+            "For 1.234,50 write csv: {decimal: ',', thousands: '.'} in the mapping; for 1,234.50 csv: {thousands: ','}"
+        )
+    if "(set " in reason:
+        return "Set that key in the mapping to the sign that the file writes"
     if reason == NOT_READABLE and mapping.time_format is not None:
         return f"No time fits time_format {mapping.time_format!r}: write it as the file writes its times"
     if reason == NOT_READABLE:

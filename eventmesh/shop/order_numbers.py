@@ -89,7 +89,7 @@ def number(text: str, signs: Signs | None, name: str, what: str, decimals: int) 
     sign is decimals only where so many are kept.
     """
     if signs is not None and not signs.stated and decimals < 3 and _TWO_MEANINGS.fullmatch(_alike(text.strip())):
-        return f"{name} ambiguous: set csv.decimal"
+        return f"{name} ambiguous (set csv.decimal)"
     found = _NUMBER.fullmatch(text.strip() if signs is None else signs.plain(text))
     if found is None or len(text) > DIGITS_MAX:
         return _no_number(text, signs, name, what)
@@ -100,12 +100,12 @@ def number(text: str, signs: Signs | None, name: str, what: str, decimals: int) 
 
 def _no_number(text: str, signs: Signs | None, name: str, what: str) -> str:
     if signs is not None and signs.currency is None and name != "quantity" and _has_currency(text):
-        return f"{name} with a currency: set {name}.currency"
+        return f"{name} with a currency (set {name}.currency)"
     bare = _alike(text.strip())
     if signs is not None and not signs.stated and _OTHER_SIGNS.fullmatch(bare):
-        return f"{name} with other signs: set csv.decimal or csv.thousands"
+        return f"{name} with other signs (set csv.decimal or csv.thousands)"
     if signs is not None and not signs.thousands and _IN_GROUPS.fullmatch(bare):
-        return f"{name} with other signs: set csv.thousands"
+        return f"{name} with other signs (set csv.thousands)"
     return f"{name} not a {what}"
 
 

@@ -18,7 +18,7 @@ from eventmesh.shop.order_mapping import OrderMapping, zone
 from eventmesh.shop.order_numbers import DIGITS_MAX, Reading, Signs, number
 
 TWICE, NEVER = "first of a time that comes twice", "time that never comes moved on"
-NOT_READABLE, OUT_OF_RANGE, DIGITS = "time not readable", "time out of range", "time of digits alone: set time_unit"
+NOT_READABLE, OUT_OF_RANGE, DIGITS = "time not readable", "time out of range", "time of digits alone (set time_unit)"
 #: Years that every tool can count in nanoseconds since 1970. What lies outside is a mark for "never" or "unknown".
 YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -46,7 +46,11 @@ def test_good_input_is_accepted(eventmesh: Run, tmp_path: Path) -> None:
         ("sales.csv", b"a,b\x00c\n", ["found binary data"]),
         ("sales.parquet", f"{HEADER}\n{ROW}\n".encode(), ["found something else under the name .parquet"]),
         ("sales.parquet", b"PAR1 but no more", ["begins as Parquet but is damaged or cut off"]),
-        ("sales.csv", f"{HEADER}\n{ROW},and,more\n".encode(), ["no order is left", "more cells than the header 1"]),
+        (
+            "sales.csv",
+            f"{HEADER}\n{ROW},and,more\n".encode(),
+            ["no order is left", "more cells than the header in 1 row"],
+        ),
         ("sales.csv", b"InvoiceNo,Quantity\n1,2\n", ["'StockCode' (mapped as sku)"]),
         ("sales.csv", f"{HEADER.replace('Quantity', 'Quantities')}\n{ROW}\n".encode(), ["did you mean 'Quantities'?"]),
     ],
@@ -131,17 +135,17 @@ def lines(*rows: str) -> str:
         ),
         pytest.param(
             lines("1,A,x,1,2024-03-01,C1", "2,A,y,1,2024-03-01,C1", "3,A,1,1,x,C1"),
-            ["no order is left of the 3 rows", "quantity not a whole number 2 (such as 'x' in line 2)",
-             "time not readable 1 (such as 'x' in line 4)", "key quantity names the column 'Qty'"],
+            ["no order is left of the 3 rows", "quantity not a whole number in 2 rows, such as 'x' in line 2",
+             "time not readable in 1 row, such as 'x' in line 4", "key quantity names the column 'Qty'"],
             id="nothing is left",
         ),
         pytest.param(
             lines("1,A,1,1,1701012300000,C1"),
-            ["time of digits alone: set time_unit 1 (such as '1701012300000' in line 2)"],
+            ["time of digits alone (set time_unit) in 1 row, such as '1701012300000' in line 2"],
             id="counts since 1970",
         ),
         pytest.param(
-            lines("1,A,1,1.234,2024-03-01,C1"), ["unit_price ambiguous: set csv.decimal 1 (such as '1.234' in line 2)"],
+            lines("1,A,1,1.234,2024-03-01,C1"), ["unit_price ambiguous (set csv.decimal) in 1 row, such as '1.234'"],
             id="numbers of two meanings",
         ),
         pytest.param(

@@ -21,9 +21,9 @@ from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history
 from tests.unit.order_story import NAMES, NOON, ROOT, lines_of, mapping, reasons, text_file
 
-AMBIGUOUS = "ambiguous: set csv.decimal"
-OTHER = "with other signs: set csv.decimal or csv.thousands"
-THOUSANDS = "with other signs: set csv.thousands"
+AMBIGUOUS = "ambiguous (set csv.decimal)"
+OTHER = "with other signs (set csv.decimal or csv.thousands)"
+THOUSANDS = "with other signs (set csv.thousands)"
 HUGE = "9" * 200
 
 
@@ -99,6 +99,21 @@ def test_a_price_by_the_signs_that_are_said(tmp_path: Path, form: dict[str, Any]
     assert price_of(tmp_path, text, form) == price
 
 
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [
+        ("12,50", r"write csv: \{decimal: ',', thousands: '\.'\} in the mapping"),
+        ("€5", "Set that key in the mapping to the sign"),
+    ],
+)
+def test_where_no_price_can_be_read_the_keys_are_shown_as_they_are_written(
+    tmp_path: Path, price: str, said: str
+) -> None:
+    content = f"{'|'.join(NAMES)}\n1|A|1|{NOON}|{price}|7|France\n"
+    with pytest.raises(InputError, match=f"in 1 row, such as '{price}' in line 2.*{said}"):
+        read_orders(text_file(tmp_path, content), mapping(csv={"delimiter": "|"}))
+
+
 @pytest.mark.parametrize("text", ["€12.50", "€ 12.50", "12.50 €", "12.50€", "12.50", "+€12.50", "€+12.50"])
 def test_a_currency_stands_around_a_price(tmp_path: Path, text: str) -> None:
     assert price_of(tmp_path, text, currency="€") == 1250
@@ -106,7 +121,7 @@ def test_a_currency_stands_around_a_price(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["€12.50", "12.50 USD", "EUR 5", "$5", "5 CHF"])
 def test_a_currency_that_nobody_named_is_told_with_its_key(tmp_path: Path, text: str) -> None:
-    assert price_of(tmp_path, text) == "with a currency: set unit_price.currency"
+    assert price_of(tmp_path, text) == "with a currency (set unit_price.currency)"
     assert price_of(tmp_path, text, currency="£") == "not a number"
 
 
