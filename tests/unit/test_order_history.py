@@ -314,3 +314,11 @@ def test_the_real_file_gives_its_known_figures() -> None:
     assert longest == 1_114
     first, last = found.requests["ordered_at"][0].as_py(), found.requests["ordered_at"][-1].as_py()
     assert (first, last) == (datetime(2010, 12, 1, 8, 26, tzinfo=UTC), datetime(2011, 12, 9, 12, 50, tzinfo=UTC))
+
+
+@pytest.mark.skipif(not REAL_FILE.exists(), reason=f"needs {REAL_FILE.name} in ../shared/data")
+def test_the_real_file_as_text_gives_the_same_history(tmp_path: Path) -> None:
+    pa_csv.write_csv(pq.read_table(REAL_FILE, columns=NAMES), tmp_path / "retail.csv")
+    found, native = read_orders(tmp_path / "retail.csv", mapping()), read_orders(REAL_FILE, mapping())
+    assert found.requests.equals(native.requests)
+    assert found.summary() == native.summary()
