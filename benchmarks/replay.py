@@ -30,7 +30,8 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.order_history import OrderHistory, read_orders
+from eventmesh.shop.order_file import read_orders
+from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.order_mapping import OrderMapping
 from eventmesh.shop.workloads import of_history
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from eventmesh.errors import ConfigurationError
 
@@ -30,6 +31,8 @@ _PLAIN = {
     "model_type": "a mapping",
     "string_type": "text",
 }
+#: Pydantic's error type of what a model's own validator found.
+_MISTAKE = "mistake"
 _TYPES = {"str": "text", "int": "number", "float": "number", "bytes": "binary data", "datetime": "date"}
 #: What YAML's own types are called.
 _KINDS = {"int": "whole number", "float": "number", "bool": "truth value", "timestamp": "date", "binary": "base64"}
@@ -46,9 +49,20 @@ Model = TypeVar("Model", bound=BaseModel)
 def suggestion(found: object, allowed: Iterable[str]) -> str:
     """A hint for an unknown word: the nearest allowed one, if any is near, and all that are allowed, sorted."""
     words = sorted(allowed)
+    return " ".join(part for part in (nearest(found, words), f"Allowed: {', '.join(words) or 'none'}") if part)
+
+
+def nearest(found: object, allowed: Iterable[str]) -> str:
+    """A hint for an unknown word of too many to list: the nearest allowed one, or nothing."""
+    words = sorted(allowed)
     near = difflib.get_close_matches(str(found), words, n=1)
-    question = [f"Did you mean {near[0]!r}?"] if near else []
-    return " ".join([*question, f"Allowed: {', '.join(words) or 'none'}"])
+    near = near or [word for word in words if word.lower() == str(found).lower()]
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def mistake(problem: str, hint: str = "") -> PydanticCustomError:
+    """For a model's validator to raise: :func:`validate` says the ``problem``, what it found, and the ``hint``."""
+    return PydanticCustomError(_MISTAKE, "{problem}", {"problem": problem, "hint": hint})
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -75,10 +89,10 @@ def validate(model: type[Model], document: Any, *, file: str = "", path: str = "
         return model.model_validate(document, extra="forbid")
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
-    mistake = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
-    location: Location = mistake["loc"]
+    first = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
+    location: Location = first["loc"]
     allowed = [*_keys_at(model, location[:-1]), *(beside if len(location) == 1 else ())]
-    problem, hint = explain(mistake, allowed)
+    problem, hint = explain(first, allowed)
     raise ConfigurationError(problem, file=file, path=dotted(location, path), hint=hint)
 
 
@@ -256,19 +270,25 @@ def _syntax(error: yaml.YAMLError, text: str) -> str:
     return f"is not valid YAML: line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
-def explain(mistake: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
+def explain(error: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
     """The problem and the hint for one of pydantic's errors, in a mapping with these ``allowed`` keys."""
-    kind, found, key = mistake["type"], mistake["input"], (mistake["loc"] or ("",))[-1]
+    kind, found, key = error["type"], error["input"], (error["loc"] or ("",))[-1]
     if kind == "extra_forbidden":
         return f"unknown key {key!r}", suggestion(key, allowed)
     if kind == "missing":
         return f"the key {key!r} is missing", f"Allowed: {', '.join(sorted(allowed))}"
     if kind == "literal_error":
-        expected = mistake["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+        expected = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
         return f"unknown value {found!r}", suggestion(found, expected.split(", "))
+    if kind == _MISTAKE:
+        of_a_section = isinstance(found, Mapping | BaseModel)
+        return error["msg"] + ("" if of_a_section else f", found {describe(found)}"), error["ctx"]["hint"]
+    if kind == "string_type" and isinstance(found, bool | int | float):
+        hint = "YAML reads words such as No and On, and digits, as something else than text: put them in quotes"
+        return f"must be {_PLAIN[kind]}, found {describe(found)}", hint
     if kind in _PLAIN:
         return f"must be {_PLAIN[kind]}, found {describe(found)}", ""
-    return f"{re.sub(r'^[A-Z][a-z]+ should', 'must', mistake['msg'])}, found {describe(found)}", ""
+    return f"{re.sub(r'^[A-Z][a-z]+ should', 'must', error['msg'])}, found {describe(found)}", ""
 
 
 def _keys_at(model: type[BaseModel], location: Location) -> list[str]:

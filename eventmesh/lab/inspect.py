@@ -23,6 +23,11 @@ from eventmesh.messages import ENVELOPE, Columns
 #: The key of the topics that tell of orders.
 ORDER_KEY = "order_id"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: After so many years the Gregorian calendar begins again with the same days.
+_CALENDAR_YEARS = 400
+_CALENDAR_US = 146_097 * 86_400_000_000
+#: A record as it is shown, behind its time in microseconds since 1970, which it is sorted by.
+Timed = tuple[int, dict[str, Any]]
 _ENVELOPE = {field.name for field in ENVELOPE}
 
 
@@ -96,7 +101,7 @@ def read(folder: Path, topic: str, partition: int, offset: int, limit: int) -> l
     """
     with _opened(folder) as reader:
         _check_partition(reader, topic, partition)
-        return list(_rows(reader, topic, partition, offset, limit))
+        return [row for _, row in _rows(reader, topic, partition, offset, limit)]
 
 
 def _check_partition(reader: LogReader, topic: str, partition: int) -> None:
@@ -109,14 +114,14 @@ def _check_partition(reader: LogReader, topic: str, partition: int) -> None:
         raise NotFound(f"{topic} has partitions 0 to {count - 1}, not {partition}")
 
 
-def _rows(reader: LogReader, topic: str, partition: int, offset: int, limit: int) -> Iterator[dict[str, Any]]:
+def _rows(reader: LogReader, topic: str, partition: int, offset: int, limit: int) -> Iterator[Timed]:
     # One batch at a time: damage behind the last record asked for is no reason to show nothing.
     while limit > 0 and (found := reader.read(topic, partition, offset, max_bytes=1)):
         [batch] = found
-        for row in records(batch, f"{topic}/{partition}"):
+        for time, row in _records(batch, f"{topic}/{partition}"):
             if row["offset"] >= offset and limit > 0:
                 limit -= 1
-                yield row
+                yield time, row
         offset = batch.header.end
 
 
@@ -127,13 +132,13 @@ def tail(folder: Path, topic: str, limit: int, show: Callable[[dict[str, Any]], 
         partitions = range(reader.topics[topic].partitions)
         ends = {number: reader.watermark(topic, number) for number in partitions}
         rows = [row for number in partitions for row in _last(reader, topic, number, ends[number], limit)]
-    rows.sort(key=lambda row: row["time"])
-    for row in rows[len(rows) - limit :] if limit else []:
+    rows.sort(key=lambda timed: timed[0])
+    for _, row in rows[len(rows) - limit :] if limit else []:
         show(row)
     return ends
 
 
-def _last(reader: LogReader, topic: str, partition: int, end: int, limit: int) -> list[dict[str, Any]]:
+def _last(reader: LogReader, topic: str, partition: int, end: int, limit: int) -> list[Timed]:
     first = max(reader.start(topic, partition), end - limit)
     try:
         return list(_rows(reader, topic, partition, first, limit))
@@ -143,26 +148,34 @@ def _last(reader: LogReader, topic: str, partition: int, end: int, limit: int) -
 
 def records(entry: LogBatch, name: str) -> Iterator[dict[str, Any]]:
     """The records of a batch of partition ``name``, as :func:`read` gives them."""
-    for row in _dicts(entry.batch):
-        yield {
-            "partition": name,
-            "offset": row["sequence"],
-            "epoch": entry.header.epoch,
-            **{column: value for column, value in row.items() if value is not None},
-        }
+    return (row for _, row in _records(entry, name))
 
 
-def _dicts(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def _records(entry: LogBatch, name: str) -> Iterator[Timed]:
+    for time, row in _dicts(entry.batch):
+        place = {"partition": name, "offset": row["sequence"], "epoch": entry.header.epoch}
+        yield time, place | {column: value for column, value in row.items() if value is not None}
+
+
+def _dicts(batch: pa.RecordBatch) -> Iterator[Timed]:
     """The rows of a batch, with times as ISO 8601 in UTC."""
     names = batch.schema.names
     times = [field.name for field in batch.schema if pa.types.is_timestamp(field.type)]
     for values in Columns(batch).rows(*names):
         row = dict(zip(names, values, strict=True))
-        yield row | {name: _iso(row[name]) for name in times if row[name] is not None}
+        yield row["time"], row | {name: iso(row[name]) for name in times if row[name] is not None}
 
 
-def _iso(microseconds: int) -> str:
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")
+def iso(microseconds: int) -> str:
+    """Any count of microseconds since 1970 as ISO 8601 in UTC; years beyond four digits have a sign and six.
+
+    A log holds every int64, which is more years than :class:`datetime` knows. The calendar repeats itself.
+    """
+    calendars, rest = divmod(microseconds, _CALENDAR_US)
+    moment = _EPOCH + timedelta(microseconds=rest)
+    year = moment.year + _CALENDAR_YEARS * calendars
+    shown = f"{year:04}" if 0 <= year <= 9999 else f"{year:+07}"
+    return shown + moment.isoformat(timespec="microseconds")[4:]
 
 
 def verify(folder: Path) -> list[Finding]:
@@ -189,30 +202,29 @@ class Step:
 
 def trace(folder: Path, story: str) -> list[Step]:
     """Everything that the log says of one correlation id, in order of time, causes before effects."""
-    found: list[dict[str, Any]] = []
+    found: list[Timed] = []
     with _opened(folder) as reader:
         for name, topic in reader.topics.items():
             for partition in range(topic.partitions):
                 found += _facts_of(reader.table(name, partition), name, story)
         if not found:
             raise NotFound(_unknown_story(reader, story))
-    # All times are in UTC and equally long, so that their texts sort as they do.
-    found.sort(key=lambda row: (row["time"], row["offset"]))
-    return [_step(row, found[0]["time"]) for row in found]
+    found.sort(key=lambda timed: (timed[0], timed[1]["offset"]))
+    first = found[0][0]
+    return [_step(row, time - first) for time, row in found]
 
 
-def _facts_of(table: pa.Table, topic: str, story: str) -> list[dict[str, Any]]:
+def _facts_of(table: pa.Table, topic: str, story: str) -> list[Timed]:
     chosen = table.filter(pc.equal(table["correlationid"], story))
-    rows = [row for batch in chosen.to_batches() for row in _dicts(batch)]
-    return [{**row, "topic": topic} for row in rows if not row["type"].startswith(CONTROL_PREFIX)]
+    timed = [each for batch in chosen.to_batches() for each in _dicts(batch)]
+    return [(time, {**row, "topic": topic}) for time, row in timed if not row["type"].startswith(CONTROL_PREFIX)]
 
 
-def _step(row: dict[str, Any], first: str) -> Step:
+def _step(row: dict[str, Any], since_us: int) -> Step:
     hidden = _ENVELOPE | {"topic", "offset", "partition", "epoch", "base", "kind", "order_id", "position"}
     details = {name: value for name, value in row.items() if name not in hidden and value is not None}
-    since = datetime.fromisoformat(row["time"]) - datetime.fromisoformat(first)
     return Step(
-        since / timedelta(milliseconds=1),
+        since_us / 1_000,
         row["time"],
         f"{row['topic']}/{row['partition']}",
         row["offset"],

@@ -262,6 +262,8 @@ class Imported(_Part):
     returns: int
     refused: dict[str, int]
     value_minor_units: int
+    incomplete: int = 0  # orders and returns that go on although a row of theirs was refused
+    assumed: dict[str, int] = {}  # rows that were read by a rule, by that rule
 
 
 class Run(_Part):

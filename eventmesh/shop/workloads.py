@@ -18,7 +18,8 @@ from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.runtime.requests import Requests
 from eventmesh.shop.facts import MESSAGES
 from eventmesh.shop.generated_orders import generate
-from eventmesh.shop.order_history import OrderHistory, read_orders
+from eventmesh.shop.order_file import read_orders
+from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.order_mapping import OrderMapping
 
 COMMANDS = {"order": "PlaceOrder", "cancel": "CancelOrder", "return": "RequestReturn"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 from eventmesh import mesh
 from eventmesh.lab.simulated_run import run_simulated
@@ -16,9 +17,12 @@ ORDERS = 8
 SEED = 1
 
 
-def write_run(folder: Path) -> Path:
-    """Make ``folder`` the folder of a run of :data:`ORDERS` orders, with the ids G00000001 and so on."""
-    workload = of_history(generate(ORDERS, seed=SEED))
+def write_run(folder: Path, **traits: Any) -> Path:
+    """Make ``folder`` the folder of a run of :data:`ORDERS` orders, with the ids G00000001 and so on.
+
+    ``traits`` are further arguments of the generator.
+    """
+    workload = of_history(generate(ORDERS, seed=SEED, **traits))
     run = run_simulated(mesh.load(CONFIGS / "meshes" / "views.yaml"), workload, seed=SEED)
     run.history.write(folder)
     write_log(folder / "log", run.simulation.storage)

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from eventmesh.lab import inspect
 from eventmesh.lab.inspect import Step
 from eventmesh.lab.terminal import Screen
 from tests.commands.conftest import Run
-from tests.commands.small_run import CONFIGS, ORDERS
+from tests.commands.small_run import CONFIGS, ORDERS, write_run
 from tests.unit.run_story import run
 
 MESH = CONFIGS / "meshes" / "views.yaml"
@@ -265,3 +266,48 @@ def test_a_watch_looks_until_ctrl_c(eventmesh: Run, looks: list[dict[str, Any]],
         assert [json.loads(line)["wiring"] for line in ended.out.splitlines()] == ["views", "hybrid"]
     else:
         assert "wiring hybrid" in ended.out, "the last look stays"
+
+
+# --- any time that a log can hold ------------------------------------------------------------------
+
+FAR = 253_402_318_799_000_000  # 9999-12-31 23:59:59 in New York
+
+
+@pytest.fixture(scope="module")
+def far_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The orders of this run were made beyond the year 9999."""
+    return write_run(tmp_path_factory.mktemp("far") / "run", start_us=FAR)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("log", "read", "order-requests"), ("log", "tail", "order-requests"), ("trace", "G00000003")],
+)
+def test_a_time_beyond_the_calendar_of_python_is_shown(eventmesh: Run, far_run: Path, words: tuple[str, ...]) -> None:
+    ended = eventmesh(*words, "--run", far_run)
+    assert (ended.code, ended.err) == (0, "")
+    assert "+010000-01-01T" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "shown"),
+    [
+        (0, "1970-01-01T00:00:00.000000+00:00"),
+        (-1, "1969-12-31T23:59:59.999999+00:00"),
+        (951_782_400_000_000, "2000-02-29T00:00:00.000000+00:00"),
+        (253_402_300_800_000_000, "+010000-01-01T00:00:00.000000+00:00"),
+        (-62_167_219_200_000_000, "0000-01-01T00:00:00.000000+00:00"),
+        (-62_167_219_200_000_001, "-000001-12-31T23:59:59.999999+00:00"),
+        (2**63 - 1, "+294247-01-10T04:00:54.775807+00:00"),
+        (-(2**63), "-290308-12-21T19:59:05.224192+00:00"),
+    ],
+)
+def test_every_count_of_microseconds_has_its_day(microseconds: int, shown: str) -> None:
+    assert inspect.iso(microseconds) == shown
+
+
+def test_the_last_records_of_a_topic_are_those_of_the_latest_times(eventmesh: Run, small_run: Path) -> None:
+    ended = eventmesh("log", "tail", "orders", "--json", "--run", small_run)
+    times = [json.loads(line)["time"] for line in ended.out.splitlines()]
+    assert len(times) == 10
+    assert times == sorted(times)

@@ -21,7 +21,7 @@ from eventmesh.mesh import LogSection, MeshFile, ServiceSection, TopicSection
 from eventmesh.messages import ENVELOPE, REFUSAL
 from eventmesh.runtime import journal, snapshots
 from eventmesh.shop.order_history import REFUSED
-from eventmesh.shop.order_mapping import Cancellations, CsvFormat, OrderMapping, Refusals, UnitPrice
+from eventmesh.shop.order_mapping import Cancellations, CsvFormat, OrderMapping, Price, Refusals
 from tests.commands.small_run import ORDERS, write_run
 
 PAGE = "docs/formats.md"
@@ -50,7 +50,7 @@ WORDS = {
     "### Callers' records": CALLERS.names,
     "## A mesh that stays": keys(Standing),
     "## Files that you write": keys(
-        MeshFile, LogSection, TopicSection, ServiceSection, Settings, OrderMapping, UnitPrice, Cancellations, Refusals,
+        MeshFile, LogSection, TopicSection, ServiceSection, Settings, OrderMapping, Price, Cancellations, Refusals,
         CsvFormat,
     ),
 }  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+import yaml
 
 from docs import commands
 from eventmesh.errors import EXIT_CODES
 from eventmesh.lab.examples import split
 from eventmesh.mesh import Mesh
+from eventmesh.shop.order_mapping import OrderMapping
 
 AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dumps(Mesh.json_schema(), indent=2))'"
 
@@ -17,6 +20,22 @@ AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dum
 def test_the_json_schema_of_a_mesh_file_is_current(files: dict[str, str]) -> None:
     path = "configs/schemas/mesh.schema.json"
     assert files[path] == json.dumps(Mesh.json_schema(), indent=2) + "\n", f"write it again: {AGAIN} > {path}"
+
+
+def test_the_json_schema_of_a_mapping_file_is_current(files: dict[str, str]) -> None:
+    path = "configs/schemas/mapping.schema.json"
+    again = AGAIN.replace("eventmesh.mesh", "eventmesh.shop.order_mapping").replace("Mesh", "OrderMapping")
+    assert files[path] == json.dumps(OrderMapping.json_schema(), indent=2) + "\n", f"write it again: {again} > {path}"
+
+
+def test_the_page_on_mappings_tells_of_every_key(files: dict[str, str]) -> None:
+    page, schema = files["docs/mappings.md"], OrderMapping.json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    keys = {key for section in sections for key in section["properties"]} - {"schema", "prefix", "quantities"}
+    assert [key for key in sorted(keys) if not re.search(rf"`({key}|{key}\.\w+|\w+\.{key})`", page)] == []
+    shortest = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert shortest is not None
+    assert OrderMapping.model_validate(yaml.safe_load(shortest[1])).columns()
 
 
 def test_the_reference_of_the_commands_is_current(files: dict[str, str]) -> None:
