@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from eventmesh.lab.progress_bar import Report
     from eventmesh.lab.terminal import Screen
 
-ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
 STOPPED = 130
 #: What a run and a benchmark exit with, by their verdict.
@@ -33,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Should services ask each other, or listen? Run the same business both ways and see what each costs.\n\n"
-    "\b\nExamples:\n  eventmesh demo\n  eventmesh run configs/meshes/views.yaml --orders 2000\n"
+    "\b\nExamples:\n  eventmesh demo\n  eventmesh run views --orders 2000\n"
     "  eventmesh bench run join-scaling --quick",
     epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
@@ -50,11 +49,11 @@ log_app = typer.Typer(
 app.add_typer(bench_app, name="bench")
 app.add_typer(log_app, name="log")
 
-MeshFile = Annotated[Path, typer.Argument(metavar="MESH", help="A mesh file, such as configs/meshes/views.yaml.")]
+MeshFile = Annotated[Path, typer.Argument(metavar="MESH", help="A mesh that ships, such as views, or a mesh file.")]
 Input = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")]
 MappingFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="How the input's columns become orders, such as a file of configs/mappings."),
+    typer.Option(metavar="FILE", help="How the input's columns become orders: online-retail, which ships, or a file."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
@@ -73,16 +72,17 @@ def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N
     Example:
       eventmesh demo
     """
+    from eventmesh import shipped
     from eventmesh.shop.demo import tell
 
-    stories = tell(ROOT / "configs" / "meshes", seed=seed)
+    stories = tell(shipped.folder("meshes"), seed=seed)
     _print(stories, json_output, lambda screen: screen.stories(stories))
 
 
 @app.command()
 def run(
     mesh: Annotated[
-        Path | None, typer.Argument(metavar="[MESH]", help="A mesh file, such as configs/meshes/views.yaml.")
+        Path | None, typer.Argument(metavar="[MESH]", help="A mesh that ships, such as views, or a mesh file.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a mesh file.")
@@ -116,9 +116,9 @@ def run(
 
     \b
     Examples:
-      eventmesh run configs/meshes/views.yaml --orders 2000 --rate 500
-      eventmesh run configs/meshes/request.yaml --input orders.parquet \\
-        --mapping configs/mappings/online-retail.yaml
+      eventmesh run views --orders 2000 --rate 500
+      eventmesh run request --input orders.parquet \\
+        --mapping online-retail
       eventmesh run --name shop --orders 2000
     """
     from functools import cache
@@ -127,7 +127,7 @@ def run(
     from eventmesh.lab import standing as meshes
 
     if (mesh is None) == (name is None):
-        raise InputError("name either a mesh file, such as configs/meshes/views.yaml, or with --name a mesh that is up")
+        raise InputError("name either a mesh, such as views, or with --name a mesh that is up")
     if name is not None and rtt_ms:
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
     if output is not None:
@@ -163,7 +163,10 @@ def run(
 def up(
     mesh: Annotated[
         Path | None,
-        typer.Argument(metavar="[MESH]", help="A mesh file; left out where the data directory holds a mesh already."),
+        typer.Argument(
+            metavar="[MESH]",
+            help="A mesh that ships, or a mesh file; left out where the data directory holds one.",
+        ),
     ] = None,
     name: Name = "shop",
     data: Annotated[
@@ -185,7 +188,7 @@ def up(
 
     \b
     Examples:
-      eventmesh up configs/meshes/views.yaml --name shop
+      eventmesh up views --name shop
       eventmesh up --name shop --data data/shop
     """
     from eventmesh.lab import standing as meshes
@@ -248,8 +251,9 @@ def bench_list(json_output: Json = False) -> None:
       eventmesh bench list
     """
     from benchmarks import catalog
+    from eventmesh import shipped
 
-    found = catalog.questions(ROOT / "configs" / "benchmarks")
+    found = catalog.questions(shipped.folder("benchmarks"))
     _print(found, json_output, lambda screen: screen.pairs(found))
 
 
@@ -272,16 +276,17 @@ def bench_run(
     Examples:
       eventmesh bench run join-scaling --quick
       eventmesh bench run replay --input orders.parquet \\
-        --mapping configs/mappings/online-retail.yaml
+        --mapping online-retail
     """
     from benchmarks import catalog
+    from eventmesh import shipped
     from eventmesh.lab import run as runs
 
     if output is not None:
         runs.must_be_empty(output)
     with _progress() as (console, report):
         given = {"input": input_file, "mapping": mapping}
-        benchmark = catalog.load(ROOT / "configs" / "benchmarks", name, quick=quick, given=given)
+        benchmark = catalog.load(shipped.folder("benchmarks"), name, quick=quick, given=given)
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
@@ -401,11 +406,12 @@ def describe(mesh: MeshFile, json_output: Json = False) -> None:
 
     \b
     Example:
-      eventmesh describe configs/meshes/views.yaml
+      eventmesh describe views
     """
     from eventmesh import mesh as meshes
+    from eventmesh import shipped
 
-    loaded = meshes.load(mesh)
+    loaded = meshes.load(shipped.find("meshes", mesh))
     _print(loaded.resolved(), json_output, lambda screen: screen.line(loaded.diagram().removesuffix("\n")))
 
 

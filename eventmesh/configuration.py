@@ -94,9 +94,15 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigurationError("no such file", file=str(path), hint=_neighbours(path)) from error
+        raise no_such_file(path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot be read as text: {error}", file=str(path)) from error
+
+
+def no_such_file(path: Path, more: str = "") -> ConfigurationError:
+    """The error for a file that is not there: which are near it, and what else may be named."""
+    hint = ". ".join(each for each in (_neighbours(path), more) if each)
+    return ConfigurationError("no such file", file=str(path), hint=hint)
 
 
 def _neighbours(path: Path) -> str:

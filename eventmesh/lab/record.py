@@ -301,14 +301,22 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
 
 
 def commit(folder: Path) -> str:
-    """The commit of the checkout at ``folder``, with ``-dirty`` where files differ; ``unknown`` outside of git."""
+    """The commit of the checkout at ``folder``, with ``-dirty`` where files differ; ``unknown`` outside of git.
+
+    Installed inside somebody's own repository, in its ``.venv`` for instance, the folder has no file that git tracks.
+    """
     try:
-        answered = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=_COMMIT_SECONDS,
-        )  # fmt: skip
+        if not _git(folder, "ls-files"):
+            return "unknown"
+        return _git(folder, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    answered = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=_COMMIT_SECONDS
+    )
     return answered.stdout.strip()
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import yaml
 
 from eventmesh import mesh as meshes
+from eventmesh import shipped
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, EventmeshError, InputError
 from eventmesh.history import History
 from eventmesh.lab import measure, record
@@ -230,6 +231,7 @@ def prepare(
     """
     if (input_file is None) != (mapping is None):
         raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
+    mesh_file, mapping = shipped.find("meshes", mesh_file), mapping and shipped.find("mappings", mapping)
     mesh = meshes.load(mesh_file)
     options = WorkloadOptions(
         seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction,

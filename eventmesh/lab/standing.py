@@ -23,6 +23,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eventmesh import mesh as meshes
+from eventmesh import shipped
 from eventmesh.configuration import suggestion
 from eventmesh.errors import (
     ConfigurationError,
@@ -221,9 +222,9 @@ def _reachable(standing: Standing) -> bool:
 
 def _mesh_file(given: Path | None, data: Path) -> Path:
     if given is not None:
-        return given
+        return shipped.find("meshes", given)
     if not (data / MESH_FILE).is_file():
-        raise InputError(f"{data} holds no mesh yet: name the mesh file, such as configs/meshes/views.yaml")
+        raise InputError(f"{data} holds no mesh yet: name the mesh, such as views")
     return data / MESH_FILE
 
 

@@ -18,7 +18,10 @@ MAPPING = CONFIGS / "mappings" / "online-retail.yaml"
 def test_a_mistake_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     ended = subprocess.run([*COMMAND, "describe", "nowhere.yaml"], cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"eventmesh: nowhere.yaml: no such file. No YAML file is in {Path()}\n"
+    assert (
+        ended.stderr == f"eventmesh: nowhere.yaml: no such file. No YAML file is in {Path()}. "
+        "Meshes that ship, by name: hybrid, request, views\n"
+    )
 
 
 def test_ctrl_c_stops_at_once_and_leaves_nothing(tmp_path: Path) -> None:

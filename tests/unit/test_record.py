@@ -120,7 +120,7 @@ def test_a_begun_run_is_aborted_and_unknown_until_it_says_otherwise(tmp_path: Pa
     assert record.versions(["no-such-library"])["no-such-library"] == "absent"
 
 
-def test_the_commit_says_when_the_files_differ_from_it(tmp_path: Path) -> None:
+def test_the_commit_is_that_of_the_files_and_says_when_they_differ(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         named = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
         subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -133,6 +133,9 @@ def test_the_commit_says_when_the_files_differ_from_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("two")
     assert len(clean) == 12
     assert record.commit(tmp_path) == f"{clean}-dirty"
+    (tmp_path / ".venv" / "eventmesh").mkdir(parents=True)
+    (tmp_path / ".venv" / "eventmesh" / "file").touch()
+    assert record.commit(tmp_path / ".venv" / "eventmesh") == "unknown", "that repository is somebody else's"
 
 
 def test_a_records_name_is_a_safe_file_name() -> None:
