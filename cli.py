@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventmesh.errors import EXIT_CODES, EventmeshError, InputError
+from eventmesh.lab import known
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,6 @@ VERDICTS = {"valid": 0, "invalid": 3, "unknown": 5}
 # Plain help and plain errors: examples stay as they are to be typed, and a message is one line to search for.
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Should services ask each other, or listen? Run the same business both ways and see what each costs.\n\n"
@@ -49,19 +49,61 @@ log_app = typer.Typer(
 app.add_typer(bench_app, name="bench")
 app.add_typer(log_app, name="log")
 
-MeshFile = Annotated[Path, typer.Argument(metavar="MESH", help="A mesh that ships, such as views, or a mesh file.")]
+_mesh, _mapping = known.complete_shipped("meshes"), known.complete_shipped("mappings")
+_benchmark = known.complete_shipped("benchmarks")
+MeshFile = Annotated[
+    Path,
+    typer.Argument(metavar="MESH", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."),
+]
 Input = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")]
 MappingFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="How the input's columns become orders: online-retail, which ships, or a file."),
+    typer.Option(
+        metavar="FILE",
+        autocompletion=_mapping,
+        help="How the input's columns become orders: online-retail, which ships, or a file.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
 ]
-MeshName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a run.")]
-Name = Annotated[str, typer.Option("--name", metavar="NAME", help="What the mesh is called: a-z, 0-9 and -.")]
+MeshName = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="A mesh that is up, instead of a run."
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Option(
+        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="What the mesh is called: a-z, 0-9 and -."
+    ),
+]
+Topic = Annotated[
+    str,
+    typer.Argument(metavar="TOPIC", autocompletion=known.complete_topic, help="A topic of `eventmesh log topics`."),
+]
 DATA = Path("data")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from eventmesh.lab.versions import versions
+
+        for name, version in versions(("ray", "pyarrow")).items():
+            typer.echo(f"{name} {version}")
+        raise typer.Exit()
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Print the versions of what is at work."),
+    ] = False,
+) -> None:
+    """What stands before the name of a command."""
 
 
 @app.command()
@@ -82,10 +124,19 @@ def demo(json_output: Json = False, seed: Annotated[int, typer.Option(metavar="N
 @app.command()
 def run(
     mesh: Annotated[
-        Path | None, typer.Argument(metavar="[MESH]", help="A mesh that ships, such as views, or a mesh file.")
+        Path | None,
+        typer.Argument(
+            metavar="[MESH]", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a mesh file.")
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            autocompletion=known.complete_mesh_up,
+            help="A mesh that is up, instead of a mesh file.",
+        ),
     ] = None,
     input_file: Input = None,
     mapping: MappingFile = None,
@@ -165,6 +216,7 @@ def up(
         Path | None,
         typer.Argument(
             metavar="[MESH]",
+            autocompletion=_mesh,
             help="A mesh that ships, or a mesh file; left out where the data directory holds one.",
         ),
     ] = None,
@@ -259,7 +311,12 @@ def bench_list(json_output: Json = False) -> None:
 
 @bench_app.command("run")
 def bench_run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A benchmark of `eventmesh bench list`, or a file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=_benchmark, help="A benchmark of `eventmesh bench list`, or a file."
+        ),
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="The quick grid: minutes, and labelled as quick.")] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
@@ -317,7 +374,7 @@ def log_topics(run_folder: RunFolder = None, name: MeshName = None, json_output:
 
 @log_app.command("read")
 def log_read(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic of `eventmesh log topics`.")],
+    topic: Topic,
     partition: Annotated[int, typer.Option(metavar="N", min=0, help="The partition of the topic.")] = 0,
     offset: Annotated[int, typer.Option(metavar="N", min=0, help="The first offset.")] = 0,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many records.")] = 20,
@@ -339,7 +396,7 @@ def log_read(
 
 @log_app.command("tail")
 def log_tail(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic of `eventmesh log topics`.")],
+    topic: Topic,
     limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=0, help="The last so many records.")] = 10,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")] = False,
     run_folder: RunFolder = None,

@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from eventmesh.configuration import no_such_file, suggestion
 from eventmesh.errors import ConfigurationError
 
 Kind = Literal["meshes", "mappings", "benchmarks"]
@@ -48,6 +47,8 @@ def find(kind: Kind, given: Path) -> Path:
 
 
 def _missing(kind: Kind, given: Path, known: list[str]) -> ConfigurationError:
+    from eventmesh.configuration import no_such_file, suggestion  # completion asks for names, and is not to wait for it
+
     singular = kind.removesuffix("es") if kind == "meshes" else kind.removesuffix("s")
     if given.parent == Path() and not given.suffix:
         hint = f"No {singular} of that name ships either. {suggestion(given, known)}; or the path of a file"

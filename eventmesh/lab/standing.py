@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import platformdirs
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,6 +33,7 @@ from eventmesh.errors import (
     PeerLost,
 )
 from eventmesh.lab import inspect, record
+from eventmesh.lab.known import STATE_VARIABLE, meshes_up, state_folder
 from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh
 from eventmesh.log.storage import FileStorage, machine_id
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.stream import Access
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-#: Names the folder of the records, for whoever keeps several sets of them.
-STATE_VARIABLE = "EVENTMESH_STATE"
 CALLERS, GENERATOR = "callers", "generator"
 #: The name of a run's load, beside those of its seeding.
 LOAD = re.compile(r"run-(\d+)-load")
@@ -96,23 +94,13 @@ class Standing(BaseModel):
 # --- the records ---------------------------------------------------------------------------------
 
 
-def state_folder() -> Path:
-    """Where the records are: ``$EVENTMESH_STATE``, or the user's own place for such files."""
-    return Path(os.environ.get(STATE_VARIABLE) or platformdirs.user_state_path("eventmesh"))
-
-
-def names() -> list[str]:
-    """Every name under which something stands, or stood when the machine went down."""
-    return sorted(path.stem for path in state_folder().glob("*.json"))
-
-
 def find(name: str) -> Standing:
     """What stands under ``name``; :class:`NotFound` with what there is."""
     path = _record(name)
     try:
         return Standing.model_validate_json(path.read_text())
     except FileNotFoundError:
-        known = names()
+        known = meshes_up()
         hint = suggestion(name, known) if known else "Nothing is up. Start a mesh with: eventmesh up MESH --name NAME"
         raise NotFound(f"no mesh called {name!r} is up. {hint}") from None
     except (ValidationError, OSError) as error:

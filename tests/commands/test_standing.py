@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from eventmesh import mesh as meshes
-from eventmesh.lab import standing
+from eventmesh.lab.known import STATE_VARIABLE
 from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, Log
 from tests.commands.conftest import Run
@@ -24,7 +24,7 @@ TOKEN = "0123456789abcdef-of-this-test"
 def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No record of the user's own is looked at."""
     folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv(standing.STATE_VARIABLE, str(folder))
+    monkeypatch.setenv(STATE_VARIABLE, str(folder))
     return folder
 
 

@@ -16,6 +16,7 @@ from eventmesh.errors import InputError
 from eventmesh.lab import measure, record
 from eventmesh.lab.record import AuditRecord, Imported, Run, Spread
 from eventmesh.lab.verdict import Audit, CheckResult, Verdict
+from eventmesh.lab.versions import versions
 from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {
@@ -117,7 +118,7 @@ def test_a_begun_run_is_aborted_and_unknown_until_it_says_otherwise(tmp_path: Pa
     assert (begun.status, begun.verdict, begun.commit, begun.durability) == ("aborted", "unknown", "unknown", "os")
     assert int(begun.machine["cores"]) >= 1
     assert begun.versions["pyarrow"] == pa.__version__
-    assert record.versions(["no-such-library"])["no-such-library"] == "absent"
+    assert versions(["no-such-library"])["no-such-library"] == "absent"
 
 
 def test_the_commit_is_that_of_the_files_and_says_when_they_differ(tmp_path: Path) -> None:
