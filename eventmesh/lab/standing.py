@@ -360,6 +360,7 @@ def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
 def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str, Any]:
     services, ends = looked["services"], looked["ends"] or {}
     return {
+        "flight": looked["flight"],
         "processes": looked["processes"],
         "partitions": [
             {**_partition(name, end, services), "snapshot": _snapshot(name, snapshots)}

@@ -179,7 +179,8 @@ def _table(rows: Sequence[Row], last_folds: bool = False, colours: Mapping[str, 
 
 def _status(found: Row) -> Group:
     head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
-    parts: list[RenderableType] = [Text(head, style="bold"), Text(f"Ray {found['ray']}, data {found['data']}"), Text()]
+    places = f"Ray {found['ray']}, data {found['data']}, Arrow Flight {found.get('flight') or 'not now'}"
+    parts: list[RenderableType] = [Text(head, style="bold"), Text(places), Text()]
     for title in ("processes", "partitions", "views"):
         if found[title]:
             rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]
