@@ -84,7 +84,8 @@ Topic = Annotated[
     str,
     typer.Argument(metavar="TOPIC", autocompletion=known.complete_topic, help="A topic of `eventmesh log topics`."),
 ]
-DATA = Path("data")
+Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Its data directory.", show_default="data/NAME")]
+DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, write nothing.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -247,7 +248,7 @@ def up(
 
     with _progress() as (_, report):
         standing = meshes.up(
-            mesh, name, data=data or DATA / name, address=address, listen=listen, token_file=token_file,
+            mesh, name, data=data or meshes.DATA / name, address=address, listen=listen, token_file=token_file,
             dry_run=dry_run, report=report,
         )  # fmt: skip
     document = standing.model_dump(mode="json", by_alias=True)
@@ -292,6 +293,52 @@ def status(
             return
         with suppress(KeyboardInterrupt):  # how it is meant to end
             _watch(look, json_output)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file: .tar, .tar.gz, .tgz or .tar.zst.")],
+    name: Name = "shop",
+    data: Data = None,
+    dry_run: DryRun = False,
+    json_output: Json = False,
+) -> None:
+    """Copy a mesh's data into one file, also while the mesh is up.
+
+    \b
+    Examples:
+      eventmesh backup shop.tar --name shop
+      eventmesh backup shop.tar.zst --data data/shop
+    """
+    from eventmesh.lab import backup as backups
+    from eventmesh.lab import standing as meshes
+
+    taken = backups.take(meshes.data_of(name, data), file, dry_run=dry_run)
+    _print(taken, json_output, lambda screen: screen.pairs(taken))
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `eventmesh backup` wrote.")],
+    name: Name = "shop",
+    data: Data = None,
+    dry_run: DryRun = False,
+    json_output: Json = False,
+) -> None:
+    """Make a data directory from a backup, to be started with `eventmesh up`.
+
+    \b
+    Example:
+      eventmesh restore shop.tar --name shop
+    """
+    from eventmesh.lab import backup as backups
+    from eventmesh.lab import standing as meshes
+
+    folder = meshes.new_data(name, data)
+    restored = backups.restore(file, folder, dry_run=dry_run)
+    _print(restored, json_output, lambda screen: screen.pairs(restored))
+    if not (json_output or dry_run):
+        typer.echo(f"next: eventmesh up --name {name} --data {folder}")
 
 
 @bench_app.command("list")

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.stream import Access
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+#: Where data directories are, each by the name of its mesh, where nothing else is said.
+DATA = Path("data")
 CALLERS, GENERATOR = "callers", "generator"
 #: The name of a run's load, beside those of its seeding.
 LOAD = re.compile(r"run-(\d+)-load")
@@ -106,6 +108,20 @@ def find(name: str) -> Standing:
     except (ValidationError, OSError) as error:
         problem = f"{path}: this record of a mesh cannot be read ({type(error).__name__})"
         raise EnvironmentUnavailable(f"{problem}. Remove it, and end what is left of the mesh by hand") from error
+
+
+def data_of(name: str, given: Path | None) -> Path:
+    """The data directory that is meant: the one given, else that of the mesh that is up, else the one it would have."""
+    record_file = _record(name)
+    if given is not None:
+        return given
+    return find(name).data if record_file.exists() else DATA / name
+
+
+def new_data(name: str, given: Path | None) -> Path:
+    """Where a mesh that is to be called ``name`` would have its data."""
+    _record(name)
+    return given if given is not None else DATA / name
 
 
 def _record(name: str) -> Path:
