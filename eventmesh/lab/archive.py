@@ -180,22 +180,40 @@ def extract(path: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def _each(path: Path, take: Take) -> None:
     """Hand every member on, in order; only regular files are any of ours."""
-    with _reading(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            if not member.isreg():
-                raise _damaged(path, f"{member.name!r} is no regular file")
-            content = cast(Any, archive.extractfile(member))
-            take(member.name, member.size, iter(partial(content.read, CHUNK), b""))
+    with _reading(path) as stream:
+        with tarfile.open(fileobj=cast(Any, stream), mode="r|") as archive:
+            for member in archive:
+                if not member.isreg():
+                    raise _damaged(path, f"{member.name!r} is no regular file")
+                content = cast(Any, archive.extractfile(member))
+                take(member.name, member.size, iter(partial(content.read, CHUNK), b""))
+        while stream.read(CHUNK):
+            pass
+        if stream.length % tarfile.RECORDSIZE:
+            raise _damaged(path, "it ends before its last block does")
+
+
+class _Stream:
+    """A file to read from that knows how much was read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.length = file, 0
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes."""
+        data: bytes = self._file.read(size)
+        self.length += len(data)
+        return data
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
+def _reading(path: Path) -> Iterator[_Stream]:
     how = compression(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file. Name a backup that `eventmesh backup` wrote")
     try:
         with pa.input_stream(str(path), compression=how) as stream:
-            yield stream
+            yield _Stream(stream)
     except InputError:
         raise
     except (*_DAMAGE, OSError) as error:

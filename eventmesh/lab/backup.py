@@ -33,7 +33,7 @@ from eventmesh.log.manifest import FORMAT_VERSION
 from eventmesh.log.storage import FileStorage, MemoryStorage, machine_id
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime import journal_copy
-from eventmesh.runtime.journal_copy import JournalChanged
+from eventmesh.runtime.journal_copy import ChangedMeanwhile
 from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
 
 CALLERS, GENERATOR = "callers", "generator"
@@ -133,17 +133,19 @@ def _readable(data: Path) -> Iterator[None]:
 
 @contextmanager
 def _collected(data: Path) -> Iterator[_Collected]:
+    why: Exception | None = None
     for _ in range(TRIES):
         try:
             collected = _collect(data)
-        except JournalChanged:
+        except ChangedMeanwhile as changed:
+            why = changed
             continue
         try:
             yield collected
         finally:
             collected.moment.close()
         return
-    raise EnvironmentUnavailable(f"{data}: loads began and ended faster than they can be copied. Try again")
+    raise EnvironmentUnavailable(f"{data}: {why}, {TRIES} times in a row. Try again later")
 
 
 def _collect(data: Path) -> _Collected:
@@ -197,7 +199,7 @@ def _check_floors(data: Path, moment: Moment, snapshots: Mapping[str, Snapshot])
     floors = Floors(meshes.load(data / MESH_FILE), SnapshotStore(storage).head, grace_us=0).at(0)
     late = [name for name, start in moment.starts.items() if start > floors.get(name, start)]
     if late:
-        raise JournalChanged(f"retention went on in {', '.join(late)}")
+        raise ChangedMeanwhile(f"retention has deleted what no snapshot holds of {', '.join(late)}")
 
 
 # --- restore -------------------------------------------------------------------------------------

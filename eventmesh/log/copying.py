@@ -8,7 +8,6 @@ where two looks at all of them find the same, every one stood there between the 
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +21,8 @@ from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import LOADED_BYTES_MAX
 from eventmesh.progress import position_name
 
-#: Seconds in which two looks at the watermarks must agree: one takes microseconds, and appends are further apart.
-AGREE_S = 10.0
+#: Pairs of looks at the watermarks of which one must agree: a look takes microseconds, and appends are further apart.
+LOOKS_MAX = 100_000
 #: Files that are held: what a machine lets one process map, less what it needs besides.
 HELD_MAX = 50_000
 CHUNK = 1 << 20
@@ -62,8 +61,7 @@ class Moment:
 
     def _held(self) -> dict[str, int]:
         """Where every partition ends at one instant; its files are held, and none that is needed went before."""
-        deadline = time.monotonic() + AGREE_S
-        while time.monotonic() < deadline:
+        for _ in range(LOOKS_MAX):
             ends = self._look()
             if ends == self._look() and all(files.hold() for files in self._follow()):
                 return ends

@@ -37,8 +37,8 @@ class Look:
     words: bytes
 
 
-class JournalChanged(Exception):
-    """Another journal lies there than at the first look."""
+class ChangedMeanwhile(Exception):
+    """What was looked at first is not there any more: the copy is to be begun again."""
 
 
 def look(folder: Path) -> dict[str, Look]:
@@ -48,7 +48,7 @@ def look(folder: Path) -> dict[str, Look]:
         try:
             found[path.parent.name] = _look(path.parent)
         except FileNotFoundError as error:
-            raise JournalChanged(str(path.parent)) from error
+            raise ChangedMeanwhile(f"the load {path.parent.name} ended meanwhile") from error
     return found
 
 
@@ -69,17 +69,17 @@ def _look(folder: Path) -> Look:
 
 
 def joined(before: Mapping[str, Look], after: Mapping[str, Look]) -> dict[str, bytes]:
-    """The files of every copied journal, by ``name/file``. ``JournalChanged`` where one of the first look has gone."""
+    """The files of every copied journal, by ``name/file``. ``ChangedMeanwhile`` where one has gone since."""
     files: dict[str, bytes] = {}
     for name, seen in after.items():
         told = before[name].columns if name in before else _nothing(seen)
         if name in before and before[name].requests != seen.requests:
-            raise JournalChanged(name)
+            raise ChangedMeanwhile(f"another load {name} began meanwhile")
         columns = {**{each: told[each] for each in _TOLD}, **{each: seen.columns[each] for each in _ASKED}}
         progress = seen.header + b"".join(columns[each].tobytes() for each in COLUMNS)
         files |= {f"{name}/{REQUESTS}": seen.requests, f"{name}/{PROGRESS}": progress, f"{name}/{WORDS}": seen.words}
     if gone := before.keys() - after.keys():
-        raise JournalChanged(", ".join(sorted(gone)))
+        raise ChangedMeanwhile(f"the load {min(gone)} ended meanwhile")
     return files
 
 

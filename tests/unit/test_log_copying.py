@@ -141,7 +141,7 @@ def test_a_log_that_is_never_still(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return published(files)
 
     monkeypatch.setattr(PartitionFiles, "published", restless)
-    monkeypatch.setattr(copying, "AGREE_S", 0.05)
+    monkeypatch.setattr(copying, "LOOKS_MAX", 20)
     with pytest.raises(EnvironmentUnavailable, match="never still for the moment that a copy needs"):
         Moment(tmp_path / "log")
 
