@@ -46,7 +46,13 @@ log_app = typer.Typer(
     rich_markup_mode=None,
     help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log read orders --limit 5",
 )
+runs_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The runs in this folder's runs/.\n\n\b\nExample:\n  eventmesh runs prune --keep 10 --dry-run",
+)
 app.add_typer(bench_app, name="bench")
+app.add_typer(runs_app, name="runs")
 app.add_typer(log_app, name="log")
 
 _mesh, _mapping = known.complete_shipped("meshes"), known.complete_shipped("mappings")
@@ -394,15 +400,56 @@ def bench_run(
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
-            finished = benchmark.run(
-                folder, seed=seed, report=report, say=lambda line: console.print(line, highlight=False, markup=False)
-            )
+            with runs.writing(folder):
+                finished = benchmark.run(
+                    folder, seed=seed, report=report,
+                    say=lambda line: console.print(line, highlight=False, markup=False),
+                )  # fmt: skip
     if dry_run:
         _print(points, json_output, lambda screen: screen.line("\n".join(points)))
         return
     document = finished.model_dump(mode="json", by_alias=True)
     _print(document, json_output, lambda screen: screen.benchmark(folder))
     raise typer.Exit(VERDICTS[finished.verdict])
+
+
+@runs_app.command("list")
+def runs_list(json_output: Json = False) -> None:
+    """Every run with its size, the oldest first.
+
+    \b
+    Example:
+      eventmesh runs list
+    """
+    from eventmesh.lab import pruning
+
+    found = [folder.row() for folder in pruning.listed(RUNS)]
+    _print(found, json_output, lambda screen: screen.runs(found))
+
+
+@runs_app.command("prune")
+def runs_prune(
+    keep: Annotated[int | None, typer.Option(metavar="N", min=0, help="Delete all but the newest so many.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Delete those that started longer ago, such as 7d or 12h.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would go, delete nothing.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Delete old runs. It asks nothing; nothing else ever deletes a run.
+
+    \b
+    Examples:
+      eventmesh runs prune --keep 10 --dry-run
+      eventmesh runs prune --older-than 7d --dry-run
+    """
+    from datetime import UTC, datetime
+
+    from eventmesh.lab import pruning
+
+    older = pruning.older_than(older_than) if older_than is not None else None
+    pruned = pruning.prune(RUNS, keep=keep, older=older, now=datetime.now(UTC), dry_run=dry_run)
+    _print(pruned, json_output, lambda screen: screen.pruned(pruned))
 
 
 @log_app.command("topics")

@@ -35,7 +35,7 @@ from eventmesh.errors import (
 from eventmesh.lab import inspect, record
 from eventmesh.lab.known import STATE_VARIABLE, meshes_up, state_folder
 from eventmesh.lab.progress_bar import Report, silent
-from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh
+from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh, writing
 from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
@@ -444,7 +444,7 @@ def run(
     Leaves ``folder`` as any run does; its log is the mesh's. One run at a time: :class:`InputError` otherwise. A run
     that was interrupted goes on in the mesh, and the next one waits for its end.
     """
-    with _alone(standing), _found(standing) as running:
+    with _alone(standing), writing(folder), _found(standing) as running:
         _await_earlier(standing, running, report)
         number = next_run(standing)
         workload = prepare(number).workload

@@ -106,6 +106,32 @@ class Screen:
         self.line((folder / "summary.md").read_text())
         self.line(f"Report: {folder / 'report.html'}")
 
+    def runs(self, rows: Sequence[Row]) -> None:
+        """The runs there are, and why some of them are never deleted."""
+        columns = ("run", "started", "status", "audit")
+        shown = [
+            {
+                **{name: row[name] for name in columns},
+                "size": _size(row["bytes"]),
+                "left alone": row["left alone"] or "",
+            }
+            for row in rows
+        ]
+        if shown:
+            self.table(shown, last_folds=True)
+        else:
+            self.line("no runs yet")
+
+    def pruned(self, pruned: Row) -> None:
+        """What went, or would, and what was left alone."""
+        would = "would delete" if pruned["dry_run"] else "deleted"
+        for each in pruned["deleted"]:
+            self.line(f"{would} {each['run']}, {_size(each['bytes'])}")
+        for path, why in pruned["left_alone"].items():
+            self.line(f"left alone: {path}, {why}")
+        count = len(pruned["deleted"])
+        self.line(f"{would} {_count(count, 'run')}, {_size(pruned['bytes'])}; {pruned['kept']} kept")
+
     def findings(self, findings: Sequence[Finding]) -> None:
         """A line for each partition that was checked, then what is wrong."""
         rows = [asdict(each) | {"checksums": "wrong" if each.damage else "right"} for each in findings]
@@ -191,6 +217,19 @@ def _status(found: Row) -> Group:
 def _state(name: str, value: Any) -> Any:
     """What is not there yet is a dash; the number of a process is a name."""
     return "-" if value is None else str(value) if name == "pid" else value
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _size(size: float) -> str:
+    """Bytes, in the unit in which they are read."""
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1_000
+    return f"{size:,.0f} GB" if size >= 99.5 else f"{size:.3g} GB"
 
 
 def _number(value: Any) -> str:
