@@ -107,19 +107,12 @@ class Screen:
         self.line(f"Report: {folder / 'report.html'}")
 
     def runs(self, rows: Sequence[Row]) -> None:
-        """The runs there are, and why some of them are never deleted."""
-        columns = ("run", "started", "status", "audit")
-        shown = [
-            {
-                **{name: row[name] for name in columns},
-                "size": _size(row["bytes"]),
-                "left alone": row["left alone"] or "",
-            }
-            for row in rows
-        ]
-        if shown:
-            self.table(shown, last_folds=True)
-        else:
+        """A line for each run there is, which a narrow terminal folds, and why some are never deleted."""
+        for row in rows:
+            what = f"{row['started']}  {row['status']}, audit {row['audit']}, " if row["started"] else ""
+            why = f"; left alone: {row['left alone']}" if row["left alone"] else ""
+            self.line(f"{row['run']}  {what}{_size(row['bytes'])}{why}")
+        if not rows:
             self.line("no runs yet")
 
     def pruned(self, pruned: Row) -> None:

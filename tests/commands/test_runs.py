@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -57,10 +58,9 @@ def test_the_runs_are_listed_the_oldest_first(eventmesh: Run, five: Path) -> Non
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
     runs = [f"runs/views-{days}" for days in (8, 6, 4, 2, 0)]
-    assert [line.split()[0] for line in lines[1:]] == [*runs, "runs/notes"]
-    assert "complete" in lines[1]
-    assert "valid" in lines[1]
-    assert "run.json is missing" in ended.out
+    assert [line.split()[0] for line in lines] == [*runs, "runs/notes"]
+    assert re.fullmatch(r"runs/views-8  [-\d]{10} \d\d:\d\d  complete, audit valid, 2\d\d B", lines[0])
+    assert lines[-1] == "runs/notes  0 B; left alone: no run: run.json is missing"
     rows = json.loads(eventmesh("runs", "list", "--json").out)
     size = 100 + (five / "views-8" / "run.json").stat().st_size
     assert (rows[0]["run"], rows[0]["bytes"], rows[0]["left alone"]) == ("runs/views-8", size, None)
