@@ -21,9 +21,9 @@ from eventmesh.log.store import Durability, Log, LogReader, open_read_only
 from eventmesh.log.topic import TopicSettings
 from eventmesh.messages import encode_rows
 from eventmesh.progress import split_position
-from tests.unit.log_story import LATE, NOON, ORDERS, WEEK_MS, Writer, filled, open_log, rows_at
+from tests.unit.log_story import END, LATE, NOON, ORDERS, WEEK_MS, Writer, filled, open_log, rows_at
 
-SMALL = replace(ORDERS, partitions=2, settings=TopicSettings(segment_bytes=6_000))
+SMALL = replace(ORDERS, partitions=2, settings=TopicSettings(segment_bytes=6_000, retention_bytes=15_000))
 TOPICS = {"orders": SMALL, "payments": replace(SMALL, name="payments", owner="payments")}
 NAMES = [f"{topic}/{number}" for topic in TOPICS for number in range(2)]
 
@@ -97,11 +97,14 @@ def must_be_consistent(directory: Path, ends: Mapping[str, int]) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_while_a_writer_goes_on(tmp_path: Path, seed: int, level: str) -> None:
     dice, story, stop = random.Random(seed), Story(tmp_path / "log", level), threading.Event()
+    deleted: list[Any] = []  # retention goes on meanwhile, too
 
     def write() -> None:
-        while not stop.is_set():
+        while not (stop.is_set() and deleted):
             story.append(dice.choice(NAMES), dice.randint(1, 9))
             story.log.sync()
+            if dice.random() < 0.05:
+                deleted.extend(story.log.retain(NOON, dict.fromkeys(NAMES, END)))
 
     writer = threading.Thread(target=write)
     writer.start()
