@@ -207,7 +207,9 @@ def test_a_client_lists_what_it_names(client: Any, criteria: bytes, found: list[
 
 def test_the_offsets_are_told_and_grow(two_topics: Broker, client: Any) -> None:
     def offsets() -> Any:
-        return json.loads(client.get_flight_info(path("orders", "0")).app_metadata)["offsets"]
+        said = json.loads(client.get_flight_info(path("orders", "0")).app_metadata)
+        assert said["cluster"] == "test"
+        return said["offsets"]
 
     assert offsets() == {"orders/0": [0, 4]}
     Producer(two_topics.address(), "second").append("d")

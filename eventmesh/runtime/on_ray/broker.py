@@ -143,7 +143,14 @@ class Broker(Process):
             if self.closing:
                 raise LogStopped("the broker is closing")
             return [
-                Offer(name, number, topic.schema, self.log.start(name, number), self.log.watermark(name, number))
+                Offer(
+                    self.cluster_id,
+                    name,
+                    number,
+                    topic.schema,
+                    self.log.start(name, number),
+                    self.log.watermark(name, number),
+                )
                 for name, topic in sorted(self.topics.items())
                 for number in range(topic.partitions)
             ]

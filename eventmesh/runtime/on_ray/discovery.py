@@ -23,8 +23,12 @@ SHOWN_MAX = 100
 
 @dataclass(frozen=True)
 class Offer:
-    """A partition that can be read: the offsets ``[start, end)``, the control records among them included."""
+    """A partition that can be read: the offsets ``[start, end)``, the control records among them included.
 
+    An offset is one of the log of ``cluster_id``: what was restored from a backup is another log.
+    """
+
+    cluster_id: str
     topic: str
     partition: int
     schema: pa.Schema
@@ -77,8 +81,9 @@ def info(offers: Sequence[Offer], location: str, descriptor: Any = None) -> Any:
     endpoints = [flight.FlightEndpoint(offer.ticket, [location]) for offer in offers]
     records = sum(offer.end - offer.start for offer in offers)
     offsets = {f"{offer.topic}/{offer.partition}": [offer.start, offer.end] for offer in offers}
+    said = {"cluster": offers[0].cluster_id, "offsets": offsets}
     return flight.FlightInfo(
-        offers[0].schema, descriptor, endpoints, records, -1, app_metadata=json.dumps({"offsets": offsets}).encode()
+        offers[0].schema, descriptor, endpoints, records, -1, app_metadata=json.dumps(said).encode()
     )
 
 
