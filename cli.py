@@ -319,7 +319,8 @@ def backup(
     from eventmesh.lab import backup as backups
     from eventmesh.lab import standing as meshes
 
-    taken = backups.take(meshes.data_of(name, data), file, dry_run=dry_run)
+    with _progress() as (_, report):
+        taken = backups.take(meshes.data_of(name, data), file, dry_run=dry_run, report=report)
     _print(taken, json_output, lambda screen: screen.pairs(taken))
 
 
@@ -341,7 +342,8 @@ def restore(
     from eventmesh.lab import standing as meshes
 
     folder = meshes.new_data(name, data)
-    restored = backups.restore(file, folder, dry_run=dry_run)
+    with _progress() as (_, report):
+        restored = backups.restore(file, folder, dry_run=dry_run, report=report)
     _print(restored, json_output, lambda screen: screen.pairs(restored))
     if not (json_output or dry_run):
         typer.echo(f"next: eventmesh up --name {name} --data {folder}")

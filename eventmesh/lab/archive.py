@@ -6,6 +6,7 @@ read is checked through before any of it is used; what is damaged, cut short or 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -32,6 +33,16 @@ CHECKSUM = "crc32c"
 _DAMAGE = (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError, pa.ArrowException)
 #: Takes a member: its name, its size, its bytes.
 Take = Callable[[str, int, Iterator[bytes]], None]
+#: Hears of every piece that was moved, with its bytes.
+Moved = Callable[[int], object]
+
+
+def unheard(size: int) -> None:
+    """Nobody wants to know."""
+
+
+#: What a file system without hard links answers.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def compression(path: Path) -> str | None:
@@ -51,15 +62,17 @@ def must_be_new(path: Path) -> None:
         raise InputError(f"{path}: there is no folder {path.parent}. Make it, or name a file in another one")
 
 
-def write(path: Path, files: Iterable[CopiedFile], description: Mapping[str, Any]) -> dict[str, Any]:
+def write(
+    path: Path, files: Iterable[CopiedFile], description: Mapping[str, Any], moved: Moved = unheard
+) -> dict[str, Any]:
     """Write an archive of ``files``: its manifest, which is ``description`` with what was written of each file."""
     must_be_new(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with pa.output_stream(str(unfinished), compression=compression(path)) as sink:
-            manifest = _write(sink, files, description)
+            manifest = _write(sink, files, description, moved)
         sync(unfinished)
-        os.link(unfinished, path)  # a rename would overwrite what came there meanwhile
+        _into_place(unfinished, path)
         sync(path.parent)
     except FileExistsError:
         must_be_new(path)
@@ -73,11 +86,22 @@ def write(path: Path, files: Iterable[CopiedFile], description: Mapping[str, Any
     return manifest
 
 
-def _write(sink: Any, files: Iterable[CopiedFile], description: Mapping[str, Any]) -> dict[str, Any]:
+def _into_place(unfinished: Path, path: Path) -> None:
+    """By a link, since a rename would overwrite what came there meanwhile; where there are no links, all the same."""
+    try:
+        os.link(unfinished, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        must_be_new(path)
+        unfinished.rename(path)
+
+
+def _write(sink: Any, files: Iterable[CopiedFile], description: Mapping[str, Any], moved: Moved) -> dict[str, Any]:
     listed: list[dict[str, Any]] = []
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for file in files:
-            reading = _Reading(file.chunks)
+            reading = _Reading(file.chunks, moved)
             archive.addfile(_member(file.path, file.size), cast(Any, reading))
             listed.append({"path": file.path, "bytes": file.size, CHECKSUM: reading.checksum})
         manifest = {**description, "files": listed}
@@ -95,8 +119,8 @@ def _member(path: str, size: int) -> tarfile.TarInfo:
 class _Reading:
     """Chunks as a file to read from, which knows the checksum of what was read."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._left = chunks, b""
+    def __init__(self, chunks: Iterator[bytes], moved: Moved) -> None:
+        self._chunks, self._left, self._moved = chunks, b"", moved
         self.checksum = 0
 
     def read(self, size: int) -> bytes:
@@ -108,6 +132,7 @@ class _Reading:
         data = b"".join(parts)
         data, self._left = data[:size], data[size:]
         self.checksum = google_crc32c.extend(self.checksum, data)
+        self._moved(len(data))
         return data
 
 
@@ -128,7 +153,7 @@ def sync(path: Path) -> None:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def verified(path: Path, schema: str, allowed: re.Pattern[str]) -> dict[str, Any]:
+def verified(path: Path, schema: str, allowed: re.Pattern[str], moved: Moved = unheard) -> dict[str, Any]:
     """The manifest of an archive that is whole: every member is listed, none is missing, every checksum is right.
 
     ``schema`` is what the manifest must say of itself; every path in it must match ``allowed``. Nothing is written.
@@ -142,7 +167,7 @@ def verified(path: Path, schema: str, allowed: re.Pattern[str]) -> dict[str, Any
                 raise _damaged(path, f"{MANIFEST} has {size} bytes")
             manifests.append(b"".join(chunks))
         else:
-            found.append({"path": name, "bytes": size, CHECKSUM: _of(chunks)})
+            found.append({"path": name, "bytes": size, CHECKSUM: _of(chunks, moved)})
 
     _each(path, take)
     if len(manifests) != 1:
@@ -153,7 +178,7 @@ def verified(path: Path, schema: str, allowed: re.Pattern[str]) -> dict[str, Any
     return manifest
 
 
-def extract(path: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
+def extract(path: Path, folder: Path, manifest: Mapping[str, Any], moved: Moved = unheard) -> None:
     """Write the files of an archive whose ``manifest`` was :func:`verified` below ``folder``, and sync them."""
     expected = {file["path"]: file for file in manifest["files"]}
 
@@ -168,6 +193,7 @@ def extract(path: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
             for chunk in chunks:
                 checksum = google_crc32c.extend(checksum, chunk)
                 file.write(chunk)
+                moved(len(chunk))
             file.flush()
             os.fsync(file.fileno())
         if checksum != expected.pop(name)[CHECKSUM]:
@@ -247,10 +273,11 @@ def _same(path: Path, listed: list[Any], found: list[dict[str, Any]], allowed: r
         raise _damaged(path, f"{len(found)} files are there, {len(listed)} were written")
 
 
-def _of(chunks: Iterator[bytes]) -> int:
+def _of(chunks: Iterator[bytes], moved: Moved) -> int:
     checksum = 0
     for chunk in chunks:
         checksum = google_crc32c.extend(checksum, chunk)
+        moved(len(chunk))
     return checksum
 
 

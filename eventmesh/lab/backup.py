@@ -26,6 +26,7 @@ from eventmesh import __version__, configuration
 from eventmesh import mesh as meshes
 from eventmesh.errors import CorruptSegment, DataDirectoryError, EnvironmentUnavailable, InputError
 from eventmesh.lab import archive
+from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.run import LOG, MESH_FILE
 from eventmesh.log import copying
 from eventmesh.log.copying import CopiedFile, Moment
@@ -39,6 +40,8 @@ from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
 CALLERS, GENERATOR = "callers", "generator"
 #: How often it is begun again where a load began or ended meanwhile, or retention went on.
 TRIES = 20
+#: Bytes from which on a progress bar is told: what is smaller takes no time.
+TOLD_FROM = 64_000_000
 _TOPIC = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 #: The files of a backup; nothing else is restored.
 PATHS = re.compile(
@@ -103,7 +106,20 @@ class _Collected:
             yield CopiedFile(f"{LOG}/{file.path}", file.size, file.chunks)
 
 
-def take(data: Path, file: Path, *, dry_run: bool = False) -> dict[str, Any]:
+def _meter(report: Report, stage: str, total: int) -> archive.Moved:
+    """Tells a progress bar of what was moved, in megabytes of ``total`` bytes (0: nobody knows)."""
+    done = 0
+
+    def moved(size: int) -> None:
+        nonlocal done
+        done += size
+        if done >= TOLD_FROM:
+            report(f"{stage}, MB", done // 1_000_000, total // 1_000_000)
+
+    return moved
+
+
+def take(data: Path, file: Path, *, dry_run: bool = False, report: Report = silent) -> dict[str, Any]:
     """Write a backup of the data directory ``data``, of a mesh that is up or down, to ``file``; what is in it.
 
     Nothing is left where this fails. :class:`InputError` for a ``file`` that is there, :class:`DataDirectoryError`
@@ -114,7 +130,9 @@ def take(data: Path, file: Path, *, dry_run: bool = False) -> dict[str, Any]:
         raise DataDirectoryError(f"{data} holds no mesh: name a data directory with --data, or a mesh that is up")
     with _readable(data), _collected(data) as collected:
         if not dry_run:
-            archive.write(file, collected.all_files(), collected.backup.model_dump(mode="json", by_alias=True))
+            total = collected.moment.size + sum(map(len, collected.files.values()))
+            said = collected.backup.model_dump(mode="json", by_alias=True)
+            archive.write(file, collected.all_files(), said, _meter(report, "copying", total))
     size = {} if dry_run else {"bytes": file.stat().st_size}
     return collected.backup.summary(data=str(data), file=str(file), **size)
 
@@ -205,18 +223,19 @@ def _check_floors(data: Path, moment: Moment, snapshots: Mapping[str, Snapshot])
 # --- restore -------------------------------------------------------------------------------------
 
 
-def restore(file: Path, data: Path, *, dry_run: bool = False) -> dict[str, Any]:
+def restore(file: Path, data: Path, *, dry_run: bool = False, report: Report = silent) -> dict[str, Any]:
     """Make ``data``, a directory that is empty or not there, that of the mesh in the backup ``file``; what is in it.
 
     The log gets this machine for its home and a cluster id of its own: where the mesh that was copied goes on, too, the
     two are not the same log from there on. Nothing is left where this fails.
     """
     _must_be_free(data)
-    manifest = archive.verified(file, SCHEMA, PATHS)
+    manifest = archive.verified(file, SCHEMA, PATHS, _meter(report, "checking", 0))
     backup = _parsed(file, manifest)
     if not dry_run:
         with _in_its_place(data) as folder:
-            archive.extract(file, folder, manifest)
+            total = sum(each["bytes"] for each in manifest["files"])
+            archive.extract(file, folder, manifest, _meter(report, "restoring", total))
             settle(folder, backup, cluster_id=uuid.uuid4().hex, node=machine_id())
     return backup.summary(file=str(file), data=str(data))
 

@@ -85,6 +85,12 @@ class Moment:
             for segment, count, closed in files.below(self.ends[name]):
                 yield from self._segment(segment, count, closed=closed)
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the files have."""
+        pieces = (piece for name, files in self._files.items() for piece in files.below(self.ends[name]))
+        return sum(sum(segment.sizes(count)) for segment, count, _ in pieces)
+
     def _segment(self, segment: Segment, count: int, *, closed: bool) -> Iterator[CopiedFile]:
         data, index = segment.sizes(count)
         ending = END_OF_STREAM if closed else b""

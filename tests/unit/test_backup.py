@@ -261,6 +261,39 @@ def test_not_even_one_that_comes_meanwhile(kept: Path, tmp_path: Path, monkeypat
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("shop.tar", "mine")]
 
 
+@pytest.mark.parametrize("comes", [False, True])
+def test_where_there_are_no_hard_links(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    def refused(one: Path, other: Path) -> None:
+        if comes:
+            other.write_text("mine")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    if comes:
+        with pytest.raises(InputError, match="exists already"):
+            backup.take(kept, tmp_path / "shop.tar")
+        assert (tmp_path / "shop.tar").read_text() == "mine"
+    else:
+        backup.take(kept, tmp_path / "shop.tar")
+        archive.verified(tmp_path / "shop.tar", backup.SCHEMA, backup.PATHS)
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.tar"]
+
+
+def test_a_bar_is_told_how_much_was_moved(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "TOLD_FROM", 1)
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        told.setdefault(stage, []).append((done, total))
+
+    backup.take(kept, tmp_path / "shop.tar", report=report)
+    backup.restore(tmp_path / "shop.tar", tmp_path / "shop", report=report)
+    assert list(told) == ["copying, MB", "checking, MB", "restoring, MB"]
+    assert all(sorted(steps) == steps for steps in told.values())
+
+
 @pytest.mark.parametrize("name", ["shop", "shop.zip", "shop.tar.bz2", ".tar", "shop.tar.old"])
 def test_a_name_that_says_nothing_of_the_format(kept: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"a backup's name ends in .tar, .tar.gz, .tgz, .tar.zst"):
