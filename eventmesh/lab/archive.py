@@ -31,6 +31,8 @@ MANIFEST = "backup.json"
 MANIFEST_BYTES_MAX = 256 << 20
 CHECKSUM = "crc32c"
 _DAMAGE = (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError, pa.ArrowException)
+#: What a file system without hard links answers.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 #: Takes a member: its name, its size, its bytes.
 Take = Callable[[str, int, Iterator[bytes]], None]
 #: Hears of every piece that was moved, with its bytes.
@@ -39,10 +41,6 @@ Moved = Callable[[int], object]
 
 def unheard(size: int) -> None:
     """Nobody wants to know."""
-
-
-#: What a file system without hard links answers.
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def compression(path: Path) -> str | None:

@@ -31,7 +31,7 @@ def test_a_backup_taken_under_load_is_a_mesh_that_goes_on(terminal: Terminal) ->
     terminal.ok("up", "views")
     terminal.ok("run", "--name", "shop", "--orders", "100", "-o", "first")
     begun = terminal.until(lambda status: status["flight"] is not None)
-    with terminal.begin("run", "--name", "shop", "--orders", "3000", "--rate", "200", "-o", "second", "--json") as load:
+    with terminal.begin("run", "--name", "shop", "--orders", "2000", "--rate", "150", "-o", "second", "--json") as load:
         terminal.until(lambda status: rows(status, "orders") > rows(begun, "orders") + 300)
         said = json.loads(terminal.ok("backup", "shop.tar.zst", "--json"))
         assert (said["runs"], said["loads under way"]) == (1, "run-2-load"), "in the middle of the second run"
@@ -46,7 +46,7 @@ def test_a_backup_taken_under_load_is_a_mesh_that_goes_on(terminal: Terminal) ->
         assert client.do_get(orders.endpoints[0].ticket).read_all().num_rows == orders.total_records > 0
 
     record = json.loads((terminal.folder / "state" / "shop.json").read_text())
-    pids = [each["pid"] for each in begun["processes"]]
+    pids = [each["pid"] for each in begun["processes"] if each["pid"]]
     os.killpg(record["head_pid"], signal.SIGKILL)
     psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=SOON_S)
     terminal.ok("down")
@@ -57,6 +57,6 @@ def test_a_backup_taken_under_load_is_a_mesh_that_goes_on(terminal: Terminal) ->
     assert (third["verdict"], third["outcomes"]) == ("valid", {"confirmed": 50})
     callers = sorted(path.name for path in (terminal.folder / "restored" / "callers").iterdir())
     assert callers == ["run-1.arrow", "run-2.arrow", "run-3.arrow"], "the second run went on, and came to its end"
-    assert terminal.ok("trace", "R2-00003000", "--name", "shop").startswith("R2-00003000, first fact at")
+    assert terminal.ok("trace", "R2-00002000", "--name", "shop").startswith("R2-00002000, first fact at")
     terminal.ok("log", "verify", "--name", "shop")
     terminal.ok("down")
