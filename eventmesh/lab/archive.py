@@ -7,6 +7,7 @@ read is checked through before any of it is used; what is damaged, cut short or 
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from eventmesh.log.copying import CHUNK, CopiedFile
 
 #: How an archive is compressed, by what its name ends in.
 SUFFIXES: Mapping[str, str | None] = {".tar": None, ".tar.gz": "gzip", ".tgz": "gzip", ".tar.zst": "zstd"}
+GZIP_LEVEL = 1
 MANIFEST = "backup.json"
 MANIFEST_BYTES_MAX = 256 << 20
 CHECKSUM = "crc32c"
@@ -67,7 +69,7 @@ def write(
     must_be_new(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        with pa.output_stream(str(unfinished), compression=compression(path)) as sink:
+        with _writing(unfinished, compression(path)) as sink:
             manifest = _write(sink, files, description, moved)
         sync(unfinished)
         _into_place(unfinished, path)
@@ -82,6 +84,16 @@ def write(
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
     return manifest
+
+
+@contextmanager
+def _writing(path: Path, how: str | None) -> Iterator[Any]:
+    if how == "gzip":  # Arrow's has one level alone, the slowest: a tenth of the speed for 4 % of the size
+        with path.open("wb") as file, gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
+            yield packed
+    else:
+        with pa.output_stream(str(path), compression=how) as sink:
+            yield sink
 
 
 def _into_place(unfinished: Path, path: Path) -> None:
