@@ -321,7 +321,7 @@ def backup(
 
     with _progress() as (_, report):
         taken = backups.take(meshes.data_of(name, data), file, dry_run=dry_run, report=report)
-    _print(taken, json_output, lambda screen: screen.pairs(taken))
+    _print(taken, json_output, lambda screen: screen.backup(taken))
 
 
 @app.command()
@@ -344,7 +344,7 @@ def restore(
     folder = meshes.new_data(name, data)
     with _progress() as (_, report):
         restored = backups.restore(file, folder, dry_run=dry_run, report=report)
-    _print(restored, json_output, lambda screen: screen.pairs(restored))
+    _print(restored, json_output, lambda screen: screen.backup(restored))
     if not (json_output or dry_run):
         typer.echo(f"next: eventmesh up --name {name} --data {folder}")
 

@@ -76,12 +76,11 @@ class Backup(BaseModel):
     under_way: list[str]
 
     def summary(self, **more: Any) -> dict[str, Any]:
-        """For people."""
+        """What a command says of it."""
         records = sum(extent.end - extent.start for extent in self.partitions.values())
         return {
-            "mesh": self.mesh, "taken at": f"{self.taken_at:%Y-%m-%d %H:%M:%S} UTC", "topics' partitions":
-            len(self.partitions), "records": records, "runs": self.runs,
-            "loads under way": ", ".join(self.under_way) or "none", **more,
+            "mesh": self.mesh, "taken_at": self.taken_at.isoformat(timespec="seconds"), "partitions":
+            len(self.partitions), "records": records, "runs": self.runs, "under_way": self.under_way, **more,
         }  # fmt: skip
 
 

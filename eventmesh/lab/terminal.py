@@ -125,6 +125,10 @@ class Screen:
         count = len(pruned["deleted"])
         self.line(f"{would} {_count(count, 'run')}, {_size(pruned['bytes'])}; {pruned['kept']} kept")
 
+    def backup(self, said: Row) -> None:
+        """What is in a backup."""
+        self.pairs({**said, "under_way": ", ".join(said["under_way"]) or "none"})
+
     def findings(self, findings: Sequence[Finding]) -> None:
         """A line for each partition that was checked, then what is wrong."""
         rows = [asdict(each) | {"checksums": "wrong" if each.damage else "right"} for each in findings]

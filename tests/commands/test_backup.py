@@ -36,6 +36,8 @@ def test_there_and_back(eventmesh: Run, data: Path, tmp_path: Path) -> None:
     taken = eventmesh("backup", "shop.tar.gz")
     assert (taken.code, taken.err, taken.made) == (0, "", [str(tmp_path / "shop.tar.gz")])
     assert "views" in taken.out
+    assert "under_way" in taken.out
+    assert "none" in taken.out
     restored = eventmesh("restore", "shop.tar.gz", "--name", "again")
     assert (restored.code, restored.err) == (0, "")
     assert restored.out.endswith("next: eventmesh up --name again --data data/again\n")
@@ -55,7 +57,7 @@ def test_the_same_words_in_a_dry_run(eventmesh: Run, data: Path) -> None:
         done = eventmesh(*words, "--json")
         again = eventmesh(*words, "-n")
         again.must_have_refused("exists already" if words[0] == "backup" else "not an empty folder")
-        kept = {name: value for name, value in json.loads(done.out).items() if name not in ("bytes", "taken at")}
+        kept = {name: value for name, value in json.loads(done.out).items() if name not in ("bytes", "taken_at")}
         assert kept.items() <= json.loads(tried.out).items()
 
 

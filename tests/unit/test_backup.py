@@ -105,7 +105,7 @@ def refused(file: Path, *said: str, kind: type[EventmeshError] = InputError) -> 
 def test_what_is_restored_is_what_was_there(kept: Path, tmp_path: Path, suffix: str) -> None:
     file, target = tmp_path / f"shop{suffix}", tmp_path / "deep" / "shop"
     taken = backup.take(kept, file)
-    assert (taken["mesh"], taken["runs"], taken["loads under way"]) == ("views", 1, "run-2-load")
+    assert (taken["mesh"], taken["runs"], taken["under_way"]) == ("views", 1, ["run-2-load"])
     assert taken["bytes"] == file.stat().st_size
     said = backup.restore(file, target)
     assert {name: said[name] for name in ("mesh", "records", "runs")} == {
@@ -232,7 +232,7 @@ def test_a_backup_begins_again_when_a_load_ends(data: Path, tmp_path: Path, monk
         return found
 
     monkeypatch.setattr(journal_copy, "look", ending)
-    assert backup.take(data, tmp_path / "a.tar")["loads under way"] == "run-0"
+    assert backup.take(data, tmp_path / "a.tar")["under_way"] == ["run-0"]
     left += list(range(1_000))
     with pytest.raises(EnvironmentUnavailable, match="meanwhile, 20 times in a row"):
         backup.take(data, tmp_path / "b.tar")
