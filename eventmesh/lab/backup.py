@@ -27,7 +27,7 @@ from eventmesh import mesh as meshes
 from eventmesh.errors import CorruptSegment, DataDirectoryError, EnvironmentUnavailable, InputError
 from eventmesh.lab import archive
 from eventmesh.lab.progress_bar import Report, silent
-from eventmesh.lab.run import LOG, MESH_FILE
+from eventmesh.lab.run import CALLERS, GENERATOR, LOG, MESH_FILE
 from eventmesh.log import copying
 from eventmesh.log.copying import CopiedFile, Moment
 from eventmesh.log.manifest import FORMAT_VERSION
@@ -37,7 +37,6 @@ from eventmesh.runtime import journal_copy
 from eventmesh.runtime.journal_copy import ChangedMeanwhile
 from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
 
-CALLERS, GENERATOR = "callers", "generator"
 #: How often it is begun again where a load began or ended meanwhile, or retention went on.
 TRIES = 20
 #: Bytes from which on a progress bar is told: what is smaller takes no time.

@@ -21,7 +21,7 @@ from typing import Any
 
 from eventmesh.errors import EnvironmentUnavailable, InputError
 from eventmesh.lab import record
-from eventmesh.lab.run import LATEST, LOG, point_latest
+from eventmesh.lab.run import CALLERS, GENERATOR, LATEST, LOG, point_latest
 from eventmesh.log.storage import LOCK
 
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -77,7 +77,7 @@ def _folder(path: Path) -> Folder:
 
 
 def _in_use(path: Path) -> str:
-    if (path / "callers").exists() or (path / "generator").exists():
+    if (path / CALLERS).exists() or (path / GENERATOR).exists():
         return "it holds the data of a mesh"
     if not _is_free(path):
         return "it is being written"

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LATEST = "latest"
 LOG = "log"
 MESH_FILE = "mesh.yaml"
+#: What the data directory of a mesh that stays has besides: what callers were told, and journals of loads under way.
+CALLERS, GENERATOR = "callers", "generator"
 
 
 def new_folder(runs: Path, name: str) -> Path:

@@ -35,7 +35,18 @@ from eventmesh.errors import (
 from eventmesh.lab import inspect, record
 from eventmesh.lab.known import STATE_VARIABLE, meshes_up, state_folder
 from eventmesh.lab.progress_bar import Report, silent
-from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh, writing
+from eventmesh.lab.run import (
+    CALLERS,
+    GENERATOR,
+    LOG,
+    MESH_FILE,
+    Prepared,
+    begin,
+    conclude,
+    load_mesh,
+    write_mesh,
+    writing,
+)
 from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
@@ -52,7 +63,6 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 #: Where data directories are, each by the name of its mesh, where nothing else is said.
 DATA = Path("data")
-CALLERS, GENERATOR = "callers", "generator"
 #: The name of a run's load, beside those of its seeding.
 LOAD = re.compile(r"run-(\d+)-load")
 LOOPBACK = "127.0.0.1"
