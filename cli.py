@@ -15,7 +15,7 @@ try:
     import typer
 
     from eventmesh.errors import EXIT_CODES, InputError
-    from eventmesh.lab import shell
+    from eventmesh.lab import known, shell
     from eventmesh.lab.examples import Commands
 except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl-C is a traceback otherwise
     sys.stderr.write("eventmesh: stopped\n")
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
     from eventmesh.lab.progress_bar import Report
     from eventmesh.lab.terminal import Screen
 
-ROOT = Path(__file__).resolve().parent
 RUNS = Path("runs")
 #: What a run and a benchmark exit with, by their verdict.
 VERDICTS = {"valid": 0, "invalid": 3, "unknown": 5}
 
 app = Commands(
-    add_completion=False,
     help="Should services ask each other, or listen? Run the same business both ways and see what each costs.\n\n"
-    "\b\nExamples:\n  eventmesh demo\n  eventmesh run configs/meshes/views.yaml --orders 2000\n"
+    "\b\nExamples:\n  eventmesh demo\n  eventmesh run views --orders 2000\n"
     "  eventmesh bench run join-scaling --quick",
     epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
@@ -45,22 +43,32 @@ bench_app = Commands(
 log_app = Commands(
     help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log read orders --limit 5",
 )
+runs_app = Commands(
+    help="The runs in this folder's runs/.\n\n\b\nExample:\n  eventmesh runs prune --keep 10 --dry-run",
+)
 app.add_typer(bench_app, name="bench")
+app.add_typer(runs_app, name="runs")
 app.add_typer(log_app, name="log")
 
-MeshFile = Annotated[Path, typer.Argument(metavar="MESH", help="A mesh file, such as configs/meshes/views.yaml.")]
+_mesh, _mapping = known.complete_shipped("meshes"), known.complete_shipped("mappings")
+_benchmark = known.complete_shipped("benchmarks")
+MeshFile = Annotated[
+    Path,
+    typer.Argument(metavar="MESH", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."),
+]
 Input = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")]
 MappingFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="How the input's columns become orders, such as a file of configs/mappings."),
+    typer.Option(
+        metavar="FILE",
+        autocompletion=_mapping,
+        help="How the input's columns become orders: online-retail, which ships, or a file.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
 ]
-MeshName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a run.")]
-Name = Annotated[str, typer.Option("--name", metavar="NAME", help="What the mesh is called: a-z, 0-9 and -.")]
-DATA = Path("data")
 #: Generated orders are kept in memory, about a kilobyte each.
 ORDERS_MAX = 10_000_000
 #: A request for each tick of the clock, which counts microseconds.
@@ -69,6 +77,43 @@ RATE_MAX = 1_000_000.0
 RTT_MS_MAX = 60_000.0
 #: 32 bits, as in most generators.
 SEED_MAX = 2**32 - 1
+MeshName = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="A mesh that is up, instead of a run."
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Option(
+        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="What the mesh is called: a-z, 0-9 and -."
+    ),
+]
+Topic = Annotated[
+    str,
+    typer.Argument(metavar="TOPIC", autocompletion=known.complete_topic, help="A topic of `eventmesh log topics`."),
+]
+Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Its data directory.", show_default="data/NAME")]
+DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, write nothing.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from eventmesh.lab.versions import versions
+
+        for name, version in versions(("ray", "pyarrow")).items():
+            typer.echo(f"{name} {version}")
+        raise typer.Exit()
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Print the versions of what is at work."),
+    ] = False,
+) -> None:
+    """What stands before the name of a command."""
 
 
 @app.command()
@@ -82,19 +127,27 @@ def demo(
     Example:
       eventmesh demo
     """
+    from eventmesh import shipped
     from eventmesh.shop.demo import tell
 
-    stories = tell(ROOT / "configs" / "meshes", seed=seed)
+    stories = tell(shipped.folder("meshes"), seed=seed)
     _print(stories, json_output, lambda screen: screen.stories(stories))
 
 
 @app.command()
 def run(
     mesh: Annotated[
-        Path | None, typer.Argument(metavar="MESH", help="A mesh file, such as configs/meshes/views.yaml.")
+        Path | None,
+        typer.Argument(metavar="MESH", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="A mesh that is up, instead of a mesh file.")
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            autocompletion=known.complete_mesh_up,
+            help="A mesh that is up, instead of a mesh file.",
+        ),
     ] = None,
     input_file: Input = None,
     mapping: MappingFile = None,
@@ -131,9 +184,9 @@ def run(
 
     \b
     Examples:
-      eventmesh run configs/meshes/views.yaml --orders 2000 --rate 500
-      eventmesh run configs/meshes/request.yaml --input orders.parquet \\
-        --mapping configs/mappings/online-retail.yaml
+      eventmesh run views --orders 2000 --rate 500
+      eventmesh run request --input orders.parquet \\
+        --mapping online-retail
       eventmesh run --name shop --orders 2000
     """
     from functools import cache
@@ -142,7 +195,7 @@ def run(
     from eventmesh.lab import standing as meshes
 
     if (mesh is None) == (name is None):
-        raise InputError("name either a mesh file, such as configs/meshes/views.yaml, or with --name a mesh that is up")
+        raise InputError("name either a mesh, such as views, or with --name a mesh that is up")
     if name is not None and rtt_ms:
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
     if output is not None:
@@ -182,7 +235,11 @@ def run(
 def up(
     mesh: Annotated[
         Path | None,
-        typer.Argument(metavar="MESH", help="A mesh file; left out where the data directory holds a mesh already."),
+        typer.Argument(
+            metavar="MESH",
+            autocompletion=_mesh,
+            help="A mesh that ships, or a mesh file; left out where the data directory holds one.",
+        ),
     ] = None,
     name: Name = "shop",
     data: Annotated[
@@ -204,14 +261,14 @@ def up(
 
     \b
     Examples:
-      eventmesh up configs/meshes/views.yaml --name shop
+      eventmesh up views --name shop
       eventmesh up --name shop --data data/shop
     """
     from eventmesh.lab import standing as meshes
 
     with _progress() as (console, report):
         standing = meshes.up(
-            mesh, name, data=data or DATA / name, address=address, listen=listen, token_file=token_file,
+            mesh, name, data=data or meshes.DATA / name, address=address, listen=listen, token_file=token_file,
             dry_run=dry_run, report=report, say=_sayer(console),
         )  # fmt: skip
     document = standing.model_dump(mode="json", by_alias=True)
@@ -257,6 +314,54 @@ def status(
             _watch(look, json_output)
 
 
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file: .tar, .tar.gz, .tgz or .tar.zst.")],
+    name: Name = "shop",
+    data: Data = None,
+    dry_run: DryRun = False,
+    json_output: Json = False,
+) -> None:
+    """Copy a mesh's data into one file, also while the mesh is up.
+
+    \b
+    Examples:
+      eventmesh backup shop.tar --name shop
+      eventmesh backup shop.tar.zst --data data/shop
+    """
+    from eventmesh.lab import backup as backups
+    from eventmesh.lab import standing as meshes
+
+    with _progress() as (_, report):
+        taken = backups.take(meshes.data_of(name, data), file, dry_run=dry_run, report=report)
+    _print(taken, json_output, lambda screen: screen.backup(taken))
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `eventmesh backup` wrote.")],
+    name: Name = "shop",
+    data: Data = None,
+    dry_run: DryRun = False,
+    json_output: Json = False,
+) -> None:
+    """Make a data directory from a backup, to be started with `eventmesh up`.
+
+    \b
+    Example:
+      eventmesh restore shop.tar --name shop
+    """
+    from eventmesh.lab import backup as backups
+    from eventmesh.lab import standing as meshes
+
+    folder = meshes.new_data(name, data)
+    with _progress() as (_, report):
+        restored = backups.restore(file, folder, dry_run=dry_run, report=report)
+    _print(restored, json_output, lambda screen: screen.backup(restored))
+    if not (json_output or dry_run):
+        typer.echo(f"next: eventmesh up --name {name} --data {folder}")
+
+
 @bench_app.command("list")
 def bench_list(json_output: Json = False) -> None:
     """The benchmarks, and the question each answers.
@@ -266,14 +371,20 @@ def bench_list(json_output: Json = False) -> None:
       eventmesh bench list
     """
     from benchmarks import catalog
+    from eventmesh import shipped
 
-    found = catalog.questions(ROOT / "configs" / "benchmarks")
+    found = catalog.questions(shipped.folder("benchmarks"))
     _print(found, json_output, lambda screen: screen.pairs(found))
 
 
 @bench_app.command("run")
 def bench_run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A benchmark of `eventmesh bench list`, or a file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=_benchmark, help="A benchmark of `eventmesh bench list`, or a file."
+        ),
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="The quick grid: minutes, and labelled as quick.")] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
@@ -290,26 +401,67 @@ def bench_run(
     Examples:
       eventmesh bench run join-scaling --quick
       eventmesh bench run replay --input orders.parquet \\
-        --mapping configs/mappings/online-retail.yaml
+        --mapping online-retail
     """
     from benchmarks import catalog
+    from eventmesh import shipped
     from eventmesh.lab import run as runs
 
     if output is not None:
         runs.must_be_empty(output)
     with _progress() as (console, report):
         given = {"input": input_file, "mapping": mapping}
-        benchmark = catalog.load(ROOT / "configs" / "benchmarks", name, quick=quick, given=given)
+        benchmark = catalog.load(shipped.folder("benchmarks"), name, quick=quick, given=given)
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
-            finished = benchmark.run(folder, seed=seed, report=report, say=_sayer(console))
+            with runs.writing(folder):
+                finished = benchmark.run(folder, seed=seed, report=report, say=_sayer(console))
     if dry_run:
         _print(points, json_output, lambda screen: screen.line("\n".join(points)))
         return
     document = finished.model_dump(mode="json", by_alias=True)
     _print(document, json_output, lambda screen: screen.benchmark(folder))
     raise typer.Exit(VERDICTS[finished.verdict])
+
+
+@runs_app.command("list")
+def runs_list(json_output: Json = False) -> None:
+    """Every run with its size, the oldest first.
+
+    \b
+    Example:
+      eventmesh runs list
+    """
+    from eventmesh.lab import pruning
+
+    found = [folder.row() for folder in pruning.listed(RUNS)]
+    _print(found, json_output, lambda screen: screen.runs(found))
+
+
+@runs_app.command("prune")
+def runs_prune(
+    keep: Annotated[int | None, typer.Option(metavar="N", min=0, help="Delete all but the newest so many.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Delete those that started longer ago, such as 7d or 12h.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would go, delete nothing.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Delete old runs. It asks nothing; nothing else ever deletes a run.
+
+    \b
+    Examples:
+      eventmesh runs prune --keep 10 --dry-run
+      eventmesh runs prune --older-than 7d --dry-run
+    """
+    from datetime import UTC, datetime
+
+    from eventmesh.lab import pruning
+
+    older = pruning.older_than(older_than) if older_than is not None else None
+    pruned = pruning.prune(RUNS, keep=keep, older=older, now=datetime.now(UTC), dry_run=dry_run)
+    _print(pruned, json_output, lambda screen: screen.pruned(pruned))
 
 
 @log_app.command("topics")
@@ -328,7 +480,7 @@ def log_topics(run_folder: RunFolder = None, name: MeshName = None, json_output:
 
 @log_app.command("read")
 def log_read(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic of `eventmesh log topics`.")],
+    topic: Topic,
     partition: Annotated[int, typer.Option(metavar="N", min=0, help="The partition of the topic.")] = 0,
     offset: Annotated[int, typer.Option(metavar="N", min=0, help="The first offset.")] = 0,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many records.")] = 20,
@@ -350,7 +502,7 @@ def log_read(
 
 @log_app.command("tail")
 def log_tail(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic of `eventmesh log topics`.")],
+    topic: Topic,
     limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=0, help="The last so many records.")] = 10,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")] = False,
     run_folder: RunFolder = None,
@@ -418,11 +570,12 @@ def describe(mesh: MeshFile, json_output: Json = False) -> None:
 
     \b
     Example:
-      eventmesh describe configs/meshes/views.yaml
+      eventmesh describe views
     """
     from eventmesh import mesh as meshes
+    from eventmesh import shipped
 
-    loaded = meshes.load(mesh)
+    loaded = meshes.load(shipped.find("meshes", mesh))
     _print(loaded.resolved(), json_output, lambda screen: screen.line(loaded.diagram().removesuffix("\n")))
 
 

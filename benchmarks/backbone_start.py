@@ -8,9 +8,8 @@ from pathlib import Path
 from benchmarks.backbone_part import BackbonePart, Sample, Samples
 from benchmarks.benchmark import scratch
 from eventmesh import mesh as meshes
+from eventmesh import shipped
 from eventmesh.mesh import Mesh
-
-MESHES = Path(__file__).resolve().parents[1] / "configs" / "meshes"
 
 
 class Start(BackbonePart):
@@ -25,7 +24,7 @@ class Start(BackbonePart):
 
     def measured(self, folder: Path, number: int) -> Samples:
         """Seconds of both, and how many times the one is the other."""
-        mesh = meshes.load(MESHES / f"{self.mesh}.yaml")
+        mesh = meshes.load(shipped.folder("meshes") / f"{self.mesh}.yaml")
         with scratch(folder) as room:
             actors, ours = mesh_s(mesh, room)
         bare = bare_s(actors)

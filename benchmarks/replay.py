@@ -18,6 +18,7 @@ from pydantic import Field
 
 from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded, scratch
 from eventmesh import mesh as meshes
+from eventmesh import shipped
 from eventmesh.errors import InputError
 from eventmesh.history import History
 from eventmesh.lab import measure, record
@@ -134,7 +135,7 @@ class Replay:
         settings = self.settings
         if settings.input is None or settings.mapping is None:
             return None
-        return read_orders(settings.input, OrderMapping.load(settings.mapping))
+        return read_orders(settings.input, OrderMapping.load(shipped.find("mappings", settings.mapping)))
 
     def describe(self) -> list[str]:
         """One line per wiring. Reads the input, so that a mistake in it is told before anything starts."""

@@ -19,16 +19,18 @@ OPENING = f"""\
 # Commands
 
 This page is written from the commands themselves: `python docs/commands.py > docs/commands.md`.
-Each command says the same with `--help`. Results go to stdout, everything else to stderr. Where a
-command knows `--json`, its stdout is one JSON document. `trace` and `{PROGRAM} log` look at the
-latest run below `runs/`, or at the one named with `--run`.
+Each command says the same with `--help`. `{PROGRAM} --version` says what is installed;
+`{PROGRAM} --install-completion` makes bash, zsh or fish complete commands, options, and the names
+of what ships, of meshes that are up, and of topics. Results go to stdout, everything else to
+stderr. Where a command knows `--json`, its stdout is one JSON document. `trace` and `{PROGRAM} log`
+look at the latest run below `runs/`, or at the one named with `--run`.
 """
 
 
 def reference() -> str:
     """The whole page."""
-    parts = [OPENING, *(_chapter(name, context) for name, context in commands() if name != PROGRAM), _exit_codes()]
-    return "\n".join(parts)
+    chapters = [_chapter(name, context) for name, context in commands() if name != PROGRAM]
+    return "\n".join([OPENING, *_options(next(commands())[1]), *chapters, _exit_codes()])
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -56,8 +58,14 @@ def _chapter(name: str, context: Any) -> str:
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     lines = [f"## {name}", "", purpose, "", *shown, "", f"Usage: `{usage}`", ""]
     arguments = [each for each in command.get_params(context) if each.param_type_name == "argument"]
-    options = [each for each in command.get_params(context) if each.param_type_name == "option" and each.name != "help"]
-    return "\n".join([*lines, *_table("argument", arguments, context), *_table("option", options, context)])
+    return "\n".join([*lines, *_table("argument", arguments, context), *_options(context)])
+
+
+def _options(context: Any) -> Iterator[str]:
+    known = context.command.get_params(context)
+    yield from _table(
+        "option", [each for each in known if each.param_type_name == "option" and each.name != "help"], context
+    )
 
 
 def _wrapped(text: str) -> str:

@@ -133,7 +133,7 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:  # not all at once: a device has no end
             content = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError as error:
-        raise ConfigurationError("no such file", file=str(path), hint=_neighbours(path)) from error
+        raise no_such_file(path) from error
     except IsADirectoryError as error:
         hint = f"Name a file in it: {', '.join(_files_in(path)) or 'it has none'}"
         raise ConfigurationError("cannot be read as text: it is a folder", file=str(path), hint=hint) from error
@@ -157,6 +157,12 @@ def _text(path: Path) -> str:
 
 def _files_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})
+
+
+def no_such_file(path: Path, more: str = "") -> ConfigurationError:
+    """The error for a file that is not there: which are near it, and what else may be named."""
+    hint = ". ".join(each for each in (_neighbours(path), more) if each)
+    return ConfigurationError("no such file", file=str(path), hint=hint)
 
 
 def _neighbours(path: Path) -> str:

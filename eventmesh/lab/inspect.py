@@ -38,7 +38,7 @@ def find_run(runs: Path, folder: Path | None) -> Path:
         return chosen
     known = [str(path.parent) for path in sorted(runs.glob("*/log")) if path.parent.name != LATEST]
     if folder is None and not known:
-        raise NotFound(f"no run under {runs} yet. Make one with: eventmesh run configs/meshes/views.yaml")
+        raise NotFound(f"no run under {runs} yet. Make one with: eventmesh run views")
     problem = f"{chosen} " + ("holds no log (a benchmark keeps none)" if chosen.exists() else "does not exist")
     near = difflib.get_close_matches(str(chosen), known, 1)
     hint = f"Did you mean {near[0]}? " if near else ""

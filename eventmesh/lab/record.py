@@ -6,7 +6,6 @@ seed, commit, machine, versions, resolved configuration. Nothing is measured or 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import re
@@ -22,14 +21,12 @@ import pyarrow as pa
 import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from eventmesh import __version__
 from eventmesh.errors import InputError
 from eventmesh.lab.verdict import Audit, Verdict
+from eventmesh.lab.versions import versions
 
 SCHEMA: Literal["eventmesh.run/1"] = "eventmesh.run/1"
 FILE = "run.json"
-#: The libraries whose version can change a figure.
-LIBRARIES = ("ray", "pyarrow", "numpy", "duckdb", "hdrhistogram")
 Join = Literal["view", "per_row", "per_order", "pipelined", "batched", "cached", "hedged", "none"]
 Status = Literal["complete", "aborted"]
 _COMMIT_SECONDS = 10  # a git that waits for a lock must not hold up the end of a run
@@ -323,26 +320,23 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """The version of the project, of Python and of each library; ``absent`` where one is not installed."""
-    found = {"eventmesh": __version__, "python": platform.python_version()}
-    for name in libraries:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
 def commit(folder: Path) -> str:
-    """The commit of the checkout at ``folder``, with ``-dirty`` where files differ; ``unknown`` outside of git."""
+    """The commit of the checkout at ``folder``, with ``-dirty`` where files differ; ``unknown`` outside of git.
+
+    Installed inside somebody's own repository, in its ``.venv`` for instance, the folder has no file that git tracks.
+    """
     try:
-        answered = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=_COMMIT_SECONDS,
-        )  # fmt: skip
+        if not _git(folder, "ls-files"):
+            return "unknown"
+        return _git(folder, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    answered = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=_COMMIT_SECONDS
+    )
     return answered.stdout.strip()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import yaml
 
 from eventmesh import mesh as meshes
+from eventmesh import shipped
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, EventmeshError, InputError
 from eventmesh.history import History
 from eventmesh.lab import measure, record
@@ -36,6 +38,8 @@ LATEST = "latest"
 REFUSALS_SHOWN = 5
 LOG = "log"
 MESH_FILE = "mesh.yaml"
+#: What the data directory of a mesh that stays has besides: what callers were told, and journals of loads under way.
+CALLERS = "callers"
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -50,6 +54,18 @@ def new_folder(runs: Path, name: str) -> Path:
         folder.mkdir(parents=True)
         point_latest(folder)
     return folder
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """The folder is held: whoever prunes runs leaves it alone. A lock of the folder itself ends with its process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # held already, or on a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def point_latest(folder: Path) -> None:
@@ -114,13 +130,14 @@ def run(
     """Run ``workload`` on ``mesh``, audit it, and leave ``folder`` with log, history and ``run.json``."""
     from eventmesh.runtime.on_ray.cluster import MeshOnRay, embedded_ray  # importing ray takes seconds
 
-    begun = begin(mesh.name, mesh, workload, folder, seed=seed)
-    with embedded_ray():
-        report("starting", 0, 0)
-        with MeshOnRay(mesh, folder / LOG, rtt_ms=rtt_ms, seed=seed) as running:
-            measured = load_mesh(running, workload, report)
-            history = running.history(measured.callers)
-    return conclude(begun, mesh, workload, measured, history, folder, report=report)
+    with writing(folder):
+        begun = begin(mesh.name, mesh, workload, folder, seed=seed)
+        with embedded_ray():
+            report("starting", 0, 0)
+            with MeshOnRay(mesh, folder / LOG, rtt_ms=rtt_ms, seed=seed) as running:
+                measured = load_mesh(running, workload, report)
+                history = running.history(measured.callers)
+        return conclude(begun, mesh, workload, measured, history, folder, report=report)
 
 
 def write_mesh(folder: Path, mesh: Mesh) -> None:
@@ -256,6 +273,7 @@ def prepare(
     """
     if (input_file is None) != (mapping is None):
         raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
+    mesh_file, mapping = shipped.find("meshes", mesh_file), mapping and shipped.find("mappings", mapping)
     mesh = meshes.load(mesh_file)
     options = WorkloadOptions(
         seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eventmesh import mesh as meshes
+from eventmesh import shipped
 from eventmesh.errors import (
     ConfigurationError,
     DataDirectoryError,
@@ -27,8 +28,20 @@ from eventmesh.errors import (
 )
 from eventmesh.lab import inspect, record
 from eventmesh.lab.progress_bar import Report, silent
-from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh
-from eventmesh.lab.standing_record import LOOPBACK, Standing, claimed, find, held, path_of, remove, write
+from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh, writing
+from eventmesh.lab.standing_record import (
+    DATA,
+    LOOPBACK,
+    Standing,
+    claimed,
+    data_of,
+    find,
+    held,
+    new_data,
+    path_of,
+    remove,
+    write,
+)
 from eventmesh.lab.standing_runs import (
     Unfinished,
     all_callers,
@@ -55,7 +68,8 @@ if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.stream import Access
 
 __all__ = [
-    "Standing", "all_callers", "down", "earlier", "find", "follow", "next_run", "run", "up", "watching",
+    "DATA", "Standing", "all_callers", "data_of", "down", "earlier", "find", "follow", "new_data", "next_run", "run",
+    "up", "watching",
 ]  # fmt: skip
 
 
@@ -132,9 +146,9 @@ def _reachable(standing: Standing) -> bool:
 
 def _mesh_file(given: Path | None, data: Path) -> Path:
     if given is not None:
-        return given
+        return shipped.find("meshes", given)
     if not (data / MESH_FILE).is_file():
-        raise InputError(f"{data} holds no mesh yet: name the mesh file, such as configs/meshes/views.yaml")
+        raise InputError(f"{data} holds no mesh yet: name the mesh, such as views")
     return data / MESH_FILE
 
 
@@ -310,6 +324,7 @@ def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
 def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str, Any]:
     services, ends = looked["services"], looked["ends"] or {}
     return {
+        "flight": looked["flight"],
         "processes": looked["processes"],
         "partitions": [
             {**_partition(name, end, services), "snapshot": _snapshot(name, snapshots)}
@@ -380,7 +395,7 @@ def run(
     ``say``s what becomes of its orders.
     """
     busy = f"{standing.name!r} is being {{}} now. Wait for the end of that run; one runs at a time"
-    with held(standing.data / "run.lock", "loaded", busy), _found(standing) as running:
+    with held(standing.data / "run.lock", "loaded", busy), writing(folder), _found(standing) as running:
         _await_earlier(standing, running, report)
         number = claim_run(standing.data)
         workload = prepare(number, earlier(standing.data)).workload

@@ -12,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eventmesh import mesh as meshes
 from eventmesh.configuration import suggestion
 from eventmesh.errors import EnvironmentUnavailable, InputError, NotFound
+from eventmesh.lab.known import STATE_VARIABLE, meshes_up, state_folder
 from eventmesh.lab.run import MESH_FILE
 from eventmesh.mesh import Mesh
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.stream import Access
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-#: Names the folder of the records, for whoever keeps several sets of them.
-STATE_VARIABLE = "EVENTMESH_STATE"
+#: Where data directories are, each by the name of its mesh, where nothing else is said.
+DATA = Path("data")
 LOOPBACK = "127.0.0.1"
 
 
@@ -68,28 +68,32 @@ class Standing(BaseModel):
         return Head(self.head_pid, self.ray, self.head_folder)
 
 
-def state_folder() -> Path:
-    """Where the records are: ``$EVENTMESH_STATE``, or the user's own place for such files."""
-    return Path(os.environ.get(STATE_VARIABLE) or platformdirs.user_state_path("eventmesh"))
-
-
-def names() -> list[str]:
-    """Every name under which something stands, or stood when the machine went down."""
-    return sorted(path.stem for path in state_folder().glob("*.json"))
-
-
 def find(name: str) -> Standing:
     """What stands under ``name``; :class:`NotFound` with what there is."""
     path = path_of(name)
     try:
         return Standing.model_validate_json(path.read_text())
     except FileNotFoundError:
-        known = names()
+        known = meshes_up()
         hint = suggestion(name, known) if known else "Nothing is up. Start a mesh with: eventmesh up MESH --name NAME"
         raise NotFound(f"no mesh called {name!r} is up. {hint}") from None
     except (ValidationError, OSError) as error:
         problem = f"{path}: this record of a mesh cannot be read ({type(error).__name__})"
         raise EnvironmentUnavailable(f"{problem}. Remove it, and end what is left of the mesh by hand") from error
+
+
+def data_of(name: str, given: Path | None) -> Path:
+    """The data directory that is meant: the one given, else that of the mesh that is up, else the one it would have."""
+    record_file = path_of(name)
+    if given is not None:
+        return given
+    return find(name).data if record_file.exists() else DATA / name
+
+
+def new_data(name: str, given: Path | None) -> Path:
+    """Where a mesh that is to be called ``name`` would have its data."""
+    path_of(name)
+    return given if given is not None else DATA / name
 
 
 def path_of(name: str) -> Path:

@@ -20,9 +20,9 @@ import pyarrow as pa
 from eventmesh import history
 from eventmesh.errors import DataDirectoryError, EnvironmentUnavailable
 from eventmesh.lab import record
+from eventmesh.lab.run import CALLERS
 from eventmesh.runtime.journal import GENERATOR, Journal
 
-CALLERS = "callers"
 _LOAD = re.compile(r"run-(\d+)-load")
 _NUMBERED = re.compile(r"(?:lost-)?run-(\d+)[.-].*")
 

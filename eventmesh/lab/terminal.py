@@ -126,6 +126,29 @@ class Screen:
         self.line((folder / "summary.md").read_text())
         self.line(f"Report: {legible(str(folder / 'report.html'))}")
 
+    def runs(self, rows: Sequence[Row]) -> None:
+        """A line for each run there is, which a narrow terminal folds, and why some are never deleted."""
+        for row in rows:
+            what = f"{row['started']}  {row['status']}, audit {row['audit']}, " if row["started"] else ""
+            why = f"; left alone: {row['left alone']}" if row["left alone"] else ""
+            self.line(f"{row['run']}  {what}{_size(row['bytes'])}{why}")
+        if not rows:
+            self.line("no runs yet")
+
+    def pruned(self, pruned: Row) -> None:
+        """What went, or would, and what was left alone."""
+        would = "would delete" if pruned["dry_run"] else "deleted"
+        for each in pruned["deleted"]:
+            self.line(f"{would} {each['run']}, {_size(each['bytes'])}")
+        for path, why in pruned["left_alone"].items():
+            self.line(f"left alone: {path}, {why}")
+        count = len(pruned["deleted"])
+        self.line(f"{would} {_count(count, 'run')}, {_size(pruned['bytes'])}; {pruned['kept']} kept")
+
+    def backup(self, said: Row) -> None:
+        """What is in a backup."""
+        self.pairs({**said, "under_way": ", ".join(said["under_way"]) or "none"})
+
     def findings(self, findings: Sequence[Finding]) -> None:
         """A line for each partition that was checked, then what is wrong."""
         rows = [asdict(each) | {"checksums": "wrong" if each.damage else "right"} for each in findings]
@@ -182,7 +205,7 @@ class Screen:
 
     def _status(self, found: Row) -> Group:
         head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
-        where = f"Ray {found['ray']}, data {found['data']}"
+        where = f"Ray {found['ray']}, data {found['data']}, Arrow Flight {found.get('flight') or 'not now'}"
         parts: list[RenderableType] = [Text(legible(head, self._encoding), style="bold")]
         parts += [Text(legible(where, self._encoding)), Text()]
         for title in ("processes", "partitions", "views"):
@@ -221,6 +244,19 @@ def _beside(titles: Sequence[str], told: Sequence[Fitted]) -> Table:
 def _state(name: str, value: Any) -> Any:
     """What is not there yet is a dash; the number of a process is a name."""
     return "-" if value is None else str(value) if name == "pid" else value
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _size(size: float) -> str:
+    """Bytes, in the unit in which they are read."""
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1_000
+    return f"{size:,.0f} GB" if size >= 99.5 else f"{size:.3g} GB"
 
 
 def _in_words(values: Row) -> str:

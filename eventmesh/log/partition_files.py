@@ -7,7 +7,7 @@ machine died can go on at an offset that nobody ever heard of.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -199,9 +199,13 @@ class PartitionFiles:
 
     def _load(self, segment: Segment) -> None:
         """Load a closed segment's index on first use; it must be whole and reach the next segment."""
+        if not segment.size and segment is not self.active:
+            self._check_not_deleted(segment.base)
+        self._load_index(segment)
+
+    def _load_index(self, segment: Segment) -> None:
         if segment.size or segment is self.active:
             return
-        self._check_not_deleted(segment.base)
         whole = segment.load()
         following = self.segments[self.segments.index(segment) + 1]
         if not whole or segment.end != following.base:
@@ -337,6 +341,34 @@ class PartitionFiles:
         entry = overridden(self.rules, reason=reason, start=self.start, floor=floor, deleted_to=deleted_to, time=time)
         self.append(entry, crc32c(entry.message), reserve=reserve)
         self.sync()
+
+    # -- copying ---------------------------------------------------------------------------------
+
+    def published(self) -> int:
+        """The watermark as its writer has it now, without a look at the files below it."""
+        return self._counter.get()
+
+    def hold(self) -> bool:
+        """Map the files of every segment, so that what is deleted stays readable; False if one went before that."""
+        for segment in self.segments:
+            for path in (segment.data_path, segment.index_path):
+                self.storage.release(path)  # an earlier look may have seen less of it
+                self.storage.read(path, 0, 1)
+        return self.start >= self._published_start.get()
+
+    def below(self, end: int) -> Iterator[tuple[Segment, int, bool]]:
+        """The segments that hold what lies below ``end``, at least one: how many of its batches do, and is it closed.
+
+        One after the other: the index of each is in memory until the next is asked for.
+        """
+        following = [*self.segments[1:], None]
+        for segment, after in zip(self.segments, following, strict=True):
+            if segment.base >= end and segment is not self.segments[0]:
+                return
+            self._load_index(segment)
+            if not segment.size:
+                segment.load(end)  # nothing was ever read of it: it is empty so far
+            yield segment, bisect_left(segment.bases, end), after is not None and after.base < end
 
     # -- reading ---------------------------------------------------------------------------------
 

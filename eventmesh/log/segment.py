@@ -68,6 +68,11 @@ class Segment:
     def _index_size(self) -> int:
         return _HEAD.size + len(self.bases) * ENTRY_BYTES
 
+    def sizes(self, count: int) -> tuple[int, int]:
+        """Bytes of the data file and of the index that the first ``count`` batches take, without an end marker."""
+        data = self.positions[count] if count < len(self) else self.size
+        return data, _HEAD.size + count * ENTRY_BYTES
+
     def create(self) -> None:
         """Write an empty segment. ``StorageFull``: none is left."""
         self.unload()

@@ -185,8 +185,8 @@ class MemoryStorage:
 class FileStorage:
     """A directory held by ``flock``. With ``read_only`` it takes no lock and refuses to write."""
 
-    def __init__(self, directory: Path | str, *, read_only: bool = False) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: Path | str, *, read_only: bool = False, maps_max: int | None = None) -> None:
+        self.directory, self.maps_max = Path(directory), maps_max
         self.read_only = read_only
         self.boot_id = _said_by(_BOOT_ID)
         self._descriptors: dict[str, int] = {}
@@ -218,11 +218,12 @@ class FileStorage:
         return sorted(path for path in found if path != LOCK)
 
     def size(self, path: str) -> int:
-        """Bytes of the file; 0 if there is none."""
+        """Bytes of the file; 0 if there is none. One that was deleted and is still mapped stays as it was last seen."""
         try:
             return os.stat(self.directory / path).st_size
         except FileNotFoundError:
-            return 0
+            mapped = self._maps.get(path)
+            return mapped.size if mapped is not None else 0
 
     def read(self, path: str, position: int, length: int) -> pa.Buffer:
         """A view into the mapped file, without a copy; the file is looked up again when it must have grown."""
@@ -248,7 +249,7 @@ class FileStorage:
             mapped = MappedFile(self.directory / path)
         except FileNotFoundError:
             return None
-        if len(self._maps) >= MAPS_MAX:
+        if len(self._maps) >= (self.maps_max or MAPS_MAX):
             del self._maps[next(iter(self._maps))]
         self._maps[path] = mapped
         return mapped

@@ -28,10 +28,10 @@ FORMAT = "eventmesh.journal/2"
 REQUESTS, PROGRESS, WORDS = "requests.arrow", "progress", "words"
 _METADATA = b"eventmesh.journal"
 _RECORD = struct.Struct("<II")  # bytes of the word, CRC32C of the word
-_HEADER = 8  # int64 cells before the columns, so that these begin at a cache line
+HEADER = 8  # int64 cells before the columns, so that these begin at a cache line
 _STARTED_AT, _LIVES = 0, 1
 #: The columns of ``progress``, one cell per request; the widest first, so that each store is aligned.
-_COLUMNS: dict[str, tuple[type, int]] = {
+COLUMNS: dict[str, tuple[type, int]] = {
     "sent": (np.int64, NEVER),
     "accepted": (np.int64, NEVER),
     "completed": (np.int64, NEVER),
@@ -124,9 +124,9 @@ class Journal:
         self.name, self.requests, self.window = name, requests, window
         self.words = Words(storage)
         self._storage = storage
-        self._header = np.frombuffer(cells, np.int64, _HEADER)
+        self._header = np.frombuffer(cells, np.int64, HEADER)
         at = self._header.nbytes
-        for column, (kind, _) in _COLUMNS.items():
+        for column, (kind, _) in COLUMNS.items():
             values: np.ndarray = np.frombuffer(cells, kind, len(requests), at)
             setattr(self, column, values)
             at += values.nbytes
@@ -275,6 +275,12 @@ class Journal:
             )
 
 
+def written_again(storage: FileStorage) -> pa.Buffer:
+    """The requests of the journal in ``storage``, as this start of the machine would write them."""
+    requests, facts = _decode(storage)
+    return _encode(requests, {"name": facts["name"], "window": facts["window"], "boot": storage.boot_id})
+
+
 def _same(one: Requests, other: Requests) -> bool:
     return (
         list(one.commands) == list(other.commands)
@@ -288,13 +294,13 @@ def _same(one: Requests, other: Requests) -> bool:
 
 
 def _size(count: int) -> int:
-    return 8 * _HEADER + count * sum(np.dtype(kind).itemsize for kind, _ in _COLUMNS.values())
+    return 8 * HEADER + count * sum(np.dtype(kind).itemsize for kind, _ in COLUMNS.values())
 
 
 def _blank(count: int) -> bytes:
-    header = np.zeros(_HEADER, np.int64)
+    header = np.zeros(HEADER, np.int64)
     header[_STARTED_AT] = NEVER
-    return b"".join([header.tobytes(), *(np.full(count, empty, kind).tobytes() for kind, empty in _COLUMNS.values())])
+    return b"".join([header.tobytes(), *(np.full(count, empty, kind).tobytes() for kind, empty in COLUMNS.values())])
 
 
 def _map(storage: FileStorage) -> np.memmap:

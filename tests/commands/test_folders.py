@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_made(eventmesh: Run, tmp_path: Path) -> None:
 
 @reading
 def test_no_run_yet(eventmesh: Run, command: list[str]) -> None:
-    eventmesh(*command).must_have_refused("no run under runs yet", "eventmesh run configs/meshes/views.yaml")
+    eventmesh(*command).must_have_refused("no run under runs yet", "eventmesh run views")
 
 
 @reading

@@ -166,7 +166,7 @@ def test_what_a_terminal_has_no_lines_for_is_counted(width: int, said: str) -> N
     screen.watch([many])
     shown = stream.getvalue()
     assert re.search(rf"\d\d more {said}\x1b", shown)
-    assert shown.count("orders/") == 10 - len(["head", "where", "", "names", "more"]) - (width == 40)
+    assert shown.count("orders/") == 10 - len(["head", "where", "", "names", "more"]) - 2 * (width == 40)
 
 
 HOSTILE = "G1\x1b]0;mine\x07\x1b[2J\r\nfake"
@@ -226,6 +226,7 @@ def test_the_exit_code_of_a_benchmark_is_its_verdict(
 
 STATUS: dict[str, Any] = {
     "name": "shop", "mesh": "views", "wiring": "views", "durability": "os", "ray": "127.0.0.1:1", "data": "data/shop",
+    "flight": "grpc://127.0.0.1:2",
     "processes": [{"process": "orders/0", "state": "live", "pid": 12_345, "restarts": 1}],
     "partitions": [{"partition": "orders/0", "owner": "orders/0", "epoch": 2, "end": 1_234, "snapshot": None}],
     "views": [],
@@ -252,6 +253,7 @@ def test_status_is_one_look(eventmesh: Run, looks: list[dict[str, Any]]) -> None
     ended = eventmesh("status")
     assert (ended.code, ended.err, len(looks)) == (0, "", 1)
     assert ended.out.startswith("shop: mesh views, wiring views, durability os")
+    assert "Arrow Flight grpc://127.0.0.1:2\n" in ended.out
     assert [line.split() for line in ended.out.splitlines()[3:]] == [
         ["process", "state", "pid", "restarts"], ["orders/0", "live", "12345", "1"], [],
         ["partition", "owner", "epoch", "end", "snapshot"], ["orders/0", "orders/0", "2", "1,234", "-"],

@@ -24,7 +24,10 @@ MAPPING = CONFIGS / "mappings" / "online-retail.yaml"
 def test_a_mistake_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     ended = subprocess.run([*COMMAND, "describe", "nowhere.yaml"], cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"eventmesh: nowhere.yaml: no such file. No YAML file is in {Path()}\n"
+    assert (
+        ended.stderr == f"eventmesh: nowhere.yaml: no such file. No YAML file is in {Path()}. "
+        "Meshes that ship, by name: hybrid, request, views\n"
+    )
 
 
 @contextmanager

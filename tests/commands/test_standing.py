@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from eventmesh import mesh as meshes
-from eventmesh.lab import standing_record
+from eventmesh.lab.known import STATE_VARIABLE
 from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, Log
 from tests.commands.conftest import Run
@@ -24,7 +24,7 @@ TOKEN = "0123456789abcdef-of-this-test"
 def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No record of the user's own is looked at."""
     folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv(standing_record.STATE_VARIABLE, str(folder))
+    monkeypatch.setenv(STATE_VARIABLE, str(folder))
     return folder
 
 
@@ -63,7 +63,7 @@ def test_a_record_that_is_damaged(eventmesh: Run, state: Path) -> None:
 
 def test_no_mesh_where_none_lies_yet(eventmesh: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
     empty = tmp_path_factory.mktemp("empty")
-    eventmesh("up", "--data", empty).must_have_refused(f"{empty} holds no mesh yet", "configs/meshes/views.yaml")
+    eventmesh("up", "--data", empty).must_have_refused(f"{empty} holds no mesh yet", "name the mesh, such as views")
 
 
 def test_a_mesh_that_keeps_nothing(eventmesh: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -151,8 +151,8 @@ def test_a_ray_that_does_not_answer(
 
 
 def test_what_goes_together_and_what_does_not(eventmesh: Run, small_run: Path) -> None:
-    eventmesh("run").must_have_refused("name either a mesh file", "--name")
-    eventmesh("run", MESH, "--name", "shop").must_have_refused("name either a mesh file", "--name")
+    eventmesh("run").must_have_refused("name either a mesh, such as views", "--name")
+    eventmesh("run", MESH, "--name", "shop").must_have_refused("name either a mesh, such as views", "--name")
     eventmesh("run", "--name", "shop", "--rtt-ms", 1).must_have_refused("--rtt-ms is for a mesh that is started")
     words = ["log", "topics", "--run", small_run, "--name", "shop"]
     eventmesh(*words).must_have_refused("--run names a run's folder, --name a mesh that is up")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
-from eventmesh.errors import ConfigurationError, Unauthenticated
-from eventmesh.runtime.on_ray import frames
+from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, Unauthenticated
+from eventmesh.runtime.on_ray import discovery, frames
 from eventmesh.runtime.on_ray.broker import Broker
 from eventmesh.runtime.on_ray.flight import call_options
 from eventmesh.runtime.on_ray.stream import ANYWHERE, FRAME_BYTES_MAX, Access
@@ -140,3 +144,183 @@ def test_beyond_loopback_a_token_is_needed() -> None:
     with pytest.raises(ConfigurationError, match="without a token"):
         Access(host=ANYWHERE)
     assert "secret" not in repr(MINE), "a token does not get into logs"
+
+
+# --- what any Flight client finds -----------------------------------------------------------------
+
+path = flight.FlightDescriptor.for_path
+PAYMENTS = replace(ORDERS, name="payments", owner="payments", partitions=2)
+
+
+@pytest.fixture
+def two_topics(tmp_path: Path) -> Iterator[Broker]:
+    """A broker with three facts in orders/0, behind a grant, and payments of two empty partitions."""
+    running = Broker({"orders": ORDERS, "payments": PAYMENTS}, tmp_path / "log", "os", "test")
+    producer = Producer(running.address())
+    producer.append("a", "b")
+    producer.append("c")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def client(two_topics: Broker) -> Iterator[Any]:
+    with flight.connect(two_topics.address()) as connected:
+        yield connected
+
+
+def paths(flights: Any) -> list[list[str]]:
+    return [[word.decode() for word in each.descriptor.path] for each in flights]
+
+
+def test_a_client_that_knows_nothing_finds_and_reads_every_partition(client: Any) -> None:
+    flights = list(client.list_flights())
+    assert paths(flights) == [["orders", "0"], ["payments", "0"], ["payments", "1"]]
+    for each in flights:
+        [endpoint] = each.endpoints
+        with flight.connect(endpoint.locations[0]) as there:
+            table = there.do_get(endpoint.ticket).read_all()
+        assert table.num_rows == each.total_records == client.get_flight_info(each.descriptor).total_records
+        assert table.schema == each.schema == client.get_schema(each.descriptor).schema == ORDERS.schema
+    assert [each.total_records for each in flights] == [4, 0, 0]
+
+
+def test_a_topic_is_a_flight_with_an_endpoint_for_each_partition(client: Any) -> None:
+    info = client.get_flight_info(path("payments"))
+    assert [endpoint.ticket.ticket for endpoint in info.endpoints] == [b"payments/0/0", b"payments/1/0"]
+    assert info.descriptor == path("payments")
+    assert client.get_flight_info(path("orders")).total_records == 4
+    assert client.get_schema(path("payments")).schema == PAYMENTS.schema
+
+
+@pytest.mark.parametrize(
+    ("criteria", "found"),
+    [
+        (b"payments", [["payments", "0"], ["payments", "1"]]),
+        (b"payments/1", [["payments", "1"]]),
+        (b"orders", [["orders", "0"]]),
+    ],
+)
+def test_a_client_lists_what_it_names(client: Any, criteria: bytes, found: list[list[str]]) -> None:
+    assert paths(client.list_flights(criteria)) == found
+
+
+def test_the_offsets_are_told_and_grow(two_topics: Broker, client: Any) -> None:
+    def offsets() -> Any:
+        said = json.loads(client.get_flight_info(path("orders", "0")).app_metadata)
+        assert said["cluster"] == "test"
+        return said["offsets"]
+
+    assert offsets() == {"orders/0": [0, 4]}
+    Producer(two_topics.address(), "second").append("d")
+    assert offsets() == {"orders/0": [0, 6]}
+
+
+def test_below_the_start_there_is_no_ticket(two_topics: Broker, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_topics.log, "start", lambda topic, partition: 3 if topic == "orders" else 0)
+    info = client.get_flight_info(path("orders", "0"))
+    assert (info.endpoints[0].ticket.ticket, info.total_records) == (b"orders/0/3", 1)
+
+
+ASKED: dict[str, Callable[[Any], Any]] = {
+    "list_flights": lambda client: list(client.list_flights(b"secrets")),
+    "get_flight_info": lambda client: client.get_flight_info(path("secrets", "0")),
+    "get_schema": lambda client: client.get_schema(path("secrets")),
+    "do_get": lambda client: client.do_get(flight.Ticket(b"secrets/0/0")).read_all(),
+    "do_action": lambda client: list(client.do_action(flight.Action("compact", b""))),
+    "do_put": lambda client: client.do_put(path("orders", "0"), ORDERS.schema)[0].close(),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED.keys())
+def test_errors_are_flights_own_and_say_what_there_is(client: Any, asked: Callable[[Any], Any]) -> None:
+    with pytest.raises((flight.FlightServerError, pa.lib.ArrowKeyError)) as told:
+        asked(client)
+    assert re.search("orders|no action 'compact'|service that owns it", str(told.value))
+    assert "Traceback" not in str(told.value)
+    assert ".py" not in str(told.value)
+    assert len(list(client.list_flights())) == 3, "and the server goes on"
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "said"),
+    [
+        (path("orders", "1"), "orders has partitions 0 to 0, not '1'"),
+        (path("orders", "x"), "orders has partitions 0 to 0, not 'x'"),
+        (path("payments", "-1"), "payments has partitions 0 to 1"),
+        (path("orders", "0", "0"), "a path of 3 words: expected a topic"),
+        (path("o" * 9_000), "there is no topic"),
+        (path("Orders"), "the topics are orders, payments"),
+        (flight.FlightDescriptor.for_command(b"SELECT 1"), "descriptors are paths here"),
+    ],
+)
+def test_a_descriptor_of_what_is_not_there(client: Any, descriptor: Any, said: str) -> None:
+    with pytest.raises(flight.FlightServerError, match=re.escape(said)):
+        client.get_flight_info(descriptor)
+    with pytest.raises(pa.lib.ArrowKeyError, match=re.escape(said)):
+        client.get_schema(descriptor)
+
+
+@pytest.mark.parametrize(
+    "ticket", [b"orders/0/" + b"9" * 5_000, b"orders/0/5", b"orders/0/-1", "orders/\u0663/0".encode()]
+)
+def test_a_ticket_beyond_the_end_has_no_traceback(client: Any, ticket: bytes) -> None:
+    with pytest.raises(flight.FlightServerError) as told:
+        client.do_get(flight.Ticket(ticket)).read_all()
+    assert "Traceback" not in str(told.value)
+
+
+def test_there_are_no_actions(client: Any) -> None:
+    assert list(client.list_actions()) == []
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED.keys())
+def test_the_token_is_asked_for_everywhere(guarded: Broker, asked: Callable[[Any], Any]) -> None:
+    kinds = (flight.FlightUnauthenticatedError, OSError)  # of get_schema alone pyarrow's client makes the latter
+    with flight.connect(guarded.address()) as stranger, pytest.raises(kinds) as told:
+        asked(stranger)
+    assert "no token came" in str(told.value)
+    assert "Unauthenticated" in repr(told.value)
+    assert "Traceback" not in str(told.value)
+    with flight.connect(guarded.address()) as friend:
+        assert paths(friend.list_flights(options=call_options(MINE))) == [["orders", "0"]]
+
+
+def test_damage_in_the_middle_of_a_stream_has_no_traceback(
+    two_topics: Broker, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = two_topics.read
+
+    def broken(name: str, offset: int, max_bytes: int) -> Any:
+        if offset:
+            raise ZeroDivisionError("nobody foresaw this")
+        return read(name, offset, 1)
+
+    monkeypatch.setattr(two_topics, "read", broken)
+    with pytest.raises(flight.FlightInternalError, match="internal error: ZeroDivisionError: nobody") as told:
+        client.do_get(flight.Ticket(b"orders/0/0")).read_all()
+    assert "Traceback" not in str(told.value)
+
+
+def test_a_broker_that_closes_does_not_pass_what_it_sent_for_the_whole(two_topics: Broker, client: Any) -> None:
+    two_topics.closing = True  # as it is from the moment it is told, while its listener still answers
+    with pytest.raises(flight.FlightUnavailableError, match="the broker is closing: read on from orders/0/0"):
+        client.do_get(flight.Ticket(b"orders/0/0")).read_all()
+    with pytest.raises(flight.FlightUnavailableError, match="closing"):
+        list(client.list_flights())
+    two_topics.closing = False
+
+
+def test_who_serves_no_partitions_says_where_they_are() -> None:
+    with pytest.raises(flight.FlightServerError, match="ask the broker"), discovery.told():
+        discovery.named([], [b"orders"])
+    with pytest.raises(flight.FlightUnavailableError), discovery.told():
+        raise EnvironmentUnavailable("away")
+
+
+def test_the_page_about_flight_shows_what_works(two_topics: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "flight.md").read_text()
+    [program] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert 'connect("grpc://127.0.0.1:43021")' in program
+    exec(program.replace("grpc://127.0.0.1:43021", two_topics.address()), {})
+    assert capsys.readouterr().out == "orders/0: 4 records\npayments/0: 0 records\npayments/1: 0 records\n"

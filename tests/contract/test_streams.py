@@ -15,8 +15,9 @@ import pytest
 from eventmesh.errors import PeerLost, Unauthenticated
 from eventmesh.runtime.on_ray import unix_stream
 from eventmesh.runtime.on_ray.broker import Broker
+from eventmesh.runtime.on_ray.discovery import Offer
 from eventmesh.runtime.on_ray.stream import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Frame, Received
-from eventmesh.runtime.on_ray.streams import Connection, Listener
+from eventmesh.runtime.on_ray.streams import Connection, Listener, flight_location
 from eventmesh.runtime.on_ray.unix_stream import FRAME, HELLO, NOT_A_FRAME, REFUSED, Messages
 from tests.contract.test_flight import HOSTILE
 from tests.contract.test_subscription import Producer
@@ -53,6 +54,9 @@ class Echo:
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
         raise KeyError(ticket)
+
+    def offers(self) -> list[Offer]:
+        return []
 
 
 class Client:
@@ -312,3 +316,8 @@ def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     assert broker.ends() == {"orders/0": 3}, "a grant and two facts, nothing else"
     client.close()
     broker.close()
+
+
+def test_a_flight_client_is_told_the_address_without_the_socket() -> None:
+    assert flight_location("grpc://127.0.0.1:43021?socket=abc") == "grpc://127.0.0.1:43021"
+    assert flight_location("grpc://127.0.0.1:43021") == "grpc://127.0.0.1:43021"

@@ -63,9 +63,9 @@ def test_a_mapping_file_without_keys_is_refused(tmp_path: Path, content: str, fo
 
 def test_a_mapping_that_is_no_text_says_where(tmp_path: Path) -> None:
     (tmp_path / "latin1.yaml").write_bytes(f"{TEXT}# Gr\u00f6\u00dfe\n".encode("latin1"))
-    with pytest.raises(ConfigurationError, match=r"line 17 is not UTF-8 \(byte \d+ is 0xf6\)\. Write the file in UTF-8"):
+    with pytest.raises(ConfigurationError, match=r"line 17 is not UTF-8 \(byte \d+ is 0xf6\)\. Write the file in"):
         OrderMapping.load(tmp_path / "latin1.yaml")
-    with pytest.raises(ConfigurationError, match=r"cannot be read as text: it is a folder\. Name a file in it: latin1.yaml$"):
+    with pytest.raises(ConfigurationError, match=r"it is a folder\. Name a file in it: latin1.yaml$"):
         OrderMapping.load(tmp_path)
 
 

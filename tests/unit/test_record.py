@@ -16,6 +16,7 @@ from eventmesh.errors import InputError
 from eventmesh.lab import measure, record
 from eventmesh.lab.record import AuditRecord, Imported, Run, Spread
 from eventmesh.lab.verdict import Audit, CheckResult, Verdict
+from eventmesh.lab.versions import versions
 from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {
@@ -118,10 +119,10 @@ def test_a_begun_run_is_aborted_and_unknown_until_it_says_otherwise(tmp_path: Pa
     assert (begun.status, begun.verdict, begun.commit, begun.durability) == ("aborted", "unknown", "unknown", "os")
     assert int(begun.machine["cores"]) >= 1
     assert begun.versions["pyarrow"] == pa.__version__
-    assert record.versions(["no-such-library"])["no-such-library"] == "absent"
+    assert versions(["no-such-library"])["no-such-library"] == "absent"
 
 
-def test_the_commit_says_when_the_files_differ_from_it(tmp_path: Path) -> None:
+def test_the_commit_is_that_of_the_files_and_says_when_they_differ(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         named = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
         subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -134,6 +135,9 @@ def test_the_commit_says_when_the_files_differ_from_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("two")
     assert len(clean) == 12
     assert record.commit(tmp_path) == f"{clean}-dirty"
+    (tmp_path / ".venv" / "eventmesh").mkdir(parents=True)
+    (tmp_path / ".venv" / "eventmesh" / "file").touch()
+    assert record.commit(tmp_path / ".venv" / "eventmesh") == "unknown", "that repository is somebody else's"
 
 
 def test_a_records_name_is_a_safe_file_name() -> None:

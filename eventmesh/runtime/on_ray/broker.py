@@ -6,6 +6,7 @@ A slow subscriber holds up its own stream only. At level ``fsync`` one thread sy
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.on_ray import frames, metrics, snapshot_transfer
+from eventmesh.runtime.on_ray.discovery import Offer, shown
 from eventmesh.runtime.on_ray.process import Process
 from eventmesh.runtime.on_ray.reactor import now
 from eventmesh.runtime.on_ray.stream import OPEN, Access, Channel, Received
@@ -45,6 +47,8 @@ class Keeps(Protocol):
 
 
 Keep = Callable[[Guarded], Keeps]
+#: A partition or an offset in a ticket; Python reads no number of thousands of digits.
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +132,28 @@ class Broker(Process):
             while found := self.read(name, at, DELIVERY_BYTES):
                 yield from (entry.batch for entry in found)
                 at = found[-1].header.end
+            if self.closing:  # this end may not be the log's
+                raise LogStopped(f"the broker is closing: read on from {name}/{at} when there is one again")
 
         return pa.RecordBatchReader.from_batches(self.topics[topic].schema, batches())
+
+    def offers(self) -> list[Offer]:
+        """Every partition with its offsets."""
+        with self.lock:
+            if self.closing:
+                raise LogStopped("the broker is closing")
+            return [
+                Offer(
+                    self.cluster_id,
+                    name,
+                    number,
+                    topic.schema,
+                    self.log.start(name, number),
+                    self.log.watermark(name, number),
+                )
+                for name, topic in sorted(self.topics.items())
+                for number in range(topic.partitions)
+            ]
 
     def _snapshot(self, ticket: bytes) -> Snapshot | None:
         """The newest one that the log goes on from."""
@@ -140,8 +164,8 @@ class Broker(Process):
     def _asked_for(self, ticket: str) -> tuple[str, int, int]:
         topic, *numbers = ticket.rsplit("/", 2)
         known = self.topics.get(topic)
-        if known is None or len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
-            raise InputError(f"ticket {ticket!r}: expected topic/partition/offset, of {sorted(self.topics)}")
+        if known is None or len(numbers) != 2 or not all(_NUMBER.fullmatch(number) for number in numbers):
+            raise InputError(f"ticket {shown(ticket)}: expected topic/partition/offset, of {sorted(self.topics)}")
         partition, offset = map(int, numbers)
         if partition >= known.partitions:
             problem = f"{topic} has {known.partitions} partitions, counted from 0"

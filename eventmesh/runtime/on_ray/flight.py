@@ -1,4 +1,8 @@
-"""Streams over Arrow Flight's ``do_exchange``, for processes on any node, and ``do_get`` for any Flight client."""
+"""Streams over Arrow Flight's ``do_exchange``, for processes on any node, and what any Flight client finds and gets.
+
+A client that knows nothing of this project lists the flights, takes their descriptors and tickets as they are
+(:mod:`~eventmesh.runtime.on_ray.discovery`), and reads the log.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from eventmesh.errors import EventmeshError, InputError, PeerLost, Unauthenticated
+from eventmesh.errors import InputError, PeerLost, Unauthenticated
+from eventmesh.runtime.on_ray import discovery
 from eventmesh.runtime.on_ray.stream import ENDING_S, GONE, Access, Channel, Frame, Rest, Serving, take
 
 #: What a server says first on every stream: who connects knows by it that somebody is there and lets them in.
@@ -106,10 +111,38 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
 
     def do_get(self, context: Any, ticket: Any) -> Any:
         """A partition's rows in the topic's own schema, readable by any Flight client."""
-        try:
-            return flight.RecordBatchStream(self._serving.fetch(ticket.ticket))
-        except EventmeshError as error:
-            raise flight.FlightServerError(str(error)) from error
+        with discovery.told():
+            return discovery.rows(self._serving.fetch(ticket.ticket))
+
+    def list_flights(self, context: Any, criteria: bytes) -> Any:
+        """A flight for each partition: of all topics, or of those that ``topic`` or ``topic/partition`` names."""
+        with discovery.told():
+            found = discovery.listed(self._serving.offers(), criteria)
+            return iter([discovery.info([offer], self.address) for offer in found])
+
+    def get_flight_info(self, context: Any, descriptor: Any) -> Any:
+        """Of a partition, or of a topic with an endpoint for each of its partitions."""
+        with discovery.told():
+            return discovery.info(discovery.described(self._serving.offers(), descriptor), self.address, descriptor)
+
+    def get_schema(self, context: Any, descriptor: Any) -> Any:
+        """A topic's columns, also without reading any of its rows."""
+        with discovery.told_of_schema():
+            return flight.SchemaResult(discovery.described(self._serving.offers(), descriptor)[0].schema)
+
+    def list_actions(self, context: Any) -> Any:
+        """None: what is done in a mesh is done by its services."""
+        return []
+
+    def do_action(self, context: Any, action: Any) -> Any:
+        """Refused: there is none."""
+        raise flight.FlightServerError(
+            f"there is no action {discovery.shown(action.type)}, nor any other: the log is for reading here"
+        )
+
+    def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
+        """A topic belongs to its owner, and no client is one."""
+        raise flight.FlightServerError("nothing can be put here: a topic is written by the service that owns it alone")
 
     def end(self) -> None:
         """Tell every client, and wait for them, though not for long."""

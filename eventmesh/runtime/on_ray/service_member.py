@@ -30,6 +30,7 @@ from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.on_ray import frames, metrics, snapshot_transfer
 from eventmesh.runtime.on_ray.actor_log import log
 from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
+from eventmesh.runtime.on_ray.discovery import Offer
 from eventmesh.runtime.on_ray.intake import Intake
 from eventmesh.runtime.on_ray.link import Link
 from eventmesh.runtime.on_ray.member import Member
@@ -249,7 +250,11 @@ class ServiceMember(Member):
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
         """Services serve no partitions."""
-        raise InputError(f"{self.name} serves no partitions: ask the broker for {ticket.decode()!r}")
+        raise InputError(f"{self.name} serves no partitions: ask the broker for {ticket.decode(errors='replace')!r}")
+
+    def offers(self) -> Sequence[Offer]:
+        """None."""
+        return ()
 
     def replied(self, reply: Any) -> None:
         """An answer to one of our tasks."""

@@ -21,6 +21,7 @@ from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Pee
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
 from eventmesh.runtime.on_ray.stream import Access
+from eventmesh.runtime.on_ray.streams import flight_location
 from eventmesh.runtime.on_ray.subscription import Entry, Subscription
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
 
@@ -33,6 +34,8 @@ ARRIVED_MAX = 16
 FINISHING_S = 3_600.0
 #: Seconds that Ray has to end what it was told to kill.
 ENDING_S = 5.0
+#: Stands among the peers that are asked for where the broker is served.
+_LOCATION: Peer = ("flight", 0)
 
 
 @contextmanager
@@ -83,17 +86,21 @@ class StandingMesh(RunningMesh):
         """How it is, within a few seconds whatever the processes do.
 
         ``processes`` has a row for each: ``name, pid, restarts, state`` (live, starting, silent, down); ``services``
-        what each instance says of itself, ``ends`` the log's; both only of those that answered.
+        what each instance says of itself, ``ends`` the log's; both only of those that answered. ``flight`` is where any
+        Flight client reads the log, None where the broker did not answer.
         """
         asked = {peer: actor.status.remote() for peer, actor in self.actors.services.items()}
         asked[BROKER] = self.actors.broker.ends.remote()
         asked[GENERATOR] = self.actors.generator.pid.remote()
+        located = self.actors.broker.address.remote()
         watched = self._watched()
-        answers = answered(asked, LOOK_S)
+        answers = answered({**asked, _LOCATION: located}, LOOK_S)
+        location = answers.pop(_LOCATION, None)
         return {
             "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*asked, SUPERVISOR)],
             "services": {actor_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
             "ends": answers.get(BROKER),
+            "flight": flight_location(location) if location is not None else None,
         }
 
     def _watched(self) -> Mapping[Peer, Mapping[str, Any]]:

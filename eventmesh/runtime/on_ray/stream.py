@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from eventmesh.errors import ConfigurationError, EventmeshError, InputError, Unauthenticated
+
+if TYPE_CHECKING:
+    from eventmesh.runtime.on_ray.discovery import Offer
 
 LOOPBACK = "127.0.0.1"
 ANYWHERE = "0.0.0.0"
@@ -200,6 +203,9 @@ class Serving(Protocol):
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
         """A partition for any Flight client: ``do_get`` with ticket ``topic/partition/offset``."""
+
+    def offers(self) -> Sequence[Offer]:
+        """The partitions that :meth:`fetch` has."""
 
 
 def take(received: Received, frame: Any) -> None:

@@ -91,6 +91,11 @@ class Connection:
         self._stream.close()
 
 
+def flight_location(address: str) -> str:
+    """Where a Flight client connects to the listener at ``address``."""
+    return address.partition(_SOCKET)[0]
+
+
 def _open(address: str, purpose: str, access: Access, local: bool) -> Stream:
     """Through the Unix socket, if it is one of this machine's."""
     location, _, name = address.partition(_SOCKET)
