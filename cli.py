@@ -56,13 +56,16 @@ MeshFile = Annotated[
     Path,
     typer.Argument(metavar="MESH", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."),
 ]
-Input = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Orders to replay: .parquet or .csv.")]
+Input = Annotated[
+    Path | None,
+    typer.Option("--input", metavar="FILE", help="Orders to replay: a .parquet file, or text such as .csv and .tsv."),
+]
 MappingFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
         autocompletion=_mapping,
-        help="How the input's columns become orders: online-retail, which ships, or a file.",
+        help="How the input's columns become orders: online-retail or another that ships, or a file.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
