@@ -44,6 +44,7 @@ def past_python(number: int) -> None:
 def test_a_signal_is_the_command_s_own_after_ray_was_joined(
     monkeypatch: pytest.MonkeyPatch, came: list[int], taken: Callable[[int], None]
 ) -> None:
+    monkeypatch.setattr(driver.ray, "shutdown", lambda: None)
     monkeypatch.setattr(driver.ray, "init", lambda **_: [taken(each) for each in STOPS])
     with driver.connected("nowhere", "there is no Ray"):
         pass
@@ -57,6 +58,7 @@ def test_nor_while_ray_is_being_joined(monkeypatch: pytest.MonkeyPatch, came: li
         by_python(signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    monkeypatch.setattr(driver.ray, "shutdown", lambda: None)
     monkeypatch.setattr(driver.ray, "init", init)
     with driver.connected("nowhere", "there is no Ray"):
         pass

@@ -17,6 +17,7 @@ import ray
 from ray.job_config import JobConfig
 
 from eventmesh.errors import EnvironmentUnavailable
+from eventmesh.runtime.on_ray import SAFE_PATH
 from eventmesh.runtime.on_ray.joinable import lost_socket
 
 _STDERR = 2
@@ -39,7 +40,8 @@ def connected(address: str, problem: str, **options: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            with _own_signals():
+                ray.shutdown()
 
 
 def _connect(address: str, **options: Any) -> None:
@@ -49,11 +51,26 @@ def _connect(address: str, **options: Any) -> None:
     vars(ray._private.worker)["print_to_stdstream"] = _dropped
     if (lost := lost_socket(address)) is not None:
         raise ConnectionError(f"{lost} is gone")
-    with _own_signals():
+    with _own_signals(), _safe_path():
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False,
             job_config=_with_code_of_ours(), **options,
         )  # fmt: skip
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """In the environment of what is started meanwhile: Ray's processes, and theirs."""
+    before = {name: os.environ.get(name) for name in SAFE_PATH}
+    os.environ.update(SAFE_PATH)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

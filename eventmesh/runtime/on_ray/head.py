@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from eventmesh.errors import EnvironmentUnavailable
-from eventmesh.runtime.on_ray import ray_folder
+from eventmesh.runtime.on_ray import SAFE_PATH, ray_folder
 
 #: Seconds that Ray may take to start, and to end.
 STARTING_S = 60.0
@@ -125,7 +125,7 @@ def start_head(token_file: Path | None, begun: Callable[[Head], object]) -> Head
     with said.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            env=os.environ | ray_environment(None, token_file),
+            env=os.environ | ray_environment(None, token_file) | SAFE_PATH,
         )  # fmt: skip
     head = Head(process.pid, "", folder)
     try:

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eventmesh.runtime.on_ray import SAFE_PATH
+
 if TYPE_CHECKING:
     from eventmesh.mesh import Mesh
 
@@ -47,7 +49,7 @@ class SnapshotProcess:
     """The process, seen by who started it. It ends with them: its standard input stays open as long as they live."""
 
     def __init__(self, assignment: Assignment) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = {**os.environ, **SAFE_PATH, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
