@@ -21,7 +21,7 @@ from eventmesh.lab.conclusions import (
     NotCompared,
     Stale,
 )
-from eventmesh.lab.differences import COMPLETED, SLOWEST
+from eventmesh.lab.differences import ACCEPTED, COMPLETED, SLOWEST
 from eventmesh.lab.record import Run
 from eventmesh.lab.ways import Axis, Way, axes_label
 from eventmesh.lab.wording import capital, number
@@ -113,7 +113,19 @@ def _decided(found: Conclusions, axis: Axis) -> Iterator[tuple[list[Conclusion],
     differences = [each for each in found.differences if isinstance(each, Less) and each.axis == axis]
     for each in sorted(differences, key=lambda each: -each.load):
         if found.fastest_asking.get((axis, each.load)) in (each.way, each.other):
-            yield [each], each.way
+            yield [each, *_to_the_outcome(found, each)], each.way
+
+
+def _to_the_outcome(found: Conclusions, each: Less) -> list[NoDifference]:
+    """Who acknowledges early has not completed early: where that makes no difference, the sentence says so, too."""
+    if each.criterion is not ACCEPTED:
+        return []
+    return [
+        other
+        for other in found.differences
+        if isinstance(other, NoDifference) and other.criterion is COMPLETED and other.axis == each.axis
+        and other.load == each.load and {other.way, other.other} == {each.way, each.other}
+    ]  # fmt: skip
 
 
 def _apart(kept: Sequence[KeptUp]) -> Iterator[tuple[KeptUp, KeptUp]]:

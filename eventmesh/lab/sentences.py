@@ -28,9 +28,9 @@ from eventmesh.lab.wording import capital, duration, listed, number, percent, ti
 
 #: How a criterion is told with the better way as the subject, or (False) with the worse one.
 _PHRASES = {
-    "time to the outcome, p50": (True, "completed an order {} times as fast as"),
+    "time to the outcome, p50": (True, "completed orders {} times as fast as"),
     "time to the outcome, p99": (True, "completed its slowest orders (p99) {} times as fast as"),
-    "time to the acknowledgement, p50": (True, "acknowledged an order {} times as fast as"),
+    "time to the acknowledgement, p50": (True, "acknowledged orders {} times as fast as"),
     "CPU of the mesh per order": (False, "used {} times as much CPU per order as"),
     "memory of the mesh": (False, "used {} times as much memory as"),
 }
@@ -59,6 +59,8 @@ def claim(claims: Sequence[Conclusion], where: str) -> str:
             said = f"At {number(one.load)} orders/s {kept}, {others}{where}"
         case [Less() as each]:
             said = f"{less(each)} at {number(each.load)} orders/s{where}"
+        case [Less() as each, NoDifference()]:
+            said = f"{less(each)} at {number(each.load)} orders/s{where}; to the outcome no difference was seen"
         case [NoDifference(load=None) as each]:
             said = f"No difference was seen between the loads that {side(each.way)} and {side(each.other)} held{where}"
         case [NoDifference(load=float() as load) as each]:

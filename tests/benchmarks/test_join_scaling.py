@@ -143,7 +143,7 @@ def test_a_first_look_keeps_its_time_concludes_at_its_loads_and_says_what_would_
     assert made_up.now <= 225
     found = conclusions.of_run(run)
     assert found.capacities == {}
-    assert sentence(run).startswith("Listening completed an order 1.4")
+    assert sentence(run).startswith("Listening completed orders 1.4")
     assert "times as fast as asking (batched queries) at 300 orders/s" in sentence(run)
     assert {each.way.wiring: each.kept for each in found.kept_up if each.load == 300} == {
         "views": True, "hybrid": True, "request": False,

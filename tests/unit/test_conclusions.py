@@ -26,7 +26,7 @@ from eventmesh.lab.conclusions import (
     conclude,
     opponents,
 )
-from eventmesh.lab.differences import FALSE_REPORTS_MAX
+from eventmesh.lab.differences import ACCEPTED, FALSE_REPORTS_MAX
 from eventmesh.lab.record import Join, MachineUse, Repetition
 from eventmesh.lab.ways import Axis, Way, axis_of
 from tests.unit.known_truth import LITTLE, NOTHING, QUIET, Table, flat, is_false, table
@@ -155,6 +155,17 @@ def test_every_headline_is_short_rests_on_what_was_concluded_and_tells_what_its_
         assert bool(said.losses) or said.winner not in lost
         false += any(is_false(each, known) for each in [*said.rests_on, *said.losses])
     assert false <= FALSE_REPORTS_MAX * TABLES
+
+
+def test_who_acknowledges_early_is_not_told_without_the_time_to_the_outcome() -> None:
+    told = 0
+    for known in tables():
+        said = headline.headline(conclude(known.repetitions))
+        first = said.rests_on[0] if said.rests_on else None
+        if isinstance(first, Less) and first.criterion is ACCEPTED:
+            told += 1
+            assert "; to the outcome no difference was seen." in said.sentence
+    assert told, "a table in which it happens"
 
 
 def test_with_little_noise_nine_in_ten_headlines_name_a_winner_where_there_is_one() -> None:
