@@ -31,8 +31,8 @@ def test_a_backup_taken_under_load_is_a_mesh_that_goes_on(terminal: Terminal) ->
     terminal.ok("up", "views")
     terminal.ok("run", "--name", "shop", "--orders", "100", "-o", "first")
     begun = terminal.until(lambda status: status["flight"] is not None)
-    with terminal.begin("run", "--name", "shop", "--orders", "2000", "--rate", "150", "-o", "second", "--json") as load:
-        terminal.until(lambda status: rows(status, "orders") > rows(begun, "orders") + 300)
+    with terminal.begin("run", "--name", "shop", "--orders", "1000", "--rate", "150", "-o", "second", "--json") as load:
+        terminal.until(lambda status: rows(status, "orders") > rows(begun, "orders") + 100)
         said = json.loads(terminal.ok("backup", "shop.tar.zst", "--json"))
         assert (said["runs"], said["under_way"]) == (1, ["run-2-load"]), "in the middle of the second run"
         out, err = load.communicate(timeout=120)

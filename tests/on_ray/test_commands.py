@@ -73,8 +73,8 @@ def test_given_ctrl_c_in_the_middle_of_a_run_then_nothing_is_left_running_or_lyi
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors
-    assert errors.splitlines()[-1] == "eventmesh: stopped"
-    assert "Traceback" not in errors
+    # Behind the line that was waited for: nothing of Ray's, and no traceback.
+    assert [line for line in errors.splitlines() if not line.startswith("orders")] == ["eventmesh: stopped"]
     _, alive = psutil.wait_procs(children, timeout=30)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert list(short_folder.iterdir()) == [], "Ray's folder with its sockets"

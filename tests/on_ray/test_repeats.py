@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.on_ray.terminal import ROOT, Terminal, opened
+from tests.on_ray.terminal import Terminal, opened
 
 pytestmark = pytest.mark.timeout(300)
 HEAD = "OrderNo,Sku,Qty,Price,Placed,Customer,Country"
@@ -46,9 +46,8 @@ def facts(terminal: Terminal, topic: str, kind: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, said.splitlines()) if record["type"] == kind]
 
 
-@pytest.mark.parametrize("wiring", ["views", "request"])
-def test_a_file_again_is_repeats_and_another_order_under_its_id_is_refused(terminal: Terminal, wiring: str) -> None:
-    terminal.ok("up", str(ROOT / "configs" / "meshes" / f"{wiring}.yaml"))
+def test_a_file_again_is_repeats_and_another_order_under_its_id_is_refused(terminal: Terminal) -> None:
+    terminal.ok("up", "views")  # the other wirings: tests/simulation/test_repeats.py
     first, again = run(terminal, "first", "one"), run(terminal, "first", "two")
     assert (first["verdict"], first["outcomes"]) == ("valid", {"confirmed": 2})
     assert (again["verdict"], again["outcomes"]) == ("valid", {"repeated": 2})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Callable, Iterable
@@ -16,6 +17,9 @@ from eventmesh.runtime.on_ray.metrics import Publisher, Reading, publisher
 #: added: with hundreds of thousands of orders in memory that took a fifth of the gateway's time. State holds no
 #: cycles, so what is left to find is little.
 GC_THRESHOLDS = (50_000, 20, 100)
+
+# What is frozen is not collected when the interpreter ends either: libraries with objects of their own then complain.
+atexit.register(gc.unfreeze)
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NUMBERS = Path("/proc/self/ns/pid")
