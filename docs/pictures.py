@@ -17,9 +17,9 @@ from eventmesh.shop.demo import tell
 
 IMAGES = Path(__file__).parent / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-#: Pixels: the first screen of a report, and a terminal of 130 columns.
-REPORT, DEMO = (1200, 1150), (1080, 520)
-COLUMNS = 130
+#: Pixels: the first screen of a report, and a terminal of 102 columns.
+REPORT, DEMO = (1000, 1120), (1000, 850)
+COLUMNS = 102
 
 
 def shoot(page: Path, picture: Path, size: tuple[int, int]) -> None:
