@@ -74,10 +74,9 @@ def test_a_mesh_on_a_machine_as_people_have_them(terminal: Terminal) -> None:
     assert again.returncode == 0, again
     assert "orders of run 2 have their outcome" in again.stderr
     assert outcomes(terminal, 10) == ("valid", {"confirmed": 10})
-    assert terminal.ok("trace", "R3-00000001", "--name", "shop").startswith("R3-00000001, first fact at")
 
     # Interrupted, while the mesh stays: said in a line, and waited for by the next run.
-    with terminal.begin("run", "--name", "shop", "--orders", "300", "--rate", "100") as run:
+    with terminal.begin("run", "--name", "shop", "--orders", "200", "--rate", "100") as run:
         lines_until(run.stderr, "orders")
         run.send_signal(signal.SIGTERM)
         _, interrupted = run.communicate(timeout=SOON_S)

@@ -78,6 +78,18 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
     assert (fourth["verdict"], fourth["outcomes"]) == ("valid", {"confirmed": 2})
     assert len((terminal.folder / "fourth" / "refused.csv").read_text().splitlines()) == 2
 
+    # The same file again is repeats, and another order under one of its ids is refused; nothing is seeded twice.
+    sales[2] = sales[2].replace("1.25", "7.50")
+    for content, outcomes in ((None, {"repeated": 2}), (sales, {"refused": 1, "repeated": 1})):
+        if content is not None:
+            (terminal.folder / "sales.csv").write_text("\n".join(content) + "\n")
+        again_run = json.loads(terminal.ok("run", "--name", "shop", *words, "--json"))
+        assert (again_run["verdict"], again_run["outcomes"]) == ("valid", outcomes)
+    assert "order 2 was asked for before, with other lines" in again_run["refusals"][0]
+    restocked = [line for line in terminal.ok("log", "tail", "stock", "--name", "shop", "-n", "1000").splitlines()
+                 if "StockRestocked" in line and " sku=A1 " in line]  # fmt: skip
+    assert len(restocked) == 1
+
     living = [psutil.Process(each["pid"]) for each in again["processes"]]
     assert terminal.ok("down").startswith("shop is down; its data is in")
     assert still_running(living) == []
