@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -59,8 +59,9 @@ def test_lines_fit(files: dict[str, str]) -> None:
     assert {path: too_long(text) for path, text in found.items() if too_long(text)} == {}
 
 
-def test_links_lead_somewhere(files: dict[str, str]) -> None:
-    exists = {*files, *(str(parent) for path in files for parent in PurePosixPath(path).parents)}
+def test_links_lead_somewhere(files: dict[str, str], root: Path) -> None:
+    pictures = {f"docs/images/{path.name}" for path in (root / "docs" / "images").iterdir()}
+    exists = {*files, *pictures, *(str(parent) for path in files for parent in PurePosixPath(path).parents)}
     assert [link for path in pages(files) for link in broken(path, files, exists)] == []
 
 
