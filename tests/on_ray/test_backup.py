@@ -31,7 +31,7 @@ def test_a_backup_taken_under_load_is_a_mesh_that_goes_on(terminal: Terminal) ->
     terminal.ok("up", "views")
     terminal.ok("run", "--name", "shop", "--orders", "100", "-o", "first")
     begun = terminal.until(lambda status: status["flight"] is not None)
-    with terminal.begin("run", "--name", "shop", "--orders", "600", "--rate", "150", "-o", "second", "--json") as load:
+    with terminal.begin("run", "--name", "shop", "--orders", "1200", "--rate", "100", "-o", "second", "--json") as load:
         terminal.until(lambda status: rows(status, "orders") > rows(begun, "orders") + 100)
         said = json.loads(terminal.ok("backup", "shop.tar.zst", "--json"))
         assert (said["runs"], said["under_way"]) == (1, ["run-2-load"]), "in the middle of the second run"
@@ -57,6 +57,6 @@ def test_a_backup_taken_under_load_is_a_mesh_that_goes_on(terminal: Terminal) ->
     assert (third["verdict"], third["outcomes"]) == ("valid", {"confirmed": 50})
     callers = sorted(path.name for path in (terminal.folder / "restored" / "callers").glob("*.arrow"))
     assert callers == ["run-1.arrow", "run-2.arrow", "run-3.arrow"], "the second run went on, and came to its end"
-    assert terminal.ok("trace", "R2-00000600", "--name", "shop").startswith("R2-00000600, first fact at")
+    assert terminal.ok("trace", "R2-00001200", "--name", "shop").startswith("R2-00001200, first fact at")
     terminal.ok("log", "verify", "--name", "shop")
     terminal.ok("down")
