@@ -104,9 +104,11 @@ def test_frames_of_any_size_come_back_whole_and_in_order(echo: Echo, local: bool
         for number, size in enumerate(sizes):
             assert client.send(frame(size, number))
 
-    threading.Thread(target=send_all).start()  # its replies fill the socket before it has sent them all
+    sending = threading.Thread(target=send_all)
+    sending.start()  # its replies fill the socket before it has sent them all
     for number, size in enumerate(sizes):
         assert client.next() == bytes([number]) * size
+    sending.join(SOON_S)  # the last reply may be here before it knows that it has sent the last frame
     client.connection.close()
     assert echo.gone.get(timeout=SOON_S) == "talk"
     assert not client.lost.is_set(), "who closes is not told that it lost the stream"
