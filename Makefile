@@ -14,8 +14,16 @@ help:  ## these lines
 bench: $(READY)  ## a first look at the main question: joins by local view and by remote query
 	$(BIN)/eventmesh bench run join-scaling --quick
 
+# Tests that share nothing run on both cores of a small machine. Those that start Ray, time out or load this machine run
+# one after the other: docs/decisions/0060-two-ways-of-running-tests.md.
+BESIDE := tests/commands tests/simulation tests/tidy tests/tiny tests/unit
+ALONE := tests/benchmarks tests/contract tests/on_ray
+
 test: check  ## the checks, then every test
-	$(BIN)/python -m pytest
+	@failed=0; \
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(BESIDE) || failed=1; \
+	$(BIN)/python -m pytest $(ALONE) || failed=1; \
+	exit $$failed
 
 check: $(READY)  ## style, types and the layers of the house
 	$(BIN)/ruff check .

@@ -379,6 +379,9 @@ def write_histograms(folder: Path, histograms: Mapping[str, str]) -> None:
         target.write_text(text)
 
 
+_OTHER = "It is of another version, or damaged: `eventmesh runs list` shows the runs that can be read"
+
+
 def read(folder: Path) -> Run:
     """The run that :func:`write` wrote. Raises :class:`InputError` where there is none, or of another form."""
     path = folder / FILE
@@ -387,5 +390,8 @@ def read(folder: Path) -> Run:
     try:
         document = json.loads(path.read_text())
         return Run.model_validate(document)
-    except (json.JSONDecodeError, ValidationError) as error:
-        raise InputError(f"{path}: not a run of the form {SCHEMA}: {error}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: found what is no JSON: expected a run of the form {SCHEMA}. {_OTHER}") from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"
+        raise InputError(f"{path}: {where} is not as a run of the form {SCHEMA} has it. {_OTHER}") from error

@@ -272,14 +272,26 @@ def _found(standing: Standing) -> Iterator[StandingMesh]:
     """The mesh, for as long as it is entered; :class:`EnvironmentUnavailable` where it cannot be reached."""
     _must_be_reachable(standing)
     _prepare_environment(None if standing.head_pid is not None else standing.ray, standing.token_file)
+    from eventmesh.runtime.on_ray.joinable import SocketLost
     from eventmesh.runtime.on_ray.standing import StandingMesh, joined
 
-    with joined(standing.ray):
-        yield StandingMesh.found(standing.mesh, standing.name, standing.data / LOG, standing.access)
+    try:
+        with joined(standing.ray):
+            yield StandingMesh.found(standing.mesh, standing.name, standing.data / LOG, standing.access)
+    except SocketLost as error:
+        raise EnvironmentUnavailable(
+            f"the processes of {standing.name!r} run, and nothing can reach them: {error.socket} is gone. Programs "
+            f"that clean up temporary files do that. End it with: eventmesh down --name {standing.name}; its data "
+            f"stays in {standing.data}. Start it again with: {_again(standing)}"
+        ) from error
+
+
+def _again(standing: Standing) -> str:
+    return f"eventmesh up --name {standing.name} --data {standing.data}"
 
 
 def _must_be_reachable(standing: Standing) -> None:
-    name, again = standing.name, f"eventmesh up --name {standing.name} --data {standing.data}"
+    name = standing.name
     if not standing.ray:
         raise EnvironmentUnavailable(
             f"{name!r} is not up: it is being started now, or its start was cut off. If nobody is starting it, end "
@@ -288,15 +300,7 @@ def _must_be_reachable(standing: Standing) -> None:
     if not _reachable(standing):
         raise EnvironmentUnavailable(
             f"the Ray of {name!r} at {standing.ray} is gone, with every process of the mesh. Its data is in "
-            f"{standing.data}; start it again with: {again}"
-        )
-    from eventmesh.runtime.on_ray.joinable import lost_socket
-
-    if lost := lost_socket(standing.ray):
-        raise EnvironmentUnavailable(
-            f"the processes of {name!r} run, and nothing can reach them: {lost} is gone. Programs that clean up "
-            f"temporary files do that. End it with: eventmesh down --name {name}; its data stays in {standing.data}. "
-            f"Start it again with: {again}"
+            f"{standing.data}; start it again with: {_again(standing)}"
         )
 
 

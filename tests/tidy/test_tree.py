@@ -37,6 +37,13 @@ def test_no_code_is_a_stub_or_silences_an_error(files: dict[str, str]) -> None:
     assert offenders(code, STUB) == []
 
 
+def test_every_folder_of_tests_is_run(root: Path, files: dict[str, str]) -> None:
+    found = {"/".join(path.split("/")[:2]) for path in files if re.fullmatch(r"tests/\w+/.*test_\w+\.py", path)}
+    named = re.findall(r"^(?:BESIDE|ALONE) := (.+)$", files["Makefile"], re.MULTILINE)
+    assert len(named) == 2
+    assert sorted(" ".join(named).split()) == sorted(found)
+
+
 def test_the_changelog_tells_of_this_version(root: Path, files: dict[str, str]) -> None:
     version = re.search(r'__version__ = "(.+)"', files["eventmesh/__init__.py"])
     assert version is not None

@@ -43,7 +43,10 @@ def restart_s(timeout_s: float = 60.0) -> float:
         _answered(actor, begun + timeout_s)
         return time.monotonic() - begun
     except ray.exceptions.GetTimeoutError as error:
-        raise EnvironmentUnavailable(f"Ray did not start a bare actor within {timeout_s:g} s") from error
+        raise EnvironmentUnavailable(
+            f"Ray did not start a bare actor within {timeout_s:g} s: the machine is too busy, or short of memory. Try "
+            f"again when it is idle"
+        ) from error
     finally:
         ray.kill(actor)
 

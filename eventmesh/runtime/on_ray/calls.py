@@ -15,6 +15,8 @@ from eventmesh.errors import EnvironmentUnavailable, EventmeshError
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
+#: What to do where a process of the mesh is gone, or silent, and Ray does not mend it.
+TRY = "`eventmesh status` shows which one. Where it stays so, end the mesh and start it again: its data stays"
 #: Seconds that a connection to Ray may take.
 CONNECT_S = 3.0
 
@@ -35,9 +37,12 @@ def get(what: Any) -> Any:
     except ray.exceptions.ActorUnavailableError as error:
         raise ProcessDown("a process of the mesh is being started again") from error
     except ray.exceptions.RayActorError as error:
-        raise EnvironmentUnavailable("a process of the mesh died, and Ray does not start it again") from error
+        raise EnvironmentUnavailable(f"a process of the mesh died, and Ray does not start it again. {TRY}") from error
     except ray.exceptions.GetTimeoutError as error:
-        raise EnvironmentUnavailable(f"a process of the mesh did not answer within {CALL_TIMEOUT_S:g} s") from error
+        raise EnvironmentUnavailable(
+            f"a process of the mesh did not answer within {CALL_TIMEOUT_S:g} s: it is stopped, or the machine is too "
+            f"busy. {TRY}"
+        ) from error
 
 
 def wait_until(
@@ -54,7 +59,9 @@ def wait_until(
                 return
         except ProcessDown as error:
             if not _ray_answers():
-                raise EnvironmentUnavailable("Ray has ended, and every process of the mesh with it") from error
+                raise EnvironmentUnavailable(
+                    "Ray has ended, and every process of the mesh with it. Its data stays: start the mesh again"
+                ) from error
             reason = str(error)
         if time.monotonic() > deadline:
             raise EnvironmentUnavailable(

@@ -18,7 +18,7 @@ from ray.job_config import JobConfig
 
 from eventmesh.errors import EnvironmentUnavailable
 from eventmesh.runtime.on_ray import SAFE_PATH
-from eventmesh.runtime.on_ray.joinable import lost_socket
+from eventmesh.runtime.on_ray.joinable import must_be_joinable
 
 _STDERR = 2
 
@@ -27,8 +27,9 @@ _STDERR = 2
 def connected(address: str, problem: str, **options: Any) -> Iterator[None]:
     """A driver in the Ray at ``address``, which may be ``local`` for one that begins and ends with it.
 
-    :class:`~eventmesh.errors.EnvironmentUnavailable` with ``problem`` where there is none. Ray's own words never reach
-    the terminal: where the mesh or Ray fails, the error names the file that has them.
+    :class:`~eventmesh.errors.EnvironmentUnavailable` with ``problem`` where there is none, and
+    :class:`~eventmesh.runtime.on_ray.joinable.SocketLost` where it cannot be reached any more. Ray's own words
+    never come to the terminal: where the mesh or Ray fails, the error names the file that has them.
     """
     with _words_aside() as said:
         try:
@@ -49,8 +50,7 @@ def _connect(address: str, **options: Any) -> None:
     print no logs, and ``--json`` would be no JSON any more. There is no switch for that: hence the patch.
     """
     vars(ray._private.worker)["print_to_stdstream"] = _dropped
-    if (lost := lost_socket(address)) is not None:
-        raise ConnectionError(f"{lost} is gone")
+    must_be_joinable(address)
     with _own_signals(), _safe_path():
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False,

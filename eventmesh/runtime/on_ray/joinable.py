@@ -7,23 +7,35 @@ from contextlib import suppress
 
 import psutil
 
+from eventmesh.errors import EnvironmentUnavailable
+
 #: Seconds in which a socket of this machine takes a connection, if anybody still listens.
 _LISTENS_S = 1.0
 
 
-def lost_socket(address: str) -> str | None:
-    """The socket of the Ray at ``address`` that nobody can connect to on this machine; None where all is well.
+class SocketLost(EnvironmentUnavailable):
+    """Ray's processes run on this machine, and nobody can connect to ``socket`` of theirs."""
 
-    None also where no node of that Ray is seen here: then Ray itself says what is wrong.
+    def __init__(self, lost: str) -> None:
+        self.socket = lost
+        super().__init__(
+            f"the processes of Ray run, and nothing can reach them: {lost} is gone. Programs that clean up temporary "
+            f"files do that. End that Ray and start it again"
+        )
+
+
+def must_be_joinable(address: str) -> None:
+    """:class:`SocketLost` where a driver of this machine cannot join the Ray at ``address``.
+
+    Where no node of that Ray is seen here, Ray itself says what is wrong.
     """
     for path in _sockets(address):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
             tried.settimeout(_LISTENS_S)
             try:
                 tried.connect(path)
-            except OSError:
-                return path
-    return None
+            except OSError as error:
+                raise SocketLost(path) from error
 
 
 def _sockets(address: str) -> list[str]:

@@ -72,7 +72,10 @@ class Producer:
         try:
             grant = self._granted.result(GRANT_S)
         except TimeoutError as error:
-            raise AskTimeout(f"no grant of {self.topic.name}/{self.partition} within {GRANT_S:g} s") from error
+            raise AskTimeout(
+                f"no grant of {self.topic.name}/{self.partition} within {GRANT_S:g} s: the broker is stopped, or the "
+                f"machine too busy. Ask again under the same incarnation"
+            ) from error
         if "error" in grant:
             raise frames.unpack_error(grant["error"])
         return grant

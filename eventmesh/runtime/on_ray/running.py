@@ -155,7 +155,11 @@ class RunningMesh:
         statuses: list[dict[str, Any]] = get([service.status.remote() for service in self.actors.services.values()])
         for status in statuses:
             if status["failure"]:
-                raise EventmeshError(f"{status['service']}/{status['instance']}: {status['failure']}")
+                raise EventmeshError(
+                    f"{status['service']}/{status['instance']} stopped: {status['failure']}. Where that is an "
+                    f"error of a rule, its traceback is in the log of the process. The facts are kept: mend what is "
+                    f"named, end the mesh and start it again"
+                )
         return statuses
 
     def history(self, callers: Any) -> History:

@@ -122,7 +122,10 @@ class UnixServer:
             hello = json.loads(words.to_pybytes())
             purpose, credentials = str(hello["purpose"]), str(hello["credentials"])
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"the first {words.size} bytes say not who comes: {type(error).__name__}") from error
+            raise InputError(
+                f"the first {words.size} bytes do not say who comes: expected JSON with purpose and credentials, as a "
+                f"process of this version of eventmesh sends it"
+            ) from error
         self._access.check(credentials)
         client.settimeout(None)
         messages.bytes_max = FRAME_BYTES_MAX
