@@ -24,8 +24,8 @@ except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eventmesh.lab.progress_bar import Report
     from eventmesh.lab.terminal import Screen
+    from eventmesh.report.progress_bar import Report
 
 RUNS = Path("runs")
 #: What a run and a benchmark exit with, by their verdict.
@@ -102,7 +102,7 @@ DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything,
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from eventmesh.lab.versions import versions
+        from eventmesh.report.versions import versions
 
         for name, version in versions(("ray", "pyarrow")).items():
             typer.echo(f"{name} {version}")
@@ -629,8 +629,8 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def _progress() -> Iterator[tuple[Console, Report]]:
     """Where a command says how far it is: its console on stderr, and its progress bar."""
-    from eventmesh.lab.progress_bar import progress_bar
     from eventmesh.lab.terminal import console_of
+    from eventmesh.report.progress_bar import progress_bar
 
     console = console_of(sys.stderr)
     with progress_bar(console) as report:

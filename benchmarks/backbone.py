@@ -18,8 +18,8 @@ from benchmarks.backbone_query import Query
 from benchmarks.backbone_start import Start
 from benchmarks.backbone_view import ViewPart
 from benchmarks.benchmark import Say, Settings, begin, label, recorded
-from eventmesh.lab import measure, record
-from eventmesh.lab.progress_bar import Report
+from eventmesh.report import measure, record
+from eventmesh.report.progress_bar import Report
 
 
 class BackboneSettings(Settings):

@@ -15,7 +15,7 @@ from benchmarks.backbone_loads import BATCHES, THIN, Appended, Delivered, thin, 
 from benchmarks.backbone_part import BackbonePart, Sample, Samples
 from benchmarks.benchmark import scratch
 from benchmarks.peers import eventmesh_log, nats_jetstream, redis_streams
-from eventmesh.lab import record
+from eventmesh.report import record
 
 Shape = Literal["thin", "envelope"]
 LogPeer = Literal["Redis Streams", "NATS JetStream"]

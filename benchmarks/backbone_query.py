@@ -13,7 +13,7 @@ from benchmarks.backbone_loads import Answers, together
 from benchmarks.backbone_part import BackbonePart, Sample, Samples
 from benchmarks.benchmark import scratch
 from benchmarks.peers import eventmesh_query, grpc_query, http_query
-from eventmesh.lab import record
+from eventmesh.report import record
 
 QueryPeer = Literal["gRPC", "HTTP"]
 OURS = eventmesh_query.NAME

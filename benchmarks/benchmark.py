@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from eventmesh.lab import record, report
-from eventmesh.lab.machine import Watch
-from eventmesh.lab.measure import threshold
-from eventmesh.lab.progress_bar import Report
+from eventmesh.report import record, report
+from eventmesh.report.machine import Watch
+from eventmesh.report.measure import threshold
+from eventmesh.report.progress_bar import Report
 
 Say = Callable[[str], None]
 Sample = TypeVar("Sample")

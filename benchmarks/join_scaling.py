@@ -20,9 +20,9 @@ from benchmarks import load_steps
 from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded
 from benchmarks.load_steps import LoadSettings, Runtime, Subject
 from eventmesh import mesh as meshes
-from eventmesh.lab import record
-from eventmesh.lab.progress_bar import Report
 from eventmesh.mesh import Mesh
+from eventmesh.report import record
+from eventmesh.report.progress_bar import Report
 
 #: Seconds from the start of a mesh to its audit, beside its loads, on two cores.
 MESH_S = 10.0

@@ -14,13 +14,13 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from benchmarks.benchmark import Settings, scratch
-from eventmesh.lab import measure, record
-from eventmesh.lab.machine import Watch
-from eventmesh.lab.measure import Window
-from eventmesh.lab.repetitions import summarise
+from eventmesh.audit.verdict import Audit
 from eventmesh.lab.run import audit_folder
-from eventmesh.lab.verdict import Audit
 from eventmesh.mesh import Mesh
+from eventmesh.report import measure, record
+from eventmesh.report.machine import Watch
+from eventmesh.report.measure import Window
+from eventmesh.report.repetitions import summarise
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history

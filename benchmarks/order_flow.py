@@ -15,11 +15,11 @@ from benchmarks import load_steps
 from benchmarks.benchmark import Say, Settings, begin, label, recorded
 from benchmarks.load_steps import LoadSettings, Runtime, Subject
 from eventmesh import mesh as meshes
-from eventmesh.lab import conclusions, measure, record
-from eventmesh.lab.progress_bar import Report
-from eventmesh.lab.repetitions import OBJECTIVE_MS, counts, held_the_load
-from eventmesh.lab.ways import load_of
-from eventmesh.lab.wording import duration
+from eventmesh.report import conclusions, measure, record
+from eventmesh.report.progress_bar import Report
+from eventmesh.report.repetitions import OBJECTIVE_MS, counts, held_the_load
+from eventmesh.report.ways import load_of
+from eventmesh.report.wording import duration
 
 FIGURE = f"completed orders/s at p99 < {duration(OBJECTIVE_MS)}"
 

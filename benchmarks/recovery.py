@@ -21,11 +21,11 @@ from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded, sc
 from benchmarks.recovery_trials import Overload, Resume, Resumed
 from eventmesh import mesh as meshes
 from eventmesh.errors import EnvironmentUnavailable
-from eventmesh.lab import measure, record
 from eventmesh.lab.overload import Overloaded, normal_after_s, throttled
-from eventmesh.lab.progress_bar import Report
 from eventmesh.lab.recovery import Fault, Survived
 from eventmesh.mesh import Mesh
+from eventmesh.report import measure, record
+from eventmesh.report.progress_bar import Report
 from eventmesh.runtime.caller import Workload
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history

@@ -15,12 +15,12 @@ from pydantic import Field
 from benchmarks.benchmark import Part
 from eventmesh import mesh as meshes
 from eventmesh.lab import overload as overloads
-from eventmesh.lab import record
 from eventmesh.lab.overload import Overloaded, Schedule
 from eventmesh.lab.recovery import Fault, Survived, strike, survive
 from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.report import record
 from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.contract import Limits
 from eventmesh.shop.generated_orders import generate

@@ -19,15 +19,15 @@ from pydantic import Field
 from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded, scratch
 from eventmesh import mesh as meshes
 from eventmesh import shipped
+from eventmesh.audit.audit import Audit, Evidence
 from eventmesh.errors import InputError
 from eventmesh.history import History
-from eventmesh.lab import measure, record
-from eventmesh.lab.audit import Audit, Evidence
-from eventmesh.lab.differences import GENERATOR
-from eventmesh.lab.progress_bar import Report
 from eventmesh.lab.run import audit_folder, load_mesh
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.report import measure, record
+from eventmesh.report.differences import GENERATOR
+from eventmesh.report.progress_bar import Report
 from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate

@@ -20,11 +20,11 @@ from pydantic import Field
 
 from benchmarks.benchmark import Say, Settings, begin, label, recorded
 from eventmesh import mesh as meshes
-from eventmesh.lab import measure, record
-from eventmesh.lab.progress_bar import Report
 from eventmesh.lab.run import count_outcomes
 from eventmesh.lab.simulated_run import Crashes, run_simulated
 from eventmesh.mesh import Mesh
+from eventmesh.report import measure, record
+from eventmesh.report.progress_bar import Report
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 

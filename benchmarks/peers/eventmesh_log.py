@@ -15,9 +15,9 @@ from benchmarks.backbone_loads import SINGLE, TOPICS, Appended, Barrier, Deliver
 from benchmarks.peers.servers import Served, in_process, last_word, wait_for_end
 from eventmesh.errors import EventmeshError
 from eventmesh.log.topic import Topic
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.producer import Producer
-from eventmesh.runtime.on_ray.subscription import Entry, Subscription
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.producer import Producer
+from eventmesh.runtime.process.subscription import Entry, Subscription
 
 NAME = "eventmesh"
 PATIENCE_S = 120.0

@@ -16,9 +16,9 @@ from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.contract import Counters, Limits
 from eventmesh.runtime.conversation import Pending
 from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
-from eventmesh.runtime.on_ray.member import Member
-from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.service_member import ServiceMember
+from eventmesh.runtime.process.member import Member
+from eventmesh.runtime.process.reactor import now
+from eventmesh.runtime.process.service_member import ServiceMember
 
 CATALOG: Peer = ("catalog", 0)
 ASKER = "asker/0"

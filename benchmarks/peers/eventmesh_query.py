@@ -21,9 +21,9 @@ from eventmesh import mesh as meshes
 from eventmesh.mesh import Mesh
 from eventmesh.messages import Columns
 from eventmesh.runtime.contract import AskMessage
-from eventmesh.runtime.on_ray import frames
-from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.streams import Connection
+from eventmesh.runtime.process.reactor import now
+from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire.connection import Connection
 from eventmesh.shop.facts import MESSAGES
 
 NAME = "eventmesh"

@@ -1,1 +1,1 @@
-"""The laboratory: audits, faults, measurements and reports of any mesh. Knows no application."""
+"""What people do with a mesh: run it, keep one standing, look into one, back one up, break one."""

@@ -26,13 +26,13 @@ from eventmesh import __version__, configuration
 from eventmesh import mesh as meshes
 from eventmesh.errors import CorruptSegment, DataDirectoryError, EnvironmentUnavailable, InputError
 from eventmesh.lab import archive
-from eventmesh.lab.progress_bar import Report, silent
 from eventmesh.lab.run import CALLERS, LOG, MESH_FILE
 from eventmesh.log import copying
 from eventmesh.log.copying import CopiedFile, Moment
 from eventmesh.log.manifest import FORMAT_VERSION
 from eventmesh.log.storage import FileStorage, MemoryStorage, machine_id
 from eventmesh.log.store import open_read_only
+from eventmesh.report.progress_bar import Report, silent
 from eventmesh.runtime import journal_copy
 from eventmesh.runtime.journal import GENERATOR
 from eventmesh.runtime.journal_copy import ChangedMeanwhile

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogTruncated, NotFound
-from eventmesh.lab.legible import legible
 from eventmesh.lab.run import LATEST
 from eventmesh.log.batch import CONTROL_PREFIX, LogBatch
 from eventmesh.log.store import Finding, LogReader, open_read_only
 from eventmesh.messages import ENVELOPE, Columns
+from eventmesh.report.legible import legible
 
 #: The key of the topics that tell of orders.
 ORDER_KEY = "order_id"

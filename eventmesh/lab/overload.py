@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.lab.measure import SECOND, times
+from eventmesh.audit.verdict import Audit
 from eventmesh.lab.run import audit_folder
-from eventmesh.lab.verdict import Audit
 from eventmesh.mesh import Mesh
+from eventmesh.report.measure import SECOND, times
 from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.requests import Requests
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from eventmesh.errors import EnvironmentUnavailable, InputError
-from eventmesh.lab import record
 from eventmesh.lab.run import CALLERS, LATEST, LOG, point_latest
 from eventmesh.log.storage import LOCK
+from eventmesh.report import record
 from eventmesh.runtime.journal import GENERATOR
 
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

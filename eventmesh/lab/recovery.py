@@ -19,12 +19,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmesh.audit.verdict import Audit
 from eventmesh.errors import EnvironmentUnavailable
-from eventmesh.lab.measure import SECOND
 from eventmesh.lab.run import audit_folder
-from eventmesh.lab.verdict import Audit
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.report.measure import SECOND
 from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.requests import Requests
 

@@ -19,14 +19,14 @@ import yaml
 
 from eventmesh import mesh as meshes
 from eventmesh import shipped
+from eventmesh.audit.audit import Evidence, judge
+from eventmesh.audit.verdict import Audit
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, EventmeshError, InputError
 from eventmesh.history import History
-from eventmesh.lab import measure, record
-from eventmesh.lab.audit import Evidence, judge
-from eventmesh.lab.progress_bar import Report, silent
-from eventmesh.lab.verdict import Audit
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.report import measure, record
+from eventmesh.report.progress_bar import Report, silent
 from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.service import Trigger
 

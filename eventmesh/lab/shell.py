@@ -23,7 +23,7 @@ from typing import Any, TextIO
 import typer
 
 from eventmesh.errors import EnvironmentUnavailable, EventmeshError
-from eventmesh.lab.legible import legible_lines, write_plainly
+from eventmesh.report.legible import legible_lines, write_plainly
 
 FAULT = 1
 #: A process that a signal ended has this exit code and the signal's number, as shells say it.

@@ -6,14 +6,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from eventmesh.audit.audit import Audit, audit
 from eventmesh.history import History
-from eventmesh.lab.audit import Audit, audit
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.simulated import Simulation
-from eventmesh.runtime.simulated_network import Speeds
+from eventmesh.runtime.simulated.network import Speeds
+from eventmesh.runtime.simulated.simulation import Simulation
 
 #: Microseconds between two crashes.
 BETWEEN_CRASHES = (1_000, 60_000)
@@ -75,7 +75,7 @@ def run_simulated(
     build: Callable[..., Simulation] = Simulation,
     seconds: float = 600.0,
 ) -> SimulatedRun:
-    """Seed, load with crashes, drain. Raises :class:`~eventmesh.runtime.simulated_network.Deadlock` with the seed."""
+    """Seed, load with crashes, drain. Raises :class:`~eventmesh.runtime.simulated.network.Deadlock` with the seed."""
     simulation = build(mesh, seed=seed, speeds=speeds, limits=limits)
     for number, stage in enumerate(workload.seeding):
         simulation.call(f"seeding-{number}", stage)

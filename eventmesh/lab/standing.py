@@ -26,8 +26,7 @@ from eventmesh.errors import (
     NotFound,
     PeerLost,
 )
-from eventmesh.lab import inspect, record
-from eventmesh.lab.progress_bar import Report, silent
+from eventmesh.lab import inspect
 from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh, writing
 from eventmesh.lab.standing_record import (
     DATA,
@@ -58,6 +57,8 @@ from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
 from eventmesh.progress import split_position
+from eventmesh.report import record
+from eventmesh.report.progress_bar import Report, silent
 from eventmesh.runtime.journal import GENERATOR
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
 from eventmesh.views import age_ms
@@ -65,7 +66,7 @@ from eventmesh.views import age_ms
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.head import Head
     from eventmesh.runtime.on_ray.standing import StandingMesh
-    from eventmesh.runtime.on_ray.stream import Access
+    from eventmesh.runtime.wire.channel import Access
 
 __all__ = [
     "DATA", "Standing", "all_callers", "data_of", "down", "earlier", "find", "follow", "new_data", "next_run", "run",

@@ -23,7 +23,7 @@ from eventmesh.mesh import Mesh
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.head import Head
-    from eventmesh.runtime.on_ray.stream import Access
+    from eventmesh.runtime.wire.channel import Access
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 #: Where data directories are, each by the name of its mesh, where nothing else is said.
@@ -165,7 +165,7 @@ def held(path: Path, doing: str, busy: str) -> Iterator[None]:
 
 def access_of(listen: str, token_file: Path | None) -> Access:
     """Who is let in: with the token of that file, or on loopback without one."""
-    from eventmesh.runtime.on_ray.stream import Access
+    from eventmesh.runtime.wire.channel import Access
 
     return Access(_token(token_file), listen)
 

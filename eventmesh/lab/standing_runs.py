@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from eventmesh import history
 from eventmesh.errors import DataDirectoryError, EnvironmentUnavailable
-from eventmesh.lab import record
 from eventmesh.lab.run import CALLERS
+from eventmesh.report import record
 from eventmesh.runtime.journal import GENERATOR, Journal
 
 _LOAD = re.compile(r"run-(\d+)-load")

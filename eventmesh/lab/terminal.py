@@ -1,8 +1,8 @@
 """What people see of a command's result, on standard output.
 
-A terminal's width is kept to, and no name or number is cut (:class:`~eventmesh.lab.tables.Fitted`). What comes from
-data is shown by :func:`~eventmesh.lab.legible.legible`; what may hold brackets, a folder's name for instance, is never
-taken for rich's markup.
+A terminal's width is kept to, and no name or number is cut (:class:`~eventmesh.report.tables.Fitted`). What comes from
+data is shown by :func:`~eventmesh.report.legible.legible`; what may hold brackets, a folder's name for instance, is
+never taken for rich's markup.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from eventmesh.lab.legible import encoding_of, legible, legible_lines, plainly
-from eventmesh.lab.tables import Fitted, Row, number
+from eventmesh.report.legible import encoding_of, legible, legible_lines, plainly
+from eventmesh.report.tables import Fitted, Row, number
 
 if TYPE_CHECKING:
     from eventmesh.lab.inspect import Step
-    from eventmesh.lab.record import Run
     from eventmesh.lab.standing import Standing
     from eventmesh.lab.standing_runs import Unfinished
     from eventmesh.log.store import Finding
+    from eventmesh.report.record import Run
 
 #: Characters of a line where nobody looks at it.
 WIDTH = 110

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmesh.audit.evidence import ABSENT, Facts, Integers
+from eventmesh.audit.refusal_checks import REFUSED
+from eventmesh.audit.verdict import Findings, Mask
 from eventmesh.errors import KEY_REUSED
-from eventmesh.lab.evidence import ABSENT, Facts, Integers
-from eventmesh.lab.refusal_checks import REFUSED
-from eventmesh.lab.verdict import Findings, Mask
 from eventmesh.log.topic import partitions_for
 from eventmesh.progress import position_name
 from eventmesh.shop.gateway import FORGOTTEN

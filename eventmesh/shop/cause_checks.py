@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.lab.evidence import ABSENT, Evidence, Facts, Integers
-from eventmesh.lab.progress_checks import NOWHERE, Causes, causes
-from eventmesh.lab.verdict import CheckResult, Findings, Mask
+from eventmesh.audit.evidence import ABSENT, Evidence, Facts, Integers
+from eventmesh.audit.progress_checks import NOWHERE, Causes, causes
+from eventmesh.audit.verdict import CheckResult, Findings, Mask
 from eventmesh.shop.stories import STATES, Stories, stories
 
 #: (topic, kinds) that an order must have had before the next; the same in every wiring.

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.lab.evidence import ABSENT, Check, Evidence, Facts, Integers
-from eventmesh.lab.verdict import CheckResult, Findings, Mask
+from eventmesh.audit.evidence import ABSENT, Check, Evidence, Facts, Integers
+from eventmesh.audit.verdict import CheckResult, Findings, Mask
 from eventmesh.shop.caller_checks import callers_heard_right
 from eventmesh.shop.cause_checks import causes_first
 from eventmesh.shop.joined_checks import joined_values, wrong_decisions

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eventmesh import mesh as meshes
 from eventmesh.runtime.contract import Append, SendAsk, SendReply
-from eventmesh.runtime.simulated import Simulation
-from eventmesh.runtime.simulated_network import Process
+from eventmesh.runtime.simulated.network import Process
+from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.lab.evidence import Evidence, table_name
-from eventmesh.lab.verdict import EXAMPLES_MAX, CheckResult, Findings
+from eventmesh.audit.evidence import Evidence, table_name
+from eventmesh.audit.verdict import EXAMPLES_MAX, CheckResult, Findings
 from eventmesh.progress import split_position
 from eventmesh.shop.stories import REQUESTED, STATES, stories
 

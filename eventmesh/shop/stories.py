@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.lab.evidence import ABSENT, Evidence, Facts, Integers
-from eventmesh.lab.verdict import Mask
+from eventmesh.audit.evidence import ABSENT, Evidence, Facts, Integers
+from eventmesh.audit.verdict import Mask
 from eventmesh.messages import Columns, fingerprints
 from eventmesh.shop.facts import CONTENT
 from eventmesh.shop.orders import ENDED, TRANSITIONS

@@ -20,7 +20,7 @@ from benchmarks.backbone_loads import THIN, Answers, envelope, prices, questions
 from benchmarks.backbone_log import sum_of
 from benchmarks.peers import eventmesh_query, grpc_query, http_query, nats_jetstream, redis_streams
 from benchmarks.peers.servers import in_process, packages_missing
-from eventmesh.lab.progress_bar import silent
+from eventmesh.report.progress_bar import silent
 from tests.benchmarks.conftest import CONFIGS
 
 pytestmark = pytest.mark.timeout(180)

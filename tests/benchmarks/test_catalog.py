@@ -9,7 +9,7 @@ import pytest
 from benchmarks import catalog
 from benchmarks.benchmark import begin
 from eventmesh.errors import ConfigurationError, InputError, NotFound
-from eventmesh.lab import record
+from eventmesh.report import record
 from tests.benchmarks.conftest import FILES
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from eventmesh import configuration
-from eventmesh.lab.record import AuditRecord
+from eventmesh.report.record import AuditRecord
 from tests.benchmarks.conftest import FILES
 from tests.commands.conftest import Run, eventmesh
 from tests.unit.run_story import INVALID

@@ -15,9 +15,9 @@ from benchmarks import catalog
 from benchmarks.benchmark import Benchmark
 from benchmarks.join_scaling import JoinScaling
 from benchmarks.load_steps import Loaded, LoadSettings, Subject
-from eventmesh.lab import conclusions, headline
-from eventmesh.lab.progress_bar import silent
-from eventmesh.lab.record import MachineUse, Run
+from eventmesh.report import conclusions, headline
+from eventmesh.report.progress_bar import silent
+from eventmesh.report.record import MachineUse, Run
 from eventmesh.shop.order_history import OrderHistory
 from tests.benchmarks.conftest import FILES, small
 from tests.benchmarks.test_order_flow import Made

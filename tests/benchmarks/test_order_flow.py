@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks import order_flow
 from benchmarks.load_steps import Loaded, LoadSettings, Subject
-from eventmesh.lab import conclusions, headline, record, report
-from eventmesh.lab.progress_bar import silent
-from eventmesh.lab.record import AuditRecord, MachineUse, Run
+from eventmesh.report import conclusions, headline, record, report
+from eventmesh.report.progress_bar import silent
+from eventmesh.report.record import AuditRecord, MachineUse, Run
 from eventmesh.shop.order_history import OrderHistory
 from tests.benchmarks.conftest import small
 from tests.unit.run_story import INVALID, VALID, axes, callers, point

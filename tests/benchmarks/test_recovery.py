@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from benchmarks.recovery_trials import OnRay, Overload, Resume, Resumed, _stages
+from eventmesh.audit.verdict import Audit, CheckResult, Verdict
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable
-from eventmesh.lab import record
 from eventmesh.lab.overload import Overloaded, Schedule, normal_after_s
-from eventmesh.lab.progress_bar import silent
-from eventmesh.lab.record import Figure, Run
 from eventmesh.lab.recovery import Fault, Recovery, Survived
-from eventmesh.lab.verdict import Audit, CheckResult, Verdict
 from eventmesh.mesh import Mesh
+from eventmesh.report import record
+from eventmesh.report.progress_bar import silent
+from eventmesh.report.record import Figure, Run
 from eventmesh.runtime.caller import Workload
 from tests.benchmarks.conftest import small
 from tests.unit.run_story import callers

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks.replay import Play, Replayed
-from eventmesh.lab import record, targets
-from eventmesh.lab.evidence import Evidence
-from eventmesh.lab.progress_bar import Report, silent
-from eventmesh.lab.record import Run
+from eventmesh.audit.evidence import Evidence
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.mesh import Mesh
+from eventmesh.report import record, targets
+from eventmesh.report.progress_bar import Report, silent
+from eventmesh.report.record import Run
 from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, totals
 from tests.benchmarks.conftest import small

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.simulation import SimulatedSeeds
-from eventmesh.lab import record
-from eventmesh.lab.progress_bar import silent
-from eventmesh.lab.record import AuditRecord, Run
+from eventmesh.report import record
+from eventmesh.report.progress_bar import silent
+from eventmesh.report.record import AuditRecord, Run
 from tests.benchmarks.conftest import small
 from tests.unit.run_story import INVALID, VALID
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.history import CALLERS, History
-from eventmesh.lab import measure, record, standing, standing_record
-from eventmesh.lab.progress_bar import silent
+from eventmesh.lab import standing, standing_record
 from eventmesh.lab.run import begin, conclude, count_outcomes, load_mesh
 from eventmesh.lab.terminal import Screen
 from eventmesh.log.storage import MemoryStorage
+from eventmesh.report import measure, record
+from eventmesh.report.progress_bar import silent
 from eventmesh.shop.workloads import of_history
 from tests.commands.conftest import Run
 from tests.commands.small_run import CONFIGS, write_log

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from eventmesh import mesh as meshes
+from eventmesh.audit.audit import Audit, audit
 from eventmesh.history import History
-from eventmesh.lab.audit import Audit, audit
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh

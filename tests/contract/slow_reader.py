@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 
 from eventmesh.progress import position_name
-from eventmesh.runtime.on_ray.subscription import Entry, Subscription
+from eventmesh.runtime.process.subscription import Entry, Subscription
 from tests.unit.log_story import ORDERS
 
 

@@ -14,11 +14,11 @@ import pyarrow.flight as flight
 import pytest
 
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, Unauthenticated
-from eventmesh.runtime.on_ray import discovery, frames
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.flight import call_options
-from eventmesh.runtime.on_ray.stream import ANYWHERE, FRAME_BYTES_MAX, Access
-from eventmesh.runtime.on_ray.streams import Connection
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.wire import discovery, frames
+from eventmesh.runtime.wire.channel import ANYWHERE, FRAME_BYTES_MAX, Access
+from eventmesh.runtime.wire.connection import Connection
+from eventmesh.runtime.wire.flight import call_options
 from tests.contract.test_subscription import Producer
 from tests.unit.log_story import ORDERS, facts
 

@@ -22,14 +22,14 @@ from eventmesh.log.retention import Deleted
 from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import Log, open_read_only
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.on_ray import snapshot_transfer
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.housekeeping import Housekeeping
-from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.snapshot_process import Assignment, SnapshotProcess
-from eventmesh.runtime.on_ray.stream import OPEN, Access
+from eventmesh.runtime.process import snapshot_transfer
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.housekeeping import Housekeeping
+from eventmesh.runtime.process.reactor import now
+from eventmesh.runtime.process.snapshot_process import Assignment, SnapshotProcess
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name, view_name
 from eventmesh.runtime.snapshotter import Snapshotter
+from eventmesh.runtime.wire.channel import OPEN, Access
 from tests.simulation.scenario import Scenario
 
 SOON_S = 30.0
@@ -76,7 +76,7 @@ def log(finished: Path, tmp_path: Path) -> Path:
 
 
 def served(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch, access: Access = OPEN) -> Broker:
-    monkeypatch.setattr("eventmesh.runtime.on_ray.broker.machine_id", lambda: "n")
+    monkeypatch.setattr("eventmesh.runtime.process.broker_member.machine_id", lambda: "n")
     return Broker(mesh.topics(), log, "os", "test", access=access)
 
 
@@ -135,7 +135,7 @@ class Retained:
 def test_what_every_snapshot_has_passed_is_deleted(
     mesh: Mesh, log: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventmesh.runtime.on_ray.housekeeping.LOOK_S", 0.01)
+    monkeypatch.setattr("eventmesh.runtime.process.housekeeping.LOOK_S", 0.01)
     guarded = Retained(broker)
     never = mesh.description.log.model_copy(update={"snapshot_rows": 10**9})
     quiet = replace(mesh, description=mesh.description.model_copy(update={"log": never}))

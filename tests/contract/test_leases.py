@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from eventmesh.runtime.on_ray.process import Process, numbered_by
 from eventmesh.runtime.on_ray.supervisor import Watched
+from eventmesh.runtime.process.vitals import Process, numbered_by
 
 
 def test_a_process_of_this_machine_is_known_by_its_number() -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from eventmesh.lab.audit import Evidence
+from eventmesh.audit.audit import Evidence
 from eventmesh.log.batch import Header
 from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.runtime.requests import Requests

@@ -13,9 +13,9 @@ from eventmesh.errors import AppendRefused, Fenced, NotOwner, PeerLost, RecordTo
 from eventmesh.log.store import read_table
 from eventmesh.log.topic import Topic, TopicSettings
 from eventmesh.messages import encode_rows
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.producer import Producer
-from eventmesh.runtime.on_ray.stream import Access
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.producer import Producer
+from eventmesh.runtime.wire.channel import Access
 from tests.unit.log_story import ORDERS, rows_at
 
 SCHEMA = pa.schema([("number", pa.int64()), ("price", pa.float64()), ("sku", pa.string())])

@@ -16,8 +16,8 @@ import pytest
 
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import RECENT_BYTES_MAX
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.subscription import DELIVERY_BYTES, Entry, Subscription
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.subscription import DELIVERY_BYTES, Entry, Subscription
 from tests.contract.test_subscription import ORDERS_0, Producer
 from tests.unit.log_story import ORDERS
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.errors import PeerLost, Unauthenticated
-from eventmesh.runtime.on_ray import unix_stream
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.discovery import Offer
-from eventmesh.runtime.on_ray.stream import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Frame, Received
-from eventmesh.runtime.on_ray.streams import Connection, Listener, flight_location
-from eventmesh.runtime.on_ray.unix_stream import FRAME, HELLO, NOT_A_FRAME, REFUSED, Messages
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.wire import unix
+from eventmesh.runtime.wire.channel import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Frame, Received
+from eventmesh.runtime.wire.connection import Connection, Listener, flight_location
+from eventmesh.runtime.wire.discovery import Offer
+from eventmesh.runtime.wire.unix import FRAME, HELLO, NOT_A_FRAME, REFUSED, Messages
 from tests.contract.test_flight import HOSTILE
 from tests.contract.test_subscription import Producer
 from tests.unit.log_story import ORDERS
@@ -240,11 +240,11 @@ def test_a_socket_that_is_not_on_this_node_is_passed_over(echo: Echo) -> None:
 
 
 def _raw(echo: Echo, hello: object, access: Access = OPEN) -> tuple[socket.socket, Messages]:
-    client = unix_stream.connect(_name(echo.listener.address))
+    client = unix.connect(_name(echo.listener.address))
     assert client is not None
     client.settimeout(SOON_S)
     words = hello if isinstance(hello, bytes) else json.dumps(hello).encode()
-    unix_stream.write(client, HELLO, [words])
+    unix.write(client, HELLO, [words])
     return client, Messages(client, FRAME_BYTES_MAX)
 
 
@@ -279,10 +279,10 @@ def test_a_client_is_told_why_it_is_refused() -> None:
 
 @pytest.mark.parametrize("said", [16 << 10 | 1, FRAME_BYTES_MAX + 1, 0xFFFFFFFF])
 def test_a_first_message_that_says_it_is_large_is_not_waited_for(echo: Echo, said: int) -> None:
-    client = unix_stream.connect(_name(echo.listener.address))
+    client = unix.connect(_name(echo.listener.address))
     assert client is not None
     client.settimeout(SOON_S)
-    client.sendall(unix_stream._PREFIX.pack(said, HELLO))
+    client.sendall(unix._PREFIX.pack(said, HELLO))
     kind, words = next(Messages(client, FRAME_BYTES_MAX))
     assert kind == NOT_A_FRAME
     assert f"a frame of {said} bytes".encode() in words.to_pybytes()
@@ -292,7 +292,7 @@ def test_a_first_message_that_says_it_is_large_is_not_waited_for(echo: Echo, sai
 def test_a_frame_that_says_it_is_larger_than_any_is_refused_before_it_is_read(echo: Echo) -> None:
     client, messages = _raw(echo, {"purpose": "talk", "credentials": ""})
     assert next(messages)[0] == HELLO
-    client.sendall(unix_stream._PREFIX.pack(FRAME_BYTES_MAX + 1, FRAME))
+    client.sendall(unix._PREFIX.pack(FRAME_BYTES_MAX + 1, FRAME))
     kind, words = next(messages)
     assert (kind, f"at most {FRAME_BYTES_MAX}".encode() in words.to_pybytes()) == (NOT_A_FRAME, True)
     client.close()
@@ -306,11 +306,11 @@ def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     broker = Broker({"orders": ORDERS}, tmp_path / "log", "os", "test")
     honest = Producer(broker.address())
     honest.append("before")
-    client = unix_stream.connect(_name(broker.address()))
+    client = unix.connect(_name(broker.address()))
     assert client is not None
     client.settimeout(SOON_S)
-    unix_stream.write(client, HELLO, [json.dumps({"purpose": purpose, "credentials": ""}).encode()])
-    unix_stream.write(client, FRAME, [frame])
+    unix.write(client, HELLO, [json.dumps({"purpose": purpose, "credentials": ""}).encode()])
+    unix.write(client, FRAME, [frame])
     client.shutdown(socket.SHUT_WR)
     list(Messages(client, FRAME_BYTES_MAX))
     honest.append("after")

@@ -17,11 +17,12 @@ from eventmesh.errors import EventmeshError, OffsetOutOfRange, PeerLost
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
-from eventmesh.runtime.on_ray import frames, subscription
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.reactor import now
-from eventmesh.runtime.on_ray.streams import Connection
-from eventmesh.runtime.on_ray.subscription import Entry, Subscription
+from eventmesh.runtime.process import subscription
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.reactor import now
+from eventmesh.runtime.process.subscription import Entry, Subscription
+from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire.connection import Connection
 from tests.unit.log_story import ORDERS, facts
 
 ORDERS_0 = position_name("orders", 0)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from eventmesh import mesh as meshes
-from eventmesh.lab.machine import Watch
+from eventmesh.report.machine import Watch
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history

@@ -13,7 +13,7 @@ import pytest
 from eventmesh import mesh as meshes
 from eventmesh.runtime.on_ray.calls import get, wait_until
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
-from eventmesh.runtime.on_ray.metrics import METRICS
+from eventmesh.runtime.process.metrics import METRICS
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 

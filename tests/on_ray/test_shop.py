@@ -9,7 +9,7 @@ import pyarrow.flight as flight
 import pytest
 
 from eventmesh import mesh as meshes
-from eventmesh.lab.audit import audit
+from eventmesh.audit.audit import audit
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
 from eventmesh.runtime.on_ray.directory import BROKER

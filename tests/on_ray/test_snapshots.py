@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from eventmesh import mesh as meshes
-from eventmesh.lab.audit import audit
+from eventmesh.audit.audit import audit
 from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.calls import wait_until

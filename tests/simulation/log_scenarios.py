@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from eventmesh import mesh
+from eventmesh.audit.audit import audit
 from eventmesh.errors import DataDirectoryError, LogTruncated, OffsetOutOfRange, SchemaMismatch
 from eventmesh.history import CALLERS, History
-from eventmesh.lab.audit import audit
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.storage import MemoryStorage
@@ -22,7 +22,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic, TopicSettings, partition_for
 from eventmesh.messages import Columns, encode_rows
 from eventmesh.runtime.instance import Instance
-from eventmesh.runtime.simulated_network import START
+from eventmesh.runtime.simulated.network import START
 from eventmesh.shop import SCHEMAS, VIEWS, WIRINGS
 from eventmesh.shop.orders import Orders
 from eventmesh.views import View

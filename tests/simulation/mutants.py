@@ -31,8 +31,8 @@ from eventmesh.runtime.contract import AskMessage, Limits, ReplyMessage, SendRep
 from eventmesh.runtime.conversation import Conversations
 from eventmesh.runtime.decider import Decider, Run
 from eventmesh.runtime.release import Release
-from eventmesh.runtime.simulated import Simulation
-from eventmesh.runtime.simulated_network import Speeds
+from eventmesh.runtime.simulated.network import Speeds
+from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.runtime.snapshots import Floors, Snapshot
 from eventmesh.runtime.task import Task
 from eventmesh.shop import WIRINGS

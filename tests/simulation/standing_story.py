@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from eventmesh.lab.audit import Audit, audit
+from eventmesh.audit.audit import Audit, audit
 from eventmesh.lab.run import count_outcomes
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun
 from eventmesh.log.store import LogReader

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import yaml
 
+from eventmesh.audit.audit import audit
 from eventmesh.lab import backup
-from eventmesh.lab.audit import audit
 from eventmesh.lab.simulated_run import SimulatedRun
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.journal import COLUMNS, Journal
-from eventmesh.runtime.simulated import CLUSTER, Client, Host, Simulation
+from eventmesh.runtime.simulated.simulation import CLUSTER, Client, Host, Simulation
 from eventmesh.runtime.snapshots import FOLDER, Floors, SnapshotStore
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history

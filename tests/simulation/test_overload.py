@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 
 from eventmesh import mesh as meshes
-from eventmesh.lab.audit import audit
+from eventmesh.audit.audit import audit
 from eventmesh.lab.simulated_run import SimulatedRun
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.requests import Requests
-from eventmesh.runtime.simulated import Client, Host, Simulation
-from eventmesh.runtime.simulated_network import Speeds
+from eventmesh.runtime.simulated.network import Speeds
+from eventmesh.runtime.simulated.simulation import Client, Host, Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 from tests.simulation.scenario import shop

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from benchmarks.benchmark import Settings
 from eventmesh.history import CALLERS
-from eventmesh.lab import record
 from eventmesh.lab.standing import Standing
 from eventmesh.log import manifest, segment
 from eventmesh.log.batch import BatchKind, Header
@@ -19,6 +18,7 @@ from eventmesh.log.store import open_read_only
 from eventmesh.log.topic import Topic, TopicSettings
 from eventmesh.mesh import LogSection, MeshFile, ServiceSection, TopicSection
 from eventmesh.messages import ENVELOPE, REFUSAL
+from eventmesh.report import record
 from eventmesh.runtime import journal, snapshots
 from eventmesh.shop.order_history import REFUSED
 from eventmesh.shop.order_mapping import Cancellations, CsvFormat, OrderMapping, Price, Refusals

@@ -62,7 +62,7 @@ def test_a_heavy_import_would_be_seen(root: Path, module: str) -> None:
 
 def test_a_process_of_a_mesh_imports_no_more_than_it_works_with(root: Path) -> None:
     body = (
-        "import sys, eventmesh.shop, eventmesh.runtime.on_ray.broker\n"
+        "import sys, eventmesh.shop, eventmesh.runtime.process.broker_member\n"
         "sys.exit(' '.join({'duckdb', 'ray', 'eventmesh.shop.checks'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", body], cwd=root, capture_output=True, text=True, check=False)
@@ -74,7 +74,7 @@ AUDIT_AND_END = """
 import ctypes
 from pathlib import Path
 from eventmesh import mesh
-from eventmesh.lab import evidence
+from eventmesh.audit import evidence
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history

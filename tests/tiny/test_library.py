@@ -18,7 +18,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import WorkloadOptions
 from eventmesh.runtime.decider import REFUSED
 from eventmesh.runtime.requests import Requests
-from eventmesh.runtime.simulated import Simulation
+from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.service import Inputs, Outcome, Talk, Trigger
 from tests.tiny import MESSAGES, WIRINGS, Desk, workload
 

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from eventmesh.audit.audit import Audit, CheckResult, audit
+from eventmesh.audit.evidence import Evidence
 from eventmesh.history import CALLERS, History, ViewDump
-from eventmesh.lab.audit import Audit, CheckResult, audit
-from eventmesh.lab.evidence import Evidence
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.partition import control_batch
 from eventmesh.log.storage import MemoryStorage

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from eventmesh.lab.conclusions import (
+from eventmesh.report.conclusions import (
     Conclusion,
     Disturbed,
     Holds,
@@ -25,8 +25,8 @@ from eventmesh.lab.conclusions import (
     Range,
     Stale,
 )
-from eventmesh.lab.record import Counts, Join, Little, MachineUse, Percentiles, Repetition
-from eventmesh.lab.ways import Axis, Way, axis_of
+from eventmesh.report.record import Counts, Join, Little, MachineUse, Percentiles, Repetition
+from eventmesh.report.ways import Axis, Way, axis_of
 from tests.unit.run_story import INVALID, VALID
 
 WAYS: tuple[tuple[str, Join], ...] = (

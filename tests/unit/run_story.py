@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from eventmesh.history import CALLERS
-from eventmesh.lab import measure
-from eventmesh.lab.record import AuditRecord, CheckRecord, Join, Point, Repetition, Run
-from eventmesh.lab.repetitions import summarise
+from eventmesh.report import measure
+from eventmesh.report.record import AuditRecord, CheckRecord, Join, Point, Repetition, Run
+from eventmesh.report.repetitions import summarise
 
 ROLES = ("broker", "gateway", "orders", "inventory", "payments", "shipping", "customers", "catalog", "generator")
 VALID = AuditRecord(

@@ -6,11 +6,11 @@ from html import unescape
 
 import pytest
 
-from eventmesh.lab import answer_plot, comparison, conclusions, headline, report, unmeasured
-from eventmesh.lab.comparison import Comparison, Row
-from eventmesh.lab.conclusions import conclude
-from eventmesh.lab.record import FirstLook, MachineUse, Repetition, Run
-from eventmesh.lab.ways import Way
+from eventmesh.report import answer_plot, comparison, conclusions, headline, report, unmeasured
+from eventmesh.report.comparison import Comparison, Row
+from eventmesh.report.conclusions import conclude
+from eventmesh.report.record import FirstLook, MachineUse, Repetition, Run
+from eventmesh.report.ways import Way
 from tests.unit.known_truth import table
 from tests.unit.run_story import axes, point, points, run
 from tests.unit.test_conclusions import AXIS, BATCHED, REQUEST, VIEWS, slower, tried

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from eventmesh.lab.audit import FRAMEWORK_CHECKS
-from eventmesh.lab.verdict import CheckResult
+from eventmesh.audit.audit import FRAMEWORK_CHECKS
+from eventmesh.audit.verdict import CheckResult
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
 from eventmesh.log.store import LogReader

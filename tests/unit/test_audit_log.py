@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from eventmesh.audit.audit import FRAMEWORK_CHECKS, Audit, CheckResult, audit
+from eventmesh.audit.evidence import Evidence
 from eventmesh.history import CALLERS, History
-from eventmesh.lab.audit import FRAMEWORK_CHECKS, Audit, CheckResult, audit
-from eventmesh.lab.evidence import Evidence
 from eventmesh.lab.run import audit_folder
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated

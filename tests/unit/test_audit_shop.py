@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eventmesh.lab.verdict import CheckResult
+from eventmesh.audit.verdict import CheckResult
 from eventmesh.messages import fingerprint
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.gateway import FORGOTTEN

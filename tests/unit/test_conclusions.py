@@ -10,8 +10,8 @@ from functools import cache
 
 import pytest
 
-from eventmesh.lab import conclusions, differences, headline, repetitions
-from eventmesh.lab.conclusions import (
+from eventmesh.report import conclusions, differences, headline, repetitions
+from eventmesh.report.conclusions import (
     Conclusion,
     Disturbed,
     Holds,
@@ -26,9 +26,9 @@ from eventmesh.lab.conclusions import (
     conclude,
     opponents,
 )
-from eventmesh.lab.differences import ACCEPTED, FALSE_REPORTS_MAX
-from eventmesh.lab.record import Join, MachineUse, Repetition
-from eventmesh.lab.ways import Axis, Way, axis_of
+from eventmesh.report.differences import ACCEPTED, FALSE_REPORTS_MAX
+from eventmesh.report.record import Join, MachineUse, Repetition
+from eventmesh.report.ways import Axis, Way, axis_of
 from tests.unit.known_truth import LITTLE, NOTHING, QUIET, Table, flat, is_false, table
 from tests.unit.run_story import INVALID, VALID
 

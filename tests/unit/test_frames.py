@@ -7,7 +7,7 @@ import pytest
 
 from eventmesh.messages import Columns
 from eventmesh.runtime.contract import AskMessage
-from eventmesh.runtime.on_ray import frames
+from eventmesh.runtime.wire import frames
 from eventmesh.shop.facts import MESSAGES
 
 QUERY = "PriceBySku"

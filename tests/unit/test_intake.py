@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from eventmesh.runtime.on_ray.intake import Intake
+from eventmesh.runtime.process.intake import Intake
 
 SOON_S = 10.0
 

@@ -17,9 +17,9 @@ import pytest
 
 from eventmesh import mesh as meshes
 from eventmesh.errors import Throttled
-from eventmesh.lab import measure, predictions, repetitions
-from eventmesh.lab.measure import SECOND, Window
-from eventmesh.lab.record import Repetition
+from eventmesh.report import measure, predictions, repetitions
+from eventmesh.report.measure import SECOND, Window
+from eventmesh.report.record import Repetition
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.requests import Requests

@@ -9,9 +9,9 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from eventmesh.lab import machine
-from eventmesh.lab.machine import DISTURBED_FROM, Account, Reading, Spent, Watch, between, disturbed
-from eventmesh.lab.record import MachineUse
+from eventmesh.report import machine
+from eventmesh.report.machine import DISTURBED_FROM, Account, Reading, Spent, Watch, between, disturbed
+from eventmesh.report.record import MachineUse
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
 RAYLET, WORKER, SNAPSHOT = (10, 1.0), (11, 2.0), (12, 3.0)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmesh.lab import measure, predictions, repetitions, ways
-from eventmesh.lab.measure import Window
-from eventmesh.lab.record import MachineUse, Repetition
+from eventmesh.report import measure, predictions, repetitions, ways
+from eventmesh.report.measure import Window
+from eventmesh.report.record import MachineUse, Repetition
 from tests.unit.run_story import INVALID, VALID, axes, callers, repetition
 
 START = 1_700_000_000_000_000

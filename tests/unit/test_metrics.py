@@ -11,8 +11,8 @@ import pytest
 
 from eventmesh.errors import LogStopped, MayHaveHappened, Throttled
 from eventmesh.runtime.contract import ReplyMessage
-from eventmesh.runtime.on_ray import metrics
-from eventmesh.runtime.on_ray.metrics import METRICS, Answered, Appended, Publisher, Reading, of_broker, of_service
+from eventmesh.runtime.process import metrics
+from eventmesh.runtime.process.metrics import METRICS, Answered, Appended, Publisher, Reading, of_broker, of_service
 
 SECOND = 1_000_000
 ENDS = {"orders/0": 100, "stock/0": 40, "stock/1": 60}

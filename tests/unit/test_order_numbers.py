@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from eventmesh import mesh
+from eventmesh.audit.evidence import Evidence
 from eventmesh.errors import InputError
-from eventmesh.lab.evidence import Evidence
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.shop.checks import totals as shop_totals
 from eventmesh.shop.order_file import read_orders

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from eventmesh.lab import predictions
+from eventmesh.report import predictions
 
 
 def test_little_multiplies_throughput_and_latency() -> None:

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from eventmesh.lab.progress_bar import progress_bar
+from eventmesh.report.progress_bar import progress_bar
 
 
 @pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 100, 110, 120])

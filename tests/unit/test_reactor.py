@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventmesh.runtime.on_ray.reactor import Reactor, now
+from eventmesh.runtime.process.reactor import Reactor, now
 
 SOON_S = 10.0
 

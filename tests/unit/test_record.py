@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from eventmesh.audit.verdict import Audit, CheckResult, Verdict
 from eventmesh.errors import InputError
-from eventmesh.lab import measure, record
-from eventmesh.lab.record import AuditRecord, Imported, Run, Spread
-from eventmesh.lab.verdict import Audit, CheckResult, Verdict
-from eventmesh.lab.versions import versions
+from eventmesh.report import measure, record
+from eventmesh.report.record import AuditRecord, Imported, Run, Spread
+from eventmesh.report.versions import versions
 from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {

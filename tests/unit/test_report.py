@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from eventmesh.lab import conclusions, headline, measure, plots, prices, report, ways, wording
-from eventmesh.lab.headline import Headline
-from eventmesh.lab.record import AuditRecord, CheckRecord, Point, Repetition, Run, Spread
-from eventmesh.lab.ways import Scenario, Way
+from eventmesh.report import conclusions, headline, measure, plots, prices, report, ways, wording
+from eventmesh.report.headline import Headline
+from eventmesh.report.record import AuditRecord, CheckRecord, Point, Repetition, Run, Spread
+from eventmesh.report.ways import Scenario, Way
 from tests.unit.run_story import INVALID, VALID, WAYS, axes, point, points, run
 
 VIEWS, HYBRID, REQUEST = Way("views", "view"), Way("hybrid", "batched"), Way("request", "per_order")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from eventmesh.lab.legible import legible
-from eventmesh.lab.tables import Fitted, number
+from eventmesh.report.legible import legible
+from eventmesh.report.tables import Fitted, number
 
 WIDTHS = range(20, 121)
 PARTITIONS = [

@@ -16,11 +16,11 @@ from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import journal
 from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.on_ray.broker import Broker
-from eventmesh.runtime.on_ray.caller_member import CallerMember
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
-from eventmesh.runtime.on_ray.housekeeping import Housekeeping
-from eventmesh.runtime.on_ray.service_member import ServiceMember
+from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.caller_member import CallerMember
+from eventmesh.runtime.process.housekeeping import Housekeeping
+from eventmesh.runtime.process.service_member import ServiceMember
 
 #: Seconds that processes have to close in an orderly way.
 CLOSING_S = 10.0

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from eventmesh.errors import PeerLost
-from eventmesh.runtime.on_ray.stream import OPEN, Access
+from eventmesh.runtime.wire.channel import OPEN, Access
 
 #: (service, instance).
 Peer = tuple[str, int]

@@ -20,10 +20,10 @@ from eventmesh.runtime.on_ray.calls import answered, eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
-from eventmesh.runtime.on_ray.stream import Access
-from eventmesh.runtime.on_ray.streams import flight_location
-from eventmesh.runtime.on_ray.subscription import Entry, Subscription
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
+from eventmesh.runtime.process.subscription import Entry, Subscription
+from eventmesh.runtime.wire.channel import Access
+from eventmesh.runtime.wire.connection import flight_location
 
 SUPERVISOR: Peer = ("supervisor", 0)
 #: Seconds that a process has to say how it is: one that does not is shown as silent.

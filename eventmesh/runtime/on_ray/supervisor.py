@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import ray
 
-from eventmesh.runtime.on_ray.actor_log import log
 from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
-from eventmesh.runtime.on_ray.process import Process, numbered_by
+from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.vitals import Process, numbered_by
 
 #: Seconds without an answer after which a process is given up. Two busy cores delay an answer by tenths of a second.
 LEASE_S = 5.0

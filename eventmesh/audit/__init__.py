@@ -1,0 +1,1 @@
+"""Was the run right? Checks of what a mesh left behind, each with what it looked at and what it found."""

@@ -1,0 +1,397 @@
+"""``run.json``: the one source of every report of a run, as pydantic models, and the folder that holds it.
+
+Whoever reads the file finds what was measured, the samples it was worked out from, and what the run was:
+seed, commit, machine, versions, resolved configuration. Nothing is measured or judged here.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import statistics
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import pyarrow as pa
+import yaml
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from eventmesh.audit.verdict import Audit, Verdict
+from eventmesh.errors import InputError
+from eventmesh.report.versions import versions
+
+SCHEMA: Literal["eventmesh.run/1"] = "eventmesh.run/1"
+FILE = "run.json"
+Join = Literal["view", "per_row", "per_order", "pipelined", "batched", "cached", "hedged", "none"]
+Status = Literal["complete", "aborted"]
+_COMMIT_SECONDS = 10  # a git that waits for a lock must not hold up the end of a run
+
+
+class _Part(BaseModel):
+    """Unknown keys are refused, and so is NaN, which JSON does not know."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True,
+        serialize_by_alias=True,
+    )  # fmt: skip
+
+
+class Spread(_Part):
+    """A figure over repetitions: the middle one, the smallest and the largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of at least one value. Repetitions are few, so the spread is their range, not an interval of confidence."""
+        known = sorted(values)
+        return cls(median=statistics.median(known), low=known[0], high=known[-1])
+
+
+class Percentiles(_Part):
+    """Of the requests of one repetition, in milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+
+class Latency(_Part):
+    """Each percentile over the repetitions, in milliseconds."""
+
+    p50: Spread
+    p90: Spread
+    p99: Spread
+    p999: Spread
+    max: Spread
+
+    @classmethod
+    def of(cls, samples: Sequence[Percentiles]) -> Latency:
+        """Statistics over runs, never over the requests of several runs thrown together."""
+        return cls(**{name: Spread.of(getattr(each, name) for each in samples) for name in Percentiles.model_fields})
+
+
+class CheckRecord(_Part):
+    """One check of an audit; ``examples`` say in words what was found or what was missing."""
+
+    verdict: Verdict
+    examined: int
+    violations: int
+    title: str = ""
+    examples: list[str] = []
+
+
+class AuditRecord(_Part):
+    """The audit of a point, over all its repetitions."""
+
+    verdict: Verdict
+    checks: dict[str, CheckRecord]
+
+    @classmethod
+    def of(cls, audit: Audit) -> AuditRecord:
+        """An audit as it is written down."""
+        checks = {
+            name: CheckRecord(
+                verdict=check.verdict, examined=check.examined, violations=check.violations,
+                title=check.title, examples=check.examples,
+            )
+            for name, check in audit.checks.items()
+        }  # fmt: skip
+        return cls(verdict=audit.verdict, checks=checks)
+
+    @classmethod
+    def together(cls, audits: Sequence[AuditRecord]) -> AuditRecord:
+        """The worst verdict of each check, with counts added up and examples kept."""
+        names = sorted(
+            {name for audit in audits for name in audit.checks}, key=lambda name: (name[:1], len(name), name)
+        )
+        checks = {name: _merge([audit.checks[name] for audit in audits if name in audit.checks]) for name in names}
+        return cls(verdict=worst(audit.verdict for audit in audits), checks=checks)
+
+
+def _merge(checks: Sequence[CheckRecord]) -> CheckRecord:
+    return CheckRecord(
+        verdict=worst(check.verdict for check in checks),
+        examined=sum(check.examined for check in checks),
+        violations=sum(check.violations for check in checks),
+        title=checks[0].title,
+        examples=[example for check in checks for example in check.examples][:5],
+    )
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Invalid if any is, else unknown if any is or there is none at all."""
+    found = set(verdicts)
+    return "invalid" if "invalid" in found else "valid" if found == {"valid"} else "unknown"
+
+
+class Counts(_Part):
+    """Orders of the measured window, and what became of them."""
+
+    offered: int
+    accepted: int
+    completed: int
+    refused: int  # a definite error instead of an outcome
+    unanswered: int  # no outcome when the record ends
+    throttled: int  # answers "come back later", several per order where it had to
+
+
+class Little(_Part):
+    """V9: the mean number of open orders, integrated over the records and as throughput times mean latency."""
+
+    measured: float
+    predicted: float
+
+
+class MachineUse(_Part):
+    """What the machine did beside the mesh while a repetition was measured: shares of all its cores, and of the time.
+
+    ``others``: programs that are not ours. ``stolen``: what the host of a virtual machine took away.
+    ``memory_pressure``: the share of the time in which something waited for memory; None where no kernel tells it.
+    """
+
+    others: float = Field(ge=0)
+    stolen: float = Field(ge=0)
+    memory_pressure: float | None = Field(None, ge=0)
+
+
+class Repetition(_Part):
+    """One repetition of one point: what the median and the spread of a :class:`Point` are taken from.
+
+    ``turn`` numbers the rounds in which all ways are measured one after the other: repetitions of one turn make a pair.
+    ``disturbed`` says what else kept the machine busy meanwhile, where that was too much for a figure to be believed.
+    """
+
+    wiring: str
+    join: Join
+    axis: dict[str, float]
+    turn: int | None = None
+    machine: MachineUse | None = None  # None: not watched
+    disturbed: str | None = None
+    offered_per_s: float
+    accepted_per_s: float
+    completed_per_s: float
+    accepted_latency_ms: Percentiles | None  # None: no order was accepted
+    completed_latency_ms: Percentiles | None
+    staleness_ms: Percentiles | None = None
+    cpu_s_per_1000_orders: dict[str, float] = {}
+    memory_mb: dict[str, float] = {}
+    bytes_moved: float | None = None
+    generator_lag_ms_p99: float
+    saturated: bool
+    counts: Counts
+    little: Little
+    audit: AuditRecord
+
+
+class Point(_Part):
+    """One point of a sweep, over its repetitions.
+
+    Every figure of performance is None where the audit is invalid: a fast wrong run has no speed. ``void``
+    says why a point with figures must not be believed, such as a generator that could not keep its schedule.
+    Repetitions that were disturbed take part in no figure, unless all were: then ``disturbed`` says by what.
+    """
+
+    wiring: str
+    join: Join
+    axis: dict[str, float]
+    repetitions: int = Field(ge=1)
+    offered_per_s: Spread
+    accepted_per_s: Spread | None
+    completed_per_s: Spread | None
+    accepted_latency_ms: Latency | None
+    completed_latency_ms: Latency | None
+    staleness_ms: Latency | None
+    cpu_s_per_1000_orders: dict[str, Spread]
+    memory_mb: dict[str, Spread]
+    bytes_moved: Spread | None
+    generator_lag_ms_p99: Spread
+    saturated: bool | None
+    void: str | None = None
+    disturbed: str | None = None
+    disturbed_repetitions: int = 0
+    counts: Counts
+    audit: AuditRecord
+    samples: list[Repetition] = []
+
+
+class Figure(_Part):
+    """A value with a target or a prediction beside it, and the samples it can be worked out from again.
+
+    ``target`` is a threshold as k6 writes it (``<1000``, ``>=2``). ``tolerance`` is relative to
+    ``predicted`` and was fixed before the run. ``met`` is None where there is neither.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    target: str | None = None
+    predicted: float | None = None
+    tolerance: float | None = None
+    met: bool | None = None
+    samples: list[float] = []
+
+
+class FirstLook(_Part):
+    """A run that is too short to decide: which command would, and about how long that takes."""
+
+    decides: str
+    minutes: float = Field(gt=0, le=1_440, allow_inf_nan=False)
+
+
+class Imported(_Part):
+    """What a file of real orders was read as."""
+
+    rows: int
+    orders: int
+    lines: int
+    returns: int
+    refused: dict[str, int]
+    value_minor_units: int
+    incomplete: int = 0  # orders and returns that go on although a row of theirs was refused
+    assumed: dict[str, int] = {}  # rows that were read by a rule, by that rule
+
+
+class Run(_Part):
+    """A run, a benchmark or an experiment, as ``run.json`` holds it."""
+
+    schema_: Literal["eventmesh.run/1"] = Field(SCHEMA, alias="schema")
+    name: str
+    seed: int
+    commit: str
+    machine: dict[str, str | int | float]
+    versions: dict[str, str]
+    config: dict[str, Any]
+    durability: str
+    started_at: AwareDatetime
+    status: Status
+    warmup_s: float
+    first_look: FirstLook | None = None
+    faults: list[dict[str, Any]] = []
+    verdict: Verdict
+    imported: Imported | None = Field(None, alias="import")
+    outcomes: dict[str, int] = {}
+    machine_use: MachineUse | None = None  # of a benchmark as a whole; None: not watched
+    refusals: list[str] = []  # what was refused, and why: the first of them
+    audit: AuditRecord | None = None  # of a run without points; each point has its own
+    points: list[Point] = []
+    figures: list[Figure] = []
+
+
+def start(name: str, *, seed: int, config: Mapping[str, Any], source: Path, now: datetime, **known: Any) -> Run:
+    """A run that has only begun: machine, versions and commit gathered, aborted until it is complete.
+
+    ``source`` is a folder of the checkout the code runs from; ``known`` holds further fields of :class:`Run`.
+    """
+    fields: dict[str, Any] = {"status": "aborted", "verdict": "unknown", "durability": "unknown", "warmup_s": 0.0}
+    return Run(
+        name=name, seed=seed, config=dict(config), started_at=now,
+        commit=commit(source), machine=machine(), versions=versions(), **(fields | known),
+    )  # fmt: skip
+
+
+def machine() -> dict[str, str | int | float]:
+    """What the figures depend on: processor, cores, memory, system. Not the machine's name: reports are passed on."""
+    return {
+        "processor": _processor(),
+        "cores": psutil.cpu_count() or 1,
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    listed = Path("/proc/cpuinfo")
+    if listed.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", listed.read_text(errors="replace"), re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()
+
+
+def commit(folder: Path) -> str:
+    """The commit of the checkout at ``folder``, with ``-dirty`` where files differ; ``unknown`` outside of git.
+
+    Installed inside somebody's own repository, in its ``.venv`` for instance, the folder has no file that git tracks.
+    """
+    try:
+        if not _git(folder, "ls-files"):
+            return "unknown"
+        return _git(folder, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    answered = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=_COMMIT_SECONDS
+    )
+    return answered.stdout.strip()
+
+
+def slug(wiring: str, join: str, axis: Mapping[str, float], repetition: int) -> str:
+    """The file name of a repetition's records: ``views-view-rtt_ms=1-offered_per_s=400-r0``."""
+    parts = [wiring, join, *(f"{name}={value:g}" for name, value in axis.items()), f"r{repetition}"]
+    return re.sub(r"[^\w.=-]", "_", "-".join(parts))
+
+
+def write(
+    folder: Path, run: Run, callers: Mapping[str, pa.Table] | None = None, histograms: Mapping[str, str] | None = None
+) -> None:
+    """Write the run's folder: ``run.json``, ``configuration.yaml``, ``records/NAME.arrow``, ``latency/NAME.hgrm``.
+
+    ``callers`` are the callers' tables by :func:`slug`; ``histograms`` the text of ``.hgrm`` files by name.
+    ``run.json`` comes last and whole, so a folder that has one has all the rest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "configuration.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False))
+    for name, table in (callers or {}).items():
+        write_table(folder / "records" / f"{name}.arrow", table)
+    write_histograms(folder, histograms or {})
+    unfinished = folder / f"{FILE}.unfinished"
+    unfinished.write_text(run.model_dump_json(indent=1) + "\n")
+    unfinished.replace(folder / FILE)
+
+
+def write_table(target: Path, table: pa.Table) -> None:
+    """Write raw records as an Arrow file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with pa.ipc.new_file(target, table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_histograms(folder: Path, histograms: Mapping[str, str]) -> None:
+    """Write each text as ``latency/NAME.hgrm`` of a run's folder."""
+    for name, text in histograms.items():
+        target = folder / "latency" / f"{name}.hgrm"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+
+_OTHER = "It is of another version, or damaged: `eventmesh runs list` shows the runs that can be read"
+
+
+def read(folder: Path) -> Run:
+    """The run that :func:`write` wrote. Raises :class:`InputError` where there is none, or of another form."""
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(f"{folder}: no run is recorded here ({FILE} is missing)")
+    try:
+        document = json.loads(path.read_text())
+        return Run.model_validate(document)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: found what is no JSON: expected a run of the form {SCHEMA}. {_OTHER}") from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"
+        raise InputError(f"{path}: {where} is not as a run of the form {SCHEMA} has it. {_OTHER}") from error

@@ -1,0 +1,123 @@
+"""What a report compares: ways, which are a wiring with a way of joining, in scenarios, which are all that is varied.
+
+A *scenario* is everything on a point's axis but the load. Nothing is judged here: what may be concluded from the
+points is worked out in :mod:`eventmesh.report.conclusions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from eventmesh.report.record import Point, Repetition, Run
+from eventmesh.report.wording import listed, number
+
+LOAD = "offered_per_s"
+#: Of a point but its load, in the order in which :data:`AXES` names them.
+Axis = tuple[tuple[str, float], ...]
+JOINS = {
+    "view": "local view", "per_row": "a query per row", "per_order": "queries per order",
+    "pipelined": "pipelined queries", "batched": "batched queries", "cached": "cached queries",
+    "hedged": "hedged queries", "none": "no join",
+}  # fmt: skip
+AXES: dict[str, Callable[[float], str]] = {
+    "joined_services": lambda value: f"{value:g} joined service{'' if value == 1 else 's'}",
+    "rtt_ms": lambda value: f"{value:g} ms between services" if value else "no added network delay",
+    "instances": lambda value: f"{value:g} instance{'' if value == 1 else 's'} per service",
+    "table_rows": lambda value: f"{value:,.0f} rows per table",
+    "updates_per_s": lambda value: f"{value:g} updates/s",
+}
+_LISTENING = ("view", "none")
+
+
+@dataclass(frozen=True, order=True)
+class Way:
+    """A wiring and how it joins."""
+
+    wiring: str
+    join: str
+
+    @property
+    def label(self) -> str:
+        """``views (local view)``."""
+        return f"{self.wiring} ({self.joining})"
+
+    @property
+    def joining(self) -> str:
+        """``local view``."""
+        return JOINS.get(self.join, self.join)
+
+    def short(self, among: Iterable[Way]) -> str:
+        """``views``; ``hybrid batched`` where ``among`` holds another way of the same wiring."""
+        alone = all(other.wiring != self.wiring or other == self for other in among)
+        return self.wiring if alone else f"{self.wiring} {self.join.replace('_', ' ')}"
+
+    @property
+    def asks(self) -> bool:
+        """Whether services ask each other on the way, instead of listening only."""
+        return self.join not in _LISTENING or self.wiring == "request"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Points that differ in nothing but way and load, each way's by rising load."""
+
+    axis: Axis
+    ways: dict[Way, list[Point]]
+
+    @property
+    def label(self) -> str:
+        """``3 joined services and 1 ms between services``; empty where nothing but the load was varied."""
+        return axes_label(self.axis)
+
+    @cached_property
+    def lowest(self) -> dict[Way, Point]:
+        """Every way's point at the lowest load that all ways were believably measured at; empty if there is none."""
+        measured = {
+            way: {load(point): point for point in points if believable(point)} for way, points in self.ways.items()
+        }
+        common = set.intersection(*(set(points) for points in measured.values())) if measured else set()
+        return {way: points[min(common)] for way, points in measured.items()} if common else {}
+
+
+def axis_label(name: str, value: float) -> str:
+    """One axis in words."""
+    return AXES[name](value) if name in AXES else f"{name.replace('_', ' ')} {number(value)}"
+
+
+def axes_label(axis: Axis) -> str:
+    """All of them: ``3 joined services and 1 ms between services``."""
+    return listed([axis_label(name, value) for name, value in axis])
+
+
+def load(point: Point) -> float:
+    """The load of a point per second: as the sweep names it, else as measured."""
+    return point.axis.get(LOAD, point.offered_per_s.median)
+
+
+def load_of(each: Repetition) -> float:
+    """The same of a single repetition."""
+    return each.axis.get(LOAD, each.offered_per_s)
+
+
+def believable(point: Point) -> bool:
+    """Whether a point's figures may be looked at: not invalid, void or disturbed, and something was completed."""
+    sound = point.audit.verdict != "invalid" and point.void is None and point.disturbed is None
+    return sound and point.completed_latency_ms is not None
+
+
+def scenarios(run: Run) -> list[Scenario]:
+    """The run's scenarios, the easiest first: fewer joined services, then a shorter network, then the rest by name."""
+    found: dict[Axis, dict[Way, list[Point]]] = {}
+    for point in sorted(run.points, key=load):
+        ways = found.setdefault(axis_of(point.axis), {})
+        ways.setdefault(Way(point.wiring, point.join), []).append(point)
+    return [Scenario(axis, dict(sorted(ways.items(), reverse=True))) for axis, ways in sorted(found.items())]
+
+
+def axis_of(axis: Mapping[str, float]) -> Axis:
+    """All but the load, in a fixed order."""
+    order = list(AXES)
+    names = sorted(axis.keys() - {LOAD}, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return tuple((name, axis[name]) for name in names)

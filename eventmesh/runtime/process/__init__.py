@@ -1,0 +1,1 @@
+"""The processes of a mesh: threads, files and sockets around the parts that decide. Knows nothing of Ray."""

@@ -1,0 +1,103 @@
+"""A process of the mesh that is not the broker: links to others, and the effects that go out on them.
+
+It is complete once it is made: what it needs it finds through the directory, again and again, so that Ray can start it
+anew at any time. Its kinds are in :mod:`~eventmesh.runtime.process.service_member` and
+:mod:`~eventmesh.runtime.process.caller_member`; the actors around them in :mod:`~eventmesh.runtime.on_ray.cluster`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.contract import AskMessage, Effect, SendAsk
+from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
+from eventmesh.runtime.process.reactor import Reactor, now
+from eventmesh.runtime.process.vitals import Process
+from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire.connection import Connection
+from eventmesh.runtime.wire.link import Link
+
+
+class Member(Process):
+    """What services and callers share: a reactor, and asks to other services. With ``local`` False all of them, and all
+    that comes from the broker, go over Flight, wherever the others run.
+    """
+
+    def __init__(self, mesh: Mesh, name: str, directory: Directory, rtt_ms: float, *, local: bool = True) -> None:
+        super().__init__()
+        self.local = local
+        self.mesh, self.name, self.directory, self.rtt_ms = mesh, name, directory, rtt_ms
+        self.messages = mesh.application.MESSAGES
+        self.reactor = self.make_reactor()
+        self._links: dict[Peer, Link[Connection]] = {}
+
+    def make_reactor(self) -> Reactor:
+        """A thread for a machine; a member has one at a time."""
+        return Reactor(self.name, int(self.rtt_ms * 500), self.carry_out, self.after_step)
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Do what the machine left to be done in one step; on the reactor's thread.
+
+        What goes to one process travels in one frame.
+        """
+        asks: dict[Peer, list[tuple[int, AskMessage]]] = {}
+        for effect in effects:
+            if isinstance(effect, SendAsk):
+                peer = (effect.to.service, self.mesh.instance_of(effect.to.service, effect.to.partition))
+                asks.setdefault(peer, []).append((effect.to.partition, effect.message))
+            else:
+                self.carry_out_one(effect)
+        for peer, messages in asks.items():
+            link = self._links.get(peer) or self._link(peer)
+            if not link.send(frames.pack_asks(messages, self.messages, now())):
+                self._lost(peer)
+
+    def carry_out_one(self, effect: Effect) -> None:
+        """Anything but asks."""
+        raise TypeError(f"{self.name} cannot carry out {effect}")
+
+    def _link(self, peer: Peer) -> Link[Connection]:
+        def connect(broken: Callable[[], None]) -> Connection:
+            address = self.directory.address(peer)
+            access = self.directory.access
+            return Connection(address, self.name, self._reply_received, broken, access, local=self.local)
+
+        link = self._links[peer] = Link(
+            actor_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer)
+        )
+        link.start()
+        return link
+
+    def _lost(self, peer: Peer) -> None:
+        self.reactor.post(lambda: self.peer_lost(peer))
+
+    def _reply_received(self, frame: pa.Buffer) -> None:
+        header, bodies = frames.unpack(frame)
+        replies = frames.unpack_replies(header, bodies, self.messages)
+
+        def take() -> None:
+            for reply in replies:
+                self.replied(reply)
+
+        self.reactor.post(take, header["sent_at"], at_once=True)
+
+    def after_step(self) -> None:
+        """Everything that had come in is dealt with."""
+
+    def replied(self, reply: Any) -> None:
+        """An answer arrived."""
+        raise TypeError(f"{self.name} asks nothing")
+
+    def peer_lost(self, peer: Peer) -> None:
+        """A link broke, or could not be made: what was asked there may have happened."""
+        raise TypeError(f"{self.name} asks nothing")
+
+    def close(self) -> None:
+        """Stop the thread and end all streams."""
+        self.reactor.stop()
+        for link in list(self._links.values()):
+            link.close()

@@ -1,0 +1,386 @@
+"""A service instance in a process of its own: its listener, its link to the broker, and what its tasks leave to do."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from eventmesh.errors import EventmeshError, InputError, PeerLost, Throttled
+from eventmesh.history import ViewDump
+from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
+from eventmesh.runtime.contract import (
+    Append,
+    AskMessage,
+    Effect,
+    Exit,
+    Limits,
+    ReplyMessage,
+    RequestGrant,
+    SendReply,
+    Subscribe,
+    Unsubscribe,
+)
+from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
+from eventmesh.runtime.process import metrics, snapshot_transfer
+from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.intake import Intake
+from eventmesh.runtime.process.member import Member
+from eventmesh.runtime.process.reactor import now
+from eventmesh.runtime.process.subscription import Entry, Subscription
+from eventmesh.runtime.snapshots import Snapshot, no_snapshots
+from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire.channel import Channel, Frame, Received
+from eventmesh.runtime.wire.connection import Connection, Listener
+from eventmesh.runtime.wire.discovery import Offer
+from eventmesh.runtime.wire.link import Link
+
+#: What a process exits with when a later incarnation holds its partition.
+FENCED = 3
+
+
+@dataclass(frozen=True)
+class BrokerStreams:
+    """The two streams to the broker, which live and die together: one for appends and grants, one for batches."""
+
+    writing: Connection
+    reading: Subscription
+
+    @property
+    def channel(self) -> Channel:
+        """Where appends and grants go out."""
+        return self.writing.channel
+
+    def close(self) -> None:
+        """End both."""
+        self.writing.close()
+        self.reading.close()
+
+
+class ServiceMember(Member):
+    """A service instance. With ``local`` False it goes over Flight for everything, wherever it runs."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        service: str,
+        number: int,
+        directory: Directory,
+        *,
+        rtt_ms: float,
+        seed: int,
+        limits: Limits | None,
+        local: bool,
+    ) -> None:
+        super().__init__(mesh, f"{service}/{number}", directory, rtt_ms, local=local)
+        self.incarnation = f"{self.name}.{uuid.uuid4().hex[:12]}"
+        self.instance = Instance(
+            mesh,
+            service,
+            number,
+            incarnation=self.incarnation,
+            clock=now,
+            emit=self.reactor.effects.append,
+            limits=limits,
+            seed=seed,
+            snapshots=self._snapshot if mesh.keeps_snapshots else no_snapshots,
+        )
+        self.schemas = {name: topic.schema for name, topic in self.instance.topics.items()}
+        self.unreadable: EventmeshError | None = None
+        self._delivered = Intake(self.instance.limits.inputs_queued_rows_max)
+        self._asked = Intake(self.instance.limits.asks_queued_rows_max)
+        self._askers: dict[int, tuple[Channel, set[str]]] = {}
+        self._answered = metrics.Answered()
+        self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
+        self._began = False
+        self._broker_broken: Callable[[], None] = lambda: None
+        self.listener = Listener(self, directory.access)
+        self.reactor.start(self.instance)
+        self._broker: Link[BrokerStreams] = Link("broker", self._connect, up=self._broker_up, down=self._broker_lost)
+        self._broker.start()
+        self.publish(directory.mesh, self.readings)
+
+    def address(self) -> str:
+        """Where it is asked."""
+        return self.listener.address
+
+    # --- the broker -----------------------------------------------------------------------------
+
+    def _snapshot(self, name: str) -> Snapshot | None:
+        return snapshot_transfer.fetch(self.directory.address(BROKER), name, self.directory.access)
+
+    def _connect(self, broken: Callable[[], None]) -> BrokerStreams:
+        self._broker_broken = broken
+        address = self.directory.address(BROKER)
+        access = self.directory.access
+        writing = Connection(address, "write", self._write_answered, broken, access, local=self.local)
+        try:
+            reading = Subscription(
+                address,
+                self.schemas,
+                self._deliver,
+                broken,
+                failed=self._cannot_read,
+                local=self.local,
+                access=access,
+            )
+        except EventmeshError:
+            writing.close()
+            raise
+        return BrokerStreams(writing, reading)
+
+    def _broker_up(self, streams: BrokerStreams) -> None:
+        def begin() -> None:
+            if self._began:
+                self.instance.subscribe_again()
+                return
+            try:
+                self.instance.start()
+                self._began = True
+            except PeerLost:
+                self._broker_broken()  # on a new stream, again
+
+        self.reactor.post(begin)
+
+    def _broker_lost(self) -> None:
+        def lost() -> None:
+            for partition, task in self.instance.tasks.items():
+                if self._broker.stream is not None and self._asked_on.get(partition) is self._broker.stream:
+                    continue  # asked again on the next stream already: two grants would fence one another
+                error = PeerLost("the connection to the broker broke")
+                if task.in_flight:
+                    self.instance.append_failed(partition, task.epoch, error)
+                elif task.phase == "granting":
+                    self.instance.grant_failed(partition, error)
+
+        self.reactor.post(lost)
+
+    def _cannot_read(self, error: EventmeshError) -> None:
+        """A partition cannot be read on: that is for a human to decide, so the instance stops and says why."""
+
+        def stop() -> None:
+            raise error
+
+        self.unreadable = error
+        self.reactor.post(stop)
+
+    # --- what comes in --------------------------------------------------------------------------
+
+    def _write_answered(self, frame: pa.Buffer) -> None:
+        header, _ = frames.unpack(frame)
+        partition, instance = header["partition"], self.instance
+        error = frames.unpack_error(header["error"]) if "error" in header else None
+        answer: Callable[[], None]
+        if header["kind"] == "granted":
+            if error is not None:
+                answer = lambda: instance.grant_failed(partition, error)  # noqa: E731
+            else:
+                answer = lambda: instance.granted(partition, header["epoch"], header["end"])  # noqa: E731
+        elif error is not None:
+            answer = lambda: instance.append_failed(partition, header["epoch"], error)  # noqa: E731
+        else:
+            answer = lambda: instance.appended(partition, header["epoch"], header["end"])  # noqa: E731
+        self.reactor.post(answer, header["sent_at"])
+
+    def _deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
+        rows = sum(entry.header.rows for _, _, entry in entries)
+        self._delivered.wait_and_enter(rows)
+
+        def deliver() -> None:
+            for topic, partition, entry in entries:
+                self.instance.deliver(topic, partition, entry)
+            self._delivered.leave(rows, self.instance.queued_rows)
+
+        self.reactor.post(deliver, sent_at)
+
+    def after_step(self) -> None:
+        """Reading goes on as soon as no more waits than the limit allows (promise P8)."""
+        self._delivered.queued(self.instance.queued_rows)
+
+    # --- being asked (flight.Serving) -------------------------------------------------------------
+
+    def opened(self, purpose: str, channel: Channel) -> Received:
+        """A caller or service connects; its name is the purpose."""
+        names: set[str] = set()
+        self._askers[id(channel)] = (channel, names)
+
+        def received(frame: pa.Buffer) -> None:
+            header, bodies = frames.unpack(frame)
+            asks = frames.unpack_asks(header, bodies, self.messages)
+            names.update(header["bodies"])
+            taken: list[tuple[int, AskMessage]] = []
+            refused: list[AskMessage] = []
+            for partition, message in asks:
+                if self._asked.enter(len(message.rows)):
+                    taken.append((partition, message))
+                else:
+                    refused.append(message)
+            if refused:
+                self._throttle(channel, refused)
+
+            def take() -> None:
+                self._asked.leave(sum(len(message.rows) for _, message in taken))
+                for partition, message in taken:
+                    self.instance.received((id(channel), message.name), partition, message)
+
+            self.reactor.post(take, header["sent_at"], at_once=True)
+
+        return received
+
+    def _throttle(self, channel: Channel, messages: Sequence[AskMessage]) -> None:
+        """Refuse at the door: the reactor is too far behind to do it itself."""
+        error = Throttled(f"{self.name} has {self._asked.waiting} rows of asks waiting; come back later")
+        replies = [(each.name, ReplyMessage(each.id, range(len(each.rows)), (), True, error)) for each in messages]
+        channel.send(frames.pack_replies(replies, self.messages, now()))
+
+    def closed(self, purpose: str, channel: Channel) -> None:
+        """An asker is gone."""
+        _, names = self._askers.pop(id(channel))
+
+        def lost() -> None:
+            for name in names:
+                self.instance.origin_lost((id(channel), name))
+
+        self.reactor.post(lost)
+
+    def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
+        """Services serve no partitions."""
+        raise InputError(f"{self.name} serves no partitions: ask the broker for {ticket.decode(errors='replace')!r}")
+
+    def offers(self) -> Sequence[Offer]:
+        """None."""
+        return ()
+
+    def replied(self, reply: Any) -> None:
+        """An answer to one of our tasks."""
+        self.instance.replied(reply)
+
+    def peer_lost(self, peer: Peer) -> None:
+        """Another service is gone."""
+        self.instance.peer_lost(peer[0])
+
+    # --- what goes out --------------------------------------------------------------------------
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Replies go back where the questions came from, in one frame each way."""
+        replies: dict[int, list[tuple[str, ReplyMessage]]] = {}
+        others = []
+        for effect in effects:
+            if isinstance(effect, SendReply):
+                channel_id, name = effect.origin
+                replies.setdefault(channel_id, []).append((name, effect.reply))
+                self._answered.count(effect.reply)
+            else:
+                others.append(effect)
+        super().carry_out(others)
+        for channel_id, messages in replies.items():
+            if channel_id in self._askers:
+                self._askers[channel_id][0].leave(frames.pack_replies(messages, self.messages, now()))
+
+    def carry_out_one(self, effect: Effect) -> None:
+        """Grants, appends and subscriptions go to the broker."""
+        if isinstance(effect, Append):
+            self._write(
+                effect.partition, frames.pack_append(self.instance.topic.name, effect.partition, effect.entry, now())
+            )
+        elif isinstance(effect, RequestGrant):
+            self._request_grant(effect.partition)
+        elif isinstance(effect, (Subscribe, Unsubscribe)):
+            self._subscribe(effect)
+        elif isinstance(effect, Exit):
+            self._exit(effect.reason)
+        else:
+            super().carry_out_one(effect)
+
+    def _request_grant(self, partition: int) -> None:
+        header = {
+            "kind": "grant",
+            "topic": self.instance.topic.name,
+            "partition": partition,
+            "service": self.instance.service_name,
+            "incarnation": self.incarnation,
+            "sent_at": now(),
+        }
+        self._write(partition, frames.pack(header))
+
+    def _write(self, partition: int, frame: Frame) -> None:
+        self._asked_on[partition] = self._broker.stream
+        if not self._broker.send(frame):
+            self._broker_lost()
+
+    def _subscribe(self, effect: Subscribe | Unsubscribe) -> None:
+        streams, name = self._broker.stream, position_name(effect.topic, effect.partition)
+        if streams is None:
+            return  # whatever is subscribed to is asked for again on the next stream
+        if isinstance(effect, Subscribe):
+            streams.reading.subscribe(name, effect.offset)
+        else:
+            streams.reading.unsubscribe(name)
+
+    def _exit(self, reason: str) -> None:
+        """This incarnation ends for good (rule 6); if it is one that Ray knows, the next one is started."""
+        log.warning("exit", process=self.name, incarnation=self.incarnation, reason=reason)
+        os._exit(FENCED)  # at once, whatever the other threads are doing: it has no right to say anything more
+
+    # --- the control plane ------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """See :meth:`Instance.status`."""
+        status: dict[str, Any] = dict(self.reactor.call(self.instance.status))
+        counters = self.instance.counters
+        return {
+            **status,
+            "queues": {
+                "delivered_rows_max": self._delivered.most,
+                "asked_rows_max": self._asked.most,
+                "inputs_queued_rows_max": counters.inputs_queued_rows_max,
+                "commands_queued_rows_max": counters.commands_queued_rows_max,
+            },
+            "answered_rows": self._answered.rows,
+            "throttled_rows": self._answered.throttled + self._asked.refused,
+            "unreached": self._broker.unreached,
+            "pid": self.pid(),
+            "incarnation": self.incarnation,
+            "failure": str(self.unreadable or repr(self.reactor.failure)) if self.reactor.failure else None,
+        }
+
+    def readings(self) -> Iterable[metrics.Reading]:
+        """What Prometheus is told."""
+        return metrics.of_service(self.status(), self.directory.ends(), now())
+
+    def views(self) -> list[ViewDump]:
+        """Every view as it stands."""
+
+        def dump() -> list[ViewDump]:
+            instance = self.instance
+            return [
+                ViewDump(instance.service_name, instance.number, name, dict(view.next), view.rows())
+                for name, view in instance.views.items()
+            ]
+
+        dumped: list[ViewDump] = self.reactor.call(dump)
+        return dumped
+
+    def staleness(self) -> list[int]:
+        """Samples of how old what was decided on was, in microseconds, since the last call."""
+
+        def take() -> list[int]:
+            samples, self.instance.counters.staleness_us = self.instance.counters.staleness_us, []
+            return samples
+
+        taken: list[int] = self.reactor.call(take)
+        return taken
+
+    def close(self) -> None:
+        """Stop, and end all streams."""
+        self.publish_no_more()
+        super().close()
+        self._delivered.close()
+        self._broker.close()
+        self.listener.end()

@@ -1,0 +1,211 @@
+"""Batches of partitions, from given offsets on and in order, whichever way they come.
+
+On the broker's own node bytes do not travel: the subscriber maps segments and watermark and reads for itself, woken by
+a doorbell. Everywhere else the broker sends batches over Flight. The reader cannot tell which it got.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from eventmesh.errors import EventmeshError
+from eventmesh.log.batch import LogBatch
+from eventmesh.log.manifest import MANIFEST
+from eventmesh.log.store import LogReader, open_read_only
+from eventmesh.progress import split_position
+from eventmesh.runtime.process.reactor import now
+from eventmesh.runtime.wire import doorbell, frames
+from eventmesh.runtime.wire.channel import OPEN, Access
+from eventmesh.runtime.wire.connection import Connection
+from eventmesh.runtime.wire.doorbell import Doorbell
+
+Entry = tuple[str, int, LogBatch]
+#: Called with (topic, partition, batch) triples and the time they were sent, in microseconds; may block to hold back.
+Deliver = Callable[[Sequence[Entry], int], None]
+Failed = Callable[[EventmeshError], None]
+
+#: Bytes of log batches that one delivery carries at most.
+DELIVERY_BYTES = 1 << 20
+#: Seconds that a follower sleeps at most: a ring that was lost, with its ringer for instance, is not waited for longer.
+NAP_S = 1.0
+
+
+class Subscription:
+    """A stream from the broker at ``address``. ``deliver`` is called on a thread of the subscription.
+
+    ``lost`` is called once when the stream breaks, ``failed`` for each partition that cannot be read on: its offset is
+    below the log start or in a gap, or its segment is damaged. With ``local`` False batches always come over Flight.
+    Raises :class:`~eventmesh.errors.PeerLost` where nobody is at ``address``.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        schemas: Mapping[str, pa.Schema],
+        deliver: Deliver,
+        lost: Callable[[], None],
+        *,
+        failed: Failed,
+        local: bool = True,
+        access: Access = OPEN,
+    ) -> None:
+        self._schemas, self._deliver, self._failed = schemas, deliver, failed
+        self._lock = threading.Lock()
+        self._follower: Follower | None = None
+        self._early: list[tuple[str, int]] = []  # asked for before it was known which way batches come
+        self._attached = False
+        self._bell = Doorbell() if local and doorbell.available() else None
+        try:
+            self._connection = Connection(address, "subscribe", self._received, lost, access, local=local)
+            self._connection.channel.send(frames.pack({"kind": "attach", "bell": self._bell and self._bell.name}))
+        except BaseException:
+            self._close_bell()
+            raise
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it reads the files itself; False until that is known."""
+        return self._follower is not None
+
+    def subscribe(self, name: str, offset: int) -> None:
+        """Deliver ``topic/partition`` from ``offset`` on; replaces an earlier one of that name."""
+        with self._lock:
+            if not self._attached:
+                self._early.append((name, offset))
+                return
+        self._ask(name, offset)
+
+    def unsubscribe(self, name: str) -> None:
+        """Deliver nothing more of ``topic/partition``."""
+        with self._lock:
+            self._early = [early for early in self._early if early[0] != name]
+        if self._follower is not None:
+            self._follower.forget(name)
+        self._connection.channel.send(frames.pack({"kind": "unsubscribe", "name": name}))
+
+    def _ask(self, name: str, offset: int) -> None:
+        if self._follower is not None:
+            self._follower.want(name, offset)
+        self._connection.channel.send(frames.pack({"kind": "subscribe", "name": name, "offset": offset}))
+
+    def _received(self, frame: pa.Buffer) -> None:
+        header, bodies = frames.unpack(frame)
+        if header["kind"] == "attached":
+            self._attach(header)
+        elif header["kind"] == "failed":
+            self._failed(frames.unpack_error(header["error"]))
+        else:
+            self._deliver(frames.unpack_entries(header, bodies, self._schemas), header["sent_at"])
+
+    def _attach(self, header: Mapping[str, Any]) -> None:
+        if header["directory"] is not None and self._bell is not None:
+            reader = _same_files(Path(header["directory"]), header["manifest"])
+            if reader is None:
+                # Its machine has our sockets and not our files: two containers of one host.
+                self._connection.channel.send(frames.pack({"kind": "attach", "bell": None}))
+                return
+            self._follower = Follower(reader, self._bell, self._deliver, self._failed)
+        else:
+            self._close_bell()
+        with self._lock:
+            self._attached, early = True, self._early
+            self._early = []
+        for name, offset in early:
+            self._ask(name, offset)
+
+    def close(self) -> None:
+        """End the stream; ``lost`` is not called."""
+        self._connection.close()
+        if self._follower is not None:
+            self._follower.close()
+        self._close_bell()
+
+    def _close_bell(self) -> None:
+        if self._bell is not None and self._follower is None:
+            self._bell.close()
+            self._bell = None
+
+
+def _same_files(directory: Path, manifest: Sequence[int]) -> LogReader | None:
+    """A reader of ``directory``, if it is the very directory whose manifest the broker sees as (device, inode)."""
+    try:
+        found = (directory / MANIFEST).stat()
+    except OSError:
+        return None
+    return open_read_only(directory) if [found.st_dev, found.st_ino] == list(manifest) else None
+
+
+class Follower:
+    """The thread that reads a data directory beside its writer."""
+
+    def __init__(self, reader: LogReader, bell: Doorbell, deliver: Deliver, failed: Failed) -> None:
+        self._reader, self._bell, self._deliver, self._failed = reader, bell, deliver, failed
+        self._cursors: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
+        self._thread.start()
+
+    def want(self, name: str, offset: int) -> None:
+        """Read ``topic/partition`` from ``offset`` on. The broker rings when it hears of it, too."""
+        with self._lock:
+            self._cursors[name] = offset
+
+    def forget(self, name: str) -> None:
+        """Read no more of it."""
+        with self._lock:
+            self._cursors.pop(name, None)
+
+    def _follow(self) -> None:
+        while not self._closing:
+            self._bell.wait(NAP_S)
+            while not self._closing and self._read_some():
+                pass
+        self._bell.close()
+        self._reader.close()
+
+    def _read_some(self) -> bool:
+        """Deliver what is new in every partition, up to a bound each; True where the bound left some behind.
+
+        What is appended after this has looked rings again.
+        """
+        with self._lock:
+            cursors = list(self._cursors.items())
+        entries: list[Entry] = []
+        more = False
+        for name, offset in cursors:
+            topic, partition = split_position(name)
+            found = self._read(name, topic, partition, offset)
+            if found and self._advance(name, offset, end := found[-1].header.end):
+                entries += [(topic, partition, entry) for entry in found]
+                more = more or end < self._reader.seen(topic, partition)
+        if entries:
+            self._deliver(entries, now())
+        return more
+
+    def _read(self, name: str, topic: str, partition: int, offset: int) -> list[LogBatch]:
+        try:
+            return self._reader.read(topic, partition, offset, DELIVERY_BYTES)
+        except EventmeshError as error:
+            self.forget(name)
+            self._failed(error)
+            return []
+
+    def _advance(self, name: str, offset: int, end: int) -> bool:
+        with self._lock:
+            if self._cursors.get(name) != offset:
+                return False  # subscribed anew meanwhile
+            self._cursors[name] = end
+            return True
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing = True
+        self._bell.ring()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=2 * NAP_S)

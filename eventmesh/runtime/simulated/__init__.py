@@ -1,0 +1,1 @@
+"""A whole mesh in one thread on a virtual clock."""

@@ -1,0 +1,1 @@
+"""Bytes between processes: frames, and the streams that carry them. Knows neither Ray nor meshes."""

@@ -1,0 +1,224 @@
+"""What a stream of frames is, whichever way it goes: who may open one, what each side does, and when it is over."""
+
+from __future__ import annotations
+
+import hmac
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from eventmesh.errors import ConfigurationError, EventmeshError, InputError, Unauthenticated
+
+if TYPE_CHECKING:
+    from eventmesh.runtime.wire.discovery import Offer
+
+LOOPBACK = "127.0.0.1"
+ANYWHERE = "0.0.0.0"
+#: Seconds that clients have to end their streams after they were told that it is over.
+ENDING_S = 2.0
+#: Bytes of a frame at most: a delivery is one or two million, an append no more than max.message.bytes.
+FRAME_BYTES_MAX = 64 << 20
+#: Bytes of frames that wait for a peer which does not read them, at most, and one frame more. What is asked, answered
+#: and appended at a time is bounded far below, so that only a peer that never reads comes this far.
+LEFT_BYTES_MAX = 64 << 20
+#: What reading from and writing to a stream raises when it has ended, or the other side is gone.
+GONE = (StopIteration, pa.ArrowException, OSError)
+#: What is sent: the bytes of its parts, one after the other, which nobody copies together who need not.
+Frame = Sequence[pa.Buffer | bytes | memoryview]
+Received = Callable[[pa.Buffer], None]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is let in, and from where: the ``token`` that every stream carries, and the ``host`` that is listened on.
+
+    Without a token everybody on this machine is; beyond loopback one is needed.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    host: str = LOOPBACK
+
+    def __post_init__(self) -> None:
+        if self.host != LOOPBACK and not self.token:
+            raise ConfigurationError(
+                f"listening on {self.host} without a token would let everybody in", hint="Give a token, or listen on "
+                f"{LOOPBACK} alone",
+            )  # fmt: skip
+
+    @property
+    def reached_at(self) -> str:
+        """The host by which other nodes reach this one. Who listens anywhere says what Ray has for this node: a host's
+        own name often stands for 127.0.1.1 in its file of hosts.
+        """
+        if self.host != ANYWHERE:
+            return self.host
+        from ray.util import get_node_ip_address  # takes seconds to import, and nobody else here needs it
+
+        return str(get_node_ip_address())  # type: ignore[no-untyped-call]
+
+    @property
+    def credentials(self) -> str:
+        """What a client says when it comes; nothing where there is no token."""
+        return "" if self.token is None else f"Bearer {self.token}"
+
+    def check(self, credentials: str) -> None:
+        """Raise :class:`~eventmesh.errors.Unauthenticated` for a client that has another token, or none."""
+        if self.token is not None and not hmac.compare_digest(credentials.encode(), self.credentials.encode()):
+            problem = "the token is not this mesh's" if credentials else "no token came with the call"
+            raise Unauthenticated(f"{problem}; name the file that holds it with --token-file")
+
+
+OPEN = Access()
+
+
+#: What is left to be done of a frame that could not be sent at once; waits while the other side does not read.
+Rest = Callable[[], None]
+
+
+class Wire(Protocol):
+    """What a channel sends on. What it raises when it is over is in :data:`GONE`."""
+
+    def write(self, frame: Frame) -> None:
+        """Send; waits while the other side does not read."""
+
+    def begin(self, frame: Frame) -> Rest | None:
+        """Send what can be sent without waiting, and return the rest; None where nothing is left."""
+
+    def end(self) -> None:
+        """Send nothing more, and let the other side see that."""
+
+
+class Channel:
+    """The sending side of one stream; frames from several threads go out one after the other.
+
+    Who may wait sends. Who others wait for leaves frames instead: what the other side does not read at once goes out on
+    a thread of the channel's own, and a peer for which more than :data:`LEFT_BYTES_MAX` is left is given up.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._lock = threading.Lock()  # of who is sending
+        self._left: deque[tuple[int, Rest]] = deque()
+        self._left_bytes = 0
+        self._changed = threading.Condition()
+        self._sender: threading.Thread | None = None
+        self.open = True
+
+    def send(self, frame: Frame) -> bool:
+        """Send a frame, and wait while the other side does not read; False where the stream has ended."""
+        with self._lock:
+            self._send_left()
+            self._try(partial(self._wire.write, frame))
+            return self.open
+
+    def leave(self, frame: Frame) -> bool:
+        """Send a frame, or leave what of it would have to wait; False where the stream has ended."""
+        if not self._lock.acquire(blocking=False):
+            self._leave(frame, partial(self._wire.write, frame))
+            return self.open
+        try:
+            if self._left:
+                self._leave(frame, partial(self._wire.write, frame))
+            elif (rest := self._try(partial(self._wire.begin, frame))) is not None:
+                self._leave(frame, rest, first=True)
+        finally:
+            self._lock.release()
+        return self.open
+
+    def _try(self, step: Callable[[], Rest | None]) -> Rest | None:
+        if self.open:
+            try:
+                return step()
+            except GONE:
+                self.stop()
+        return None
+
+    def _leave(self, frame: Frame, rest: Rest, *, first: bool = False) -> None:
+        size = sum(map(len, frame))
+        with self._changed:
+            (self._left.appendleft if first else self._left.append)((size, rest))
+            self._left_bytes += size
+            if self._sender is None:
+                self._sender = threading.Thread(target=self._send_on, name="send", daemon=True)
+                self._sender.start()
+            self._changed.notify()
+        if self._left_bytes > LEFT_BYTES_MAX:
+            self.stop()
+            self._wire.end()
+
+    def _send_on(self) -> None:
+        while self.open:
+            with self._changed:
+                self._changed.wait_for(lambda: self._left or not self.open)
+            with self._lock:
+                self._send_left()
+
+    def _send_left(self) -> None:
+        while self.open and self._left:
+            size, rest = self._left.popleft()
+            self._try(rest)
+            with self._changed:
+                self._left_bytes -= size
+
+    def stop(self) -> None:
+        """Nothing more begins to be sent."""
+        self.open = False
+        with self._changed:
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Nothing is sent any more, nor being sent: afterwards the stream itself may go."""
+        with self._lock:
+            self.stop()
+            self._left.clear()
+
+
+class Stream(Protocol):
+    """The client's end. What it raises when it is over is in :data:`GONE`."""
+
+    @property
+    def wire(self) -> Wire:
+        """Where frames go out."""
+
+    def frames(self) -> Iterator[pa.Buffer]:
+        """What comes in, until either side ends the stream."""
+
+    def close(self) -> None:
+        """Let go of it, at once."""
+
+
+class Serving(Protocol):
+    """What a listener's owner does with a stream."""
+
+    def opened(self, purpose: str, channel: Channel) -> Received:
+        """A client opened a stream for ``purpose``; the returned function takes its frames, in order."""
+
+    def closed(self, purpose: str, channel: Channel) -> None:
+        """The client is gone."""
+
+    def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
+        """A partition for any Flight client: ``do_get`` with ticket ``topic/partition/offset``."""
+
+    def offers(self) -> Sequence[Offer]:
+        """The partitions that :meth:`fetch` has."""
+
+
+def take(received: Received, frame: Any) -> None:
+    """Hand a frame on; :class:`~eventmesh.errors.InputError` where it is none, or too large, for its sender to see."""
+    if frame is None or frame.size > FRAME_BYTES_MAX:
+        raise too_large(0 if frame is None else frame.size)
+    try:
+        received(frame)
+    except (EventmeshError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
+        problem = f"the frame of {frame.size} bytes cannot be taken: {type(error).__name__}: {error}"
+        raise InputError(problem) from error
+
+
+def too_large(size: int) -> InputError:
+    """What is said to a frame of ``size`` bytes, which is none or larger than any."""
+    return InputError(f"a frame of {size or 'no'} bytes: expected metadata of at most {FRAME_BYTES_MAX}")
