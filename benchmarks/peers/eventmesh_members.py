@@ -1,13 +1,9 @@
-"""A service and an asker as they are in a mesh on Ray, with fixed addresses in place of Ray's directory.
-
-To import this is to import Ray, which is not started.
-"""
+"""A service and an asker as they are in a mesh on Ray, with fixed addresses in place of Ray's directory."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from benchmarks.backbone_loads import Answers, check_price, read_clock, sku
@@ -15,7 +11,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.contract import Counters, Limits
 from eventmesh.runtime.conversation import Pending
-from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
+from eventmesh.runtime.process.directory import BROKER, FixedDirectory, Peer
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.service_member import ServiceMember
@@ -24,20 +20,9 @@ CATALOG: Peer = ("catalog", 0)
 ASKER = "asker/0"
 
 
-@dataclass(frozen=True)
-class FixedDirectory(Directory):
-    """Processes that stay where they are."""
-
-    addresses: Mapping[Peer, str] = field(default_factory=dict)
-
-    def address(self, peer: Peer) -> str:
-        """Where it is served."""
-        return self.addresses[peer]
-
-
 def catalog(mesh: Mesh, broker: str) -> ServiceMember:
     """The catalog of ``mesh``, whose broker is at that address."""
-    directory = FixedDirectory(mesh.name, addresses={BROKER: broker})
+    directory = FixedDirectory(mesh.name, {BROKER: broker})
     return ServiceMember(mesh, *CATALOG, directory, rtt_ms=0.0, seed=0, limits=None, local=True)
 
 
@@ -48,7 +33,7 @@ class Asker(Member):
     """
 
     def __init__(self, mesh: Mesh, address: str, numbers: Iterable[int]) -> None:
-        super().__init__(mesh, ASKER, FixedDirectory(mesh.name, addresses={CATALOG: address}), 0.0)
+        super().__init__(mesh, ASKER, FixedDirectory(mesh.name, {CATALOG: address}), 0.0)
         self.answers = Answers()
         self._left = iter(numbers)
         self._waiting: dict[Pending, Coroutine[Pending, None, None]] = {}

@@ -165,9 +165,14 @@ def held(path: Path, doing: str, busy: str) -> Iterator[None]:
 
 def access_of(listen: str, token_file: Path | None) -> Access:
     """Who is let in: with the token of that file, or on loopback without one."""
-    from eventmesh.runtime.wire.channel import Access
+    from eventmesh.runtime.wire.channel import ANYWHERE, Access
 
-    return Access(_token(token_file), listen)
+    token = _token(token_file)
+    if listen != ANYWHERE:
+        return Access(token, listen)
+    from eventmesh.runtime.on_ray.directory import node_address
+
+    return Access(token, listen, node_address)
 
 
 def _token(file: Path | None) -> str | None:

@@ -14,6 +14,7 @@ import pyarrow.flight as flight
 import pytest
 
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, Unauthenticated
+from eventmesh.runtime.on_ray.directory import node_address
 from eventmesh.runtime.process.broker_member import Broker
 from eventmesh.runtime.wire import discovery, frames
 from eventmesh.runtime.wire.channel import ANYWHERE, FRAME_BYTES_MAX, Access
@@ -136,13 +137,13 @@ def test_without_the_token_nobody_is_let_in(guarded: Broker) -> None:
 def test_who_listens_anywhere_is_reached_where_ray_finds_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostbyname", lambda name: "127.0.1.1")  # as a fresh Debian has it
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "192.0.2.7")
-    assert Access(token="a secret", host=ANYWHERE).reached_at == "192.0.2.7"
+    assert Access("a secret", ANYWHERE, node_address).reached_at == "192.0.2.7"
     assert Access().reached_at == "127.0.0.1"
 
 
 def test_beyond_loopback_a_token_is_needed() -> None:
     with pytest.raises(ConfigurationError, match="without a token"):
-        Access(host=ANYWHERE)
+        Access(host=ANYWHERE, node_address=node_address)
     assert "secret" not in repr(MINE), "a token does not get into logs"
 
 

@@ -12,7 +12,7 @@ from eventmesh import mesh as meshes
 from eventmesh.audit.audit import audit
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
-from eventmesh.runtime.on_ray.directory import BROKER
+from eventmesh.runtime.process.directory import BROKER
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 

@@ -8,7 +8,3 @@ import os
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-#: For the processes that Ray and we start: they look for modules where this one does, not in the working directory, in
-#: which a ``yaml.py`` that lies there by chance would take a library's place.
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}

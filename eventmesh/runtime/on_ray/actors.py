@@ -16,9 +16,11 @@ from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import journal
 from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.directory import RayDirectory
+from eventmesh.runtime.on_ray.ray_metrics import RayRegistry
 from eventmesh.runtime.process.broker_member import Broker
 from eventmesh.runtime.process.caller_member import CallerMember
+from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
 from eventmesh.runtime.process.housekeeping import Housekeeping
 from eventmesh.runtime.process.service_member import ServiceMember
 
@@ -67,7 +69,7 @@ def service_peers(mesh: Mesh) -> list[Peer]:
     return [(service, number) for service, section in mesh.services.items() for number in range(section.instances)]
 
 
-def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Settings) -> Actors:
+def place(mesh: Mesh, directory: RayDirectory, log_directory: Path, settings: Settings) -> Actors:
     """Start every process. Broker and generator are bound to this node, where their files are (rule 7)."""
     # A log in memory dies with its process: another one in its place would have lost what was acknowledged.
     kept = mesh.log.durability != Durability.memory
@@ -81,12 +83,12 @@ def place(mesh: Mesh, directory: Directory, log_directory: Path, settings: Setti
         mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
         directory.access,
         partial(Housekeeping, mesh, log_directory, settings.cluster_id) if mesh.keeps_snapshots else None,
-        directory.mesh,
+        directory.mesh, RayRegistry,
     )  # fmt: skip
     services = {
         peer: actor(ServiceMember, peer, where).remote(
             mesh, *peer, directory, rtt_ms=settings.rtt_ms, seed=settings.seed, limits=settings.limits,
-            local=settings.local,
+            local=settings.local, registries=RayRegistry,
         )
         for peer, where in zip(service_peers(mesh), nodes_in_turn(), strict=False)
     }  # fmt: skip
@@ -112,7 +114,7 @@ def nodes_in_turn() -> Iterator[NodeAffinitySchedulingStrategy]:
     return cycle([NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes])
 
 
-def find(mesh: Mesh, directory: Directory) -> Actors:
+def find(mesh: Mesh, directory: RayDirectory) -> Actors:
     """The processes of a mesh that stands; :class:`~eventmesh.errors.PeerLost` where one is not there."""
     return Actors(
         directory.actor(BROKER), {peer: directory.actor(peer) for peer in service_peers(mesh)},
@@ -127,6 +129,6 @@ def declare(kind: type, peer: Peer, namespace: str, *, restarts: bool, detached:
     """
     declared: Any = ray.remote  # its declaration does not know of concurrency groups
     return declared(num_cpus=0, concurrency_groups={"lease": 1})(kind).options(
-        name=actor_name(peer), namespace=namespace, max_restarts=-1 if restarts else 0,
+        name=peer_name(peer), namespace=namespace, max_restarts=-1 if restarts else 0,
         lifetime="detached" if detached else None, **options,
     )  # fmt: skip

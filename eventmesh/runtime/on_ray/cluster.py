@@ -15,7 +15,7 @@ from eventmesh.runtime import journal
 from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.on_ray import ray_folder
 from eventmesh.runtime.on_ray.actors import Settings, place
-from eventmesh.runtime.on_ray.directory import Directory
+from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, PROCESSES, allow_files
 from eventmesh.runtime.on_ray.running import RunningMesh
@@ -61,7 +61,7 @@ class MeshOnRay(RunningMesh):
         local: bool = True,
         lease_s: float = LEASE_S,
     ) -> None:
-        self.directory = Directory.of(uuid.uuid4().hex[:12])
+        self.directory = RayDirectory.of(uuid.uuid4().hex[:12])
         cluster_id = read_cluster_id(directory) or uuid.uuid4().hex
         settings = Settings(cluster_id, rtt_ms=rtt_ms, seed=seed, limits=limits, local=local)
         super().__init__(mesh, place(mesh, self.directory, directory, settings), directory)

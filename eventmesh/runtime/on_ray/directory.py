@@ -8,31 +8,33 @@ from typing import Any
 import ray
 
 from eventmesh.errors import PeerLost
+from eventmesh.runtime.process.directory import BROKER, Peer, peer_name
 from eventmesh.runtime.wire.channel import OPEN, Access
 
-#: (service, instance).
-Peer = tuple[str, int]
-BROKER: Peer = ("broker", 0)
-GENERATOR: Peer = ("generator", 0)
 #: Seconds that a process may take to say where it is served; one that is just starting is asked again.
 ANSWER_S = 5.0
 PREFIX = "eventmesh-"
 
 
-def actor_name(peer: Peer) -> str:
-    """The name of a process's actor."""
-    return f"{peer[0]}/{peer[1]}"
+def node_address() -> str:
+    """What Ray has for this node, by which other nodes reach it."""
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
-class Directory:
-    """Finds the processes of the mesh in ``namespace``, wherever Ray has started them again. ``access`` is theirs."""
+class RayDirectory:
+    """Finds the processes of the mesh in ``namespace``, wherever Ray has started them again.
+
+    See :class:`~eventmesh.runtime.process.directory.Directory`.
+    """
 
     namespace: str
     access: Access = OPEN
 
     @classmethod
-    def of(cls, mesh: str, access: Access = OPEN) -> Directory:
+    def of(cls, mesh: str, access: Access = OPEN) -> RayDirectory:
         """That of the mesh called ``mesh``: its actors are in a namespace of that name."""
         return cls(f"{PREFIX}{mesh}", access)
 
@@ -44,9 +46,9 @@ class Directory:
     def actor(self, peer: Peer) -> Any:
         """The actor; :class:`~eventmesh.errors.PeerLost` if there is none of that name."""
         try:
-            return ray.get_actor(actor_name(peer), self.namespace)
+            return ray.get_actor(peer_name(peer), self.namespace)
         except ValueError as error:
-            raise PeerLost(f"there is no {actor_name(peer)} in {self.namespace}") from error
+            raise PeerLost(f"there is no {peer_name(peer)} in {self.namespace}") from error
 
     def ends(self) -> dict[str, int]:
         """The log's ends by ``topic/partition``; none while the broker is not up, or its log has stopped."""
@@ -62,5 +64,5 @@ class Directory:
         try:
             address: str = ray.get(actor.address.remote(), timeout=ANSWER_S)
         except (ray.exceptions.RayError, TimeoutError) as error:
-            raise PeerLost(f"{actor_name(peer)} is not up") from error
+            raise PeerLost(f"{peer_name(peer)} is not up") from error
         return address

@@ -17,8 +17,8 @@ import ray
 from ray.job_config import JobConfig
 
 from eventmesh.errors import EnvironmentUnavailable
-from eventmesh.runtime.on_ray import SAFE_PATH
 from eventmesh.runtime.on_ray.joinable import must_be_joinable
+from eventmesh.runtime.process.vitals import SAFE_PATH
 
 _STDERR = 2
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 
 from eventmesh.errors import EnvironmentUnavailable
-from eventmesh.runtime.on_ray import SAFE_PATH, ray_folder
+from eventmesh.runtime.on_ray import ray_folder
+from eventmesh.runtime.process.vitals import SAFE_PATH
 
 #: Seconds that Ray may take to start, and to end.
 STARTING_S = 60.0

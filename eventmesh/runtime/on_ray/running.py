@@ -16,7 +16,7 @@ from eventmesh.history import History
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually, get, wait_until
-from eventmesh.runtime.on_ray.directory import actor_name
+from eventmesh.runtime.process.directory import peer_name
 from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.waiting import explained
 
@@ -169,7 +169,7 @@ class RunningMesh:
         return History(callers, [dump for dumps in views for dump in dumps], self.quiet())
 
     def _explained(self) -> str:
-        asked = {actor_name(peer): actor.status.remote() for peer, actor in self.actors.services.items()}
+        asked = {peer_name(peer): actor.status.remote() for peer, actor in self.actors.services.items()}
         ends = self.actors.broker.ends.remote()
         silent = "its process does not answer: it was not started, has died, or is stopped"
         answers = answered({**asked, "broker": ends}, EXPLAINING_S)

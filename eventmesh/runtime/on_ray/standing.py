@@ -17,10 +17,11 @@ from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, home, place
 from eventmesh.runtime.on_ray.calls import answered, eventually, get, wait_until
-from eventmesh.runtime.on_ray.directory import BROKER, GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
+from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
 from eventmesh.runtime.process.subscription import Entry, Subscription
 from eventmesh.runtime.wire.channel import Access
 from eventmesh.runtime.wire.connection import flight_location
@@ -52,7 +53,7 @@ def joined(address: str) -> Iterator[None]:
 class StandingMesh(RunningMesh):
     """The processes of a mesh that stays. Made within :func:`joined`."""
 
-    def __init__(self, mesh: Mesh, directory: Directory, log_directory: Path, actors: Actors) -> None:
+    def __init__(self, mesh: Mesh, directory: RayDirectory, log_directory: Path, actors: Actors) -> None:
         super().__init__(mesh, actors, log_directory)
         self.directory = directory
 
@@ -61,7 +62,7 @@ class StandingMesh(RunningMesh):
         cls, mesh: Mesh, name: str, log_directory: Path, access: Access, *, cluster_id: str, lease_s: float = LEASE_S
     ) -> StandingMesh:
         """Place every process, with a supervisor that stays, too, and wait until all services decide."""
-        directory = Directory.of(name, access)
+        directory = RayDirectory.of(name, access)
         settings = Settings(cluster_id, detached=True)
         standing = cls(mesh, directory, log_directory, place(mesh, directory, log_directory, settings))
         peers = list(standing.actors.all)
@@ -79,7 +80,7 @@ class StandingMesh(RunningMesh):
     @classmethod
     def found(cls, mesh: Mesh, name: str, log_directory: Path, access: Access) -> StandingMesh:
         """The mesh called ``name``, which stands; :class:`~eventmesh.errors.PeerLost` if it does not."""
-        directory = Directory.of(name, access)
+        directory = RayDirectory.of(name, access)
         return cls(mesh, directory, log_directory, find(mesh, directory))
 
     def look(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class StandingMesh(RunningMesh):
         location = answers.pop(_LOCATION, None)
         return {
             "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*asked, SUPERVISOR)],
-            "services": {actor_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
+            "services": {peer_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
             "ends": answers.get(BROKER),
             "flight": flight_location(location) if location is not None else None,
         }
@@ -179,5 +180,5 @@ def _process(peer: Peer, watched: Mapping[str, Any], answer: Any) -> dict[str, A
     else:
         state = "live" if not isinstance(answer, dict) or answer.get("live", True) else "starting"
     return {
-        "name": actor_name(peer), "state": state, "pid": watched.get("pid"), "restarts": watched.get("restarts", 0),
+        "name": peer_name(peer), "state": state, "pid": watched.get("pid"), "restarts": watched.get("restarts", 0),
     }  # fmt: skip

@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 import ray
 
-from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
+from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.directory import Peer, peer_name
 from eventmesh.runtime.process.vitals import Process, numbered_by
 
 #: Seconds without an answer after which a process is given up. Two busy cores delay an answer by tenths of a second.
@@ -102,7 +103,7 @@ class Supervisor:
             self._answered(each)
         elif each.owes and each.silent_s > self.lease_s:
             # Only one that has answered before: a process that is still starting owes nothing yet.
-            log.warning("lease expired", process=actor_name(peer), identity=each.identity, lease_s=self.lease_s)
+            log.warning("lease expired", process=peer_name(peer), identity=each.identity, lease_s=self.lease_s)
             self._give_up(each)
 
     def _answered(self, each: Watched) -> None:
@@ -138,7 +139,7 @@ def _kill(process: psutil.Process) -> None:
 class SupervisorProcess(Process):
     """The supervisor of a mesh that stays: it finds the processes by their names, whichever of them Ray made anew."""
 
-    def __init__(self, directory: Directory, peers: Sequence[Peer], lease_s: float = LEASE_S) -> None:
+    def __init__(self, directory: RayDirectory, peers: Sequence[Peer], lease_s: float = LEASE_S) -> None:
         super().__init__()
         actors = {peer: directory.actor(peer) for peer in peers}
         follows = ray.get_runtime_context().was_current_actor_reconstructed

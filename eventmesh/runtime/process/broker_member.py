@@ -83,8 +83,9 @@ class Broker(Process):
         access: Access = OPEN,
         keep: Keep | None = None,
         mesh_name: str = "",
+        registries: metrics.Registries | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(registries)
         self.topics, self.delay_us, self.cluster_id = topics, delay_us, cluster_id
         self.directory = directory
         self.durability = Durability(durability)

@@ -13,7 +13,7 @@ from eventmesh.errors import EventmeshError
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.journal import Journal
-from eventmesh.runtime.on_ray.directory import GENERATOR, Directory, Peer, actor_name
+from eventmesh.runtime.process.directory import GENERATOR, Directory, Peer, peer_name
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.requests import Requests
@@ -23,7 +23,7 @@ class CallerMember(Member):
     """A source of load. ``folder`` holds the journal of one workload at a time; one that lies there is gone on with."""
 
     def __init__(self, mesh: Mesh, directory: Directory, folder: Path, *, rtt_ms: float, seed: int) -> None:
-        super().__init__(mesh, actor_name(GENERATOR), directory, rtt_ms)
+        super().__init__(mesh, peer_name(GENERATOR), directory, rtt_ms)
         self.owned = {topic.owner: topic for topic in mesh.topics().values()}
         self.folder, self.seed = folder, seed
         self.caller: Caller | None = None

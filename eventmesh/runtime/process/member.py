@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.contract import AskMessage, Effect, SendAsk
-from eventmesh.runtime.on_ray.directory import Directory, Peer, actor_name
+from eventmesh.runtime.process.directory import Directory, Peer, peer_name
+from eventmesh.runtime.process.metrics import Registries
 from eventmesh.runtime.process.reactor import Reactor, now
 from eventmesh.runtime.process.vitals import Process
 from eventmesh.runtime.wire import frames
@@ -27,8 +28,11 @@ class Member(Process):
     that comes from the broker, go over Flight, wherever the others run.
     """
 
-    def __init__(self, mesh: Mesh, name: str, directory: Directory, rtt_ms: float, *, local: bool = True) -> None:
-        super().__init__()
+    def __init__(
+        self, mesh: Mesh, name: str, directory: Directory, rtt_ms: float, *,
+        local: bool = True, registries: Registries | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(registries)
         self.local = local
         self.mesh, self.name, self.directory, self.rtt_ms = mesh, name, directory, rtt_ms
         self.messages = mesh.application.MESSAGES
@@ -67,7 +71,7 @@ class Member(Process):
             return Connection(address, self.name, self._reply_received, broken, access, local=self.local)
 
         link = self._links[peer] = Link(
-            actor_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer)
+            peer_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer)
         )
         link.start()
         return link

@@ -1,12 +1,11 @@
-"""What the processes of a mesh tell Prometheus, by way of Ray: rates, ends, lag, and the age of views.
+"""What the processes of a mesh tell Prometheus: rates, ends, lag, and the age of views.
 
 Nothing here is on the way of a message. A thread of each process reads every few seconds what the process counts
-anyway, and sets it. Where Ray has no agent that exports, which is the case without ``ray[default]``, that goes nowhere.
+anyway, and sets it.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,25 +65,8 @@ class Registry(Protocol):
         """A gauge stands at ``value``."""
 
 
-class RayRegistry:
-    """Ray's own, for the process of an actor. Ray puts ``ray_`` before each name."""
-
-    def __init__(self, mesh: str) -> None:
-        from ray.util.metrics import Counter, Gauge
-
-        self._instruments: dict[str, Any] = {}
-        for name, metric in METRICS.items():
-            kind = Counter if name.endswith("_total") else Gauge
-            self._instruments[name] = kind(name, metric.description, ("mesh", *metric.tags))
-            self._instruments[name].set_default_tags({"mesh": mesh})
-
-    def add(self, name: str, tags: Mapping[str, str], more: float) -> None:
-        """See :class:`Registry`."""
-        self._instruments[name].inc(more, dict(tags))
-
-    def set(self, name: str, tags: Mapping[str, str], value: float) -> None:
-        """See :class:`Registry`."""
-        self._instruments[name].set(value, dict(tags))
+#: The registry for a mesh of that name, in the process that asks.
+Registries = Callable[[str], Registry]
 
 
 class Publisher:
@@ -131,16 +113,6 @@ class Publisher:
     def close(self) -> None:
         """Set nothing more."""
         self._closing.set()
-
-
-def publisher(mesh: str, read: Callable[[], Iterable[Reading]]) -> Publisher | None:
-    """One that publishes what ``read`` finds, in the process of an actor; elsewhere there is nobody to take it."""
-    ray: Any = sys.modules.get("ray")  # an actor's process has it, and others need not wait for it
-    if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
-        return None
-    made = Publisher(read, RayRegistry(mesh))
-    made.start()
-    return made
 
 
 # --- what processes say of themselves --------------------------------------------------------------

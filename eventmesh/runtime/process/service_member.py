@@ -27,9 +27,9 @@ from eventmesh.runtime.contract import (
     Unsubscribe,
 )
 from eventmesh.runtime.instance import Instance
-from eventmesh.runtime.on_ray.directory import BROKER, Directory, Peer
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.directory import BROKER, Directory, Peer
 from eventmesh.runtime.process.intake import Intake
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
@@ -77,8 +77,9 @@ class ServiceMember(Member):
         seed: int,
         limits: Limits | None,
         local: bool,
+        registries: metrics.Registries | None = None,
     ) -> None:
-        super().__init__(mesh, f"{service}/{number}", directory, rtt_ms, local=local)
+        super().__init__(mesh, f"{service}/{number}", directory, rtt_ms, local=local, registries=registries)
         self.incarnation = f"{self.name}.{uuid.uuid4().hex[:12]}"
         self.instance = Instance(
             mesh,

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eventmesh.runtime.on_ray import SAFE_PATH
+from eventmesh.runtime.process.vitals import SAFE_PATH
 
 if TYPE_CHECKING:
     from eventmesh.mesh import Mesh

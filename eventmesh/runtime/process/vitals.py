@@ -11,8 +11,11 @@ from pathlib import Path
 import psutil
 
 from eventmesh.log.storage import machine_id
-from eventmesh.runtime.process.metrics import Publisher, Reading, publisher
+from eventmesh.runtime.process.metrics import Publisher, Reading, Registries
 
+#: For the processes that a process starts: they look for modules where this one does, not in the working directory, in
+#: which a ``yaml.py`` that lies there by chance would take a library's place.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 #: Python's own thresholds (700, 10, 10) look through every living object again after each quarter that is
 #: added: with hundreds of thousands of orders in memory that took a fifth of the gateway's time. State holds no
 #: cycles, so what is left to find is little.
@@ -36,17 +39,20 @@ def numbered_by() -> str:
 
 
 class Process:
-    """Base of everything that runs as an actor."""
+    """Base of every process. ``registries`` says where its figures go; without it nobody wants them."""
 
-    def __init__(self) -> None:
+    def __init__(self, registries: Registries | None = None) -> None:
+        self._registries = registries
         self._publisher: Publisher | None = None
         gc.collect()
         gc.freeze()  # what was imported stays for good
         gc.set_threshold(*GC_THRESHOLDS)
 
     def publish(self, mesh: str, read: Callable[[], Iterable[Reading]]) -> None:
-        """Tell Prometheus what ``read`` finds from now on, every few seconds, if this is an actor's process."""
-        self._publisher = publisher(mesh, read)
+        """Tell Prometheus what ``read`` finds from now on, every few seconds."""
+        if self._registries is not None:
+            self._publisher = Publisher(read, self._registries(mesh))
+            self._publisher.start()
 
     def publish_no_more(self) -> None:
         """What is read may be gone."""

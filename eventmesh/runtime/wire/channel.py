@@ -37,11 +37,13 @@ Received = Callable[[pa.Buffer], None]
 class Access:
     """Who is let in, and from where: the ``token`` that every stream carries, and the ``host`` that is listened on.
 
-    Without a token everybody on this machine is; beyond loopback one is needed.
+    Without a token everybody on this machine is; beyond loopback one is needed. Who listens anywhere is reached at
+    what ``node_address`` says on that node: a host's own name often stands for 127.0.1.1 in its file of hosts.
     """
 
     token: str | None = field(default=None, repr=False)
     host: str = LOOPBACK
+    node_address: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.host != LOOPBACK and not self.token:
@@ -49,17 +51,12 @@ class Access:
                 f"listening on {self.host} without a token would let everybody in", hint="Give a token, or listen on "
                 f"{LOOPBACK} alone",
             )  # fmt: skip
+        assert self.host != ANYWHERE or self.node_address is not None, "others must be told where to come"
 
     @property
     def reached_at(self) -> str:
-        """The host by which other nodes reach this one. Who listens anywhere says what Ray has for this node: a host's
-        own name often stands for 127.0.1.1 in its file of hosts.
-        """
-        if self.host != ANYWHERE:
-            return self.host
-        from ray.util import get_node_ip_address  # takes seconds to import, and nobody else here needs it
-
-        return str(get_node_ip_address())  # type: ignore[no-untyped-call]
+        """The host by which other nodes reach this one."""
+        return self.host if self.host != ANYWHERE or self.node_address is None else self.node_address()
 
     @property
     def credentials(self) -> str:
