@@ -61,6 +61,7 @@ from eventmesh.report import record
 from eventmesh.report.progress_bar import Report, silent
 from eventmesh.runtime.journal import GENERATOR
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
+from eventmesh.runtime.waiting import NO_LOG
 from eventmesh.views import age_ms
 
 if TYPE_CHECKING:
@@ -327,9 +328,11 @@ def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
 
 
 def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str, Any]:
-    services, ends = looked["services"], looked["ends"] or {}
+    services, log = looked["services"], looked["log"] or NO_LOG
+    ends = log["ends"]
     return {
         "flight": looked["flight"],
+        "log_stopped": log["stopped"],
         "processes": looked["processes"],
         "partitions": [
             {**_partition(name, end, services), "snapshot": _snapshot(name, snapshots)}

@@ -207,7 +207,11 @@ class Screen:
         head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
         where = f"Ray {found['ray']}, data {found['data']}, Arrow Flight {found.get('flight') or 'not now'}"
         parts: list[RenderableType] = [Text(legible(head, self._encoding), style="bold")]
-        parts += [Text(legible(where, self._encoding)), Text()]
+        parts.append(Text(legible(where, self._encoding)))
+        if found.get("log_stopped"):
+            stopped = f"The log accepts nothing: {found['log_stopped']}. It is opened as soon as the disk lets it"
+            parts.append(Text(legible(stopped, self._encoding), style="bold red"))
+        parts.append(Text())
         for title in ("processes", "partitions", "views"):
             if found[title]:
                 rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.errors import PeerLost, Unauthenticated
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.wire import unix
 from eventmesh.runtime.wire.channel import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Frame, Received
 from eventmesh.runtime.wire.connection import Connection, Listener, flight_location
@@ -303,7 +303,7 @@ def test_a_frame_that_says_it_is_larger_than_any_is_refused_before_it_is_read(ec
 def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     tmp_path: Path, purpose: str, frame: bytes
 ) -> None:
-    broker = Broker({"orders": ORDERS}, tmp_path / "log", "os", "test")
+    broker = BrokerMember({"orders": ORDERS}, tmp_path / "log", "os", "test")
     honest = Producer(broker.address())
     honest.append("before")
     client = unix.connect(_name(broker.address()))
@@ -314,7 +314,7 @@ def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     client.shutdown(socket.SHUT_WR)
     list(Messages(client, FRAME_BYTES_MAX))
     honest.append("after")
-    assert broker.failure is None
+    assert broker.rules.failure is None
     assert broker.ends() == {"orders/0": 3}, "a grant and two facts, nothing else"
     client.close()
     broker.close()

@@ -7,7 +7,7 @@ Without the mutant nothing does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,16 +23,16 @@ from eventmesh.log.partition_files import PartitionFiles
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.store import Grant, Log
 from eventmesh.mesh import Mesh
-from eventmesh.progress import Progress
+from eventmesh.progress import Progress, split_position
 from eventmesh.runtime import instance
 from eventmesh.runtime.asks import Asks
+from eventmesh.runtime.broker import WhenSynced, WhenWritten
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import AskMessage, Limits, ReplyMessage, SendReply
 from eventmesh.runtime.conversation import Conversations
 from eventmesh.runtime.decider import Decider, Run
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.simulated.network import Speeds
-from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.runtime.snapshots import Floors, Snapshot
 from eventmesh.runtime.task import Task
 from eventmesh.shop import WIRINGS
@@ -79,10 +79,11 @@ def mutant(
 
 DEATHS = Scenario(crashes=Crashes(12, broker_share=0.15))
 SLOW_DEATHS = Scenario(crashes=Crashes(20, broker_share=0.05), rate=1_000.0, speeds=SLOW_NETWORK)
-#: The broker is back before its clients have noticed that it was away, and they have many appends on the way.
-BROKER_DEATHS = Scenario(
-    crashes=Crashes(20, broker_share=0.9), orders=60, limits=Limits(appends_in_flight_max=8, batch_rows_max=4),
-    speeds=Speeds(network=(100, 3_000), restart=(200, 1_500), notice=(8_000, 30_000)),
+#: The disk has no room for a while, and many appends are on their way behind the one that is refused.
+FULL_DISKS = Scenario(
+    orders=60, rate=400.0, disk=DiskFaults(full=200, within=500_000, lasts=(100, 2_000)),
+    limits=Limits(appends_in_flight_max=8, batch_rows_max=4),
+    speeds=Speeds(network=(100, 3_000)),
 )  # fmt: skip
 MACHINE_DEATHS = Scenario(durability="fsync", crashes=Crashes(10, broker_share=0.7, machine_share=0.8), rate=1_000.0)
 RESTARTS = Scenario(orders=40, rate=300.0, crashes=Crashes(14, broker_share=0.15), snapshot_rows=6)
@@ -104,7 +105,7 @@ def vector_left_out(patch: Patch) -> None:
     patch.setattr(Progress, "to_json", lambda progress: {"next": {}})
 
 
-@mutant("1", "an input that waits for others counts as done", SLOW_DEATHS.judge, seed=0, caught_by="Deadlock")
+@mutant("1", "an input that waits for others counts as done", SLOW_DEATHS.judge, seed=2, caught_by="Deadlock")
 def waiting_input_counts_as_done(patch: Patch) -> None:
     patch.setattr(Decider, "hold", lambda decider, position: None)
 
@@ -113,7 +114,7 @@ def waiting_input_counts_as_done(patch: Patch) -> None:
     "1",
     "after a restart decisions do not wait for the views",
     replace(DEATHS, build=SlowStreams).judge,
-    seed=0,
+    seed=1,
     caught_by="D1",
 )
 def views_not_awaited(patch: Patch) -> None:
@@ -161,7 +162,7 @@ def replies_before_acknowledgement(patch: Patch) -> None:
     patch.setattr(Task, "_submit", eager)
 
 
-@mutant("2", "queries see what is not acknowledged", QUERIES.judge, seed=6, caught_by="E11")
+@mutant("2", "queries see what is not acknowledged", QUERIES.judge, seed=58, caught_by="E11")
 def queries_see_ahead(patch: Patch) -> None:
     def query(task: Task, origin: Any, message: AskMessage) -> None:
         if task.phase != "live":
@@ -206,7 +207,7 @@ def fresh_ids_by_callers(patch: Patch) -> None:
     "3",
     "services repeat under a fresh id",
     replace(REQUEST, restocks=True, limits=IMPATIENT, speeds=SLOW_NETWORK).judge,
-    seed=0,
+    seed=2,
     caught_by="restocks",
 )
 def fresh_ids_by_services(patch: Patch) -> None:
@@ -255,7 +256,7 @@ def timeout_means_refused(patch: Patch) -> None:
     "4",
     "a void of what was never seen is forgotten",
     replace(REQUEST, limits=IMPATIENT, build=Upheaval).judge,
-    seed=12,
+    seed=41,
     caught_by="E2",
 )
 def unseen_void_forgotten(patch: Patch) -> None:
@@ -272,9 +273,7 @@ def unseen_void_forgotten(patch: Patch) -> None:
 # --- 5 and 6. compare-and-swap, epochs --------------------------------------------------------------
 
 
-@mutant(
-    "5", "an append lands at the end, whatever end it names", BROKER_DEATHS.judge, seed=0, caught_by="AssertionError"
-)
+@mutant("5", "an append lands at the end, whatever end it names", FULL_DISKS.judge, seed=3, caught_by="Deadlock")
 def append_anywhere(patch: Patch) -> None:
     append = Log.append
 
@@ -357,18 +356,11 @@ def shown_before_sync(patch: Patch) -> None:
 
     def hasty(log: Log, topic: str, partition: int, entry: LogBatch) -> int:
         end = append(log, topic, partition, entry)
-        files = log._files(topic, partition)
-        files.publish()
-        files.dirty = True
+        log._files(topic, partition).publish()
         return end
 
-    def acknowledge(simulation: Simulation, ready: Callable[[], None]) -> None:
-        ready()
-        later(simulation, lambda: None)
-
-    later = Simulation._acknowledge_after_sync
     patch.setattr(Log, "append", hasty)
-    patch.setattr(Simulation, "_acknowledge_after_sync", acknowledge)
+    patch.setattr(WhenSynced, "end", WhenWritten.end)
 
 
 @mutant(
@@ -492,10 +484,28 @@ def poison_kills(patch: Patch) -> None:
     patch.setattr(Decider, "_isolate", isolate)
 
 
+# --- 23. a sync names what it covers ----------------------------------------------------------------
+
+
+@mutant(
+    "23",
+    "a sync acknowledges what came while it was under way",
+    MACHINE_DEATHS.judge,
+    seed=0,
+    caught_by="OffsetOutOfRange",
+)
+def sync_covers_what_came_meanwhile(patch: Patch) -> None:
+    def generous(log: Log, ends: Mapping[str, int]) -> None:
+        for name in ends:
+            log._partition(*split_position(name)).publish()
+
+    patch.setattr(Log, "show", generous)
+
+
 # --- the gallery ------------------------------------------------------------------------------------
 
 
-@mutant("gallery", "stock is reserved and never released", Scenario(stock_fraction=0.6).judge, seed=0, caught_by="E3")
+@mutant("gallery", "stock is reserved and never released", Scenario(stock_fraction=0.6).judge, seed=1, caught_by="E3")
 def stock_never_released(patch: Patch) -> None:
     def release(inventory: Inventory, state: Any, orders: Any, out: Any) -> None:
         inventory._answer_all(state, orders, out)

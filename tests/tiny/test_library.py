@@ -73,7 +73,7 @@ def test_what_breaks_when_it_is_carried_on_is_refused_and_the_rest_goes_on(
     for name, requests in (("seeding", loans.seeding[0]), ("load", loans.load)):
         simulation.call(name, requests)
         simulation.drain()
-    simulation.crash_host(simulation.hosts["desk", 0])
+    simulation.kill(simulation.hosts["desk", 0])
     simulation.drain()
     facts = loans_on(simulation)
     assert (facts["LoanRequested"], facts["LoanGranted"], facts[REFUSED]) == (6, 0, 6)
@@ -126,7 +126,7 @@ def test_what_was_asked_under_the_name_of_something_else_is_refused_once_and_for
     for name in ("load", "load"):  # a caller of the same name sends the same command ids
         [row] = borrowed(simulation, name, "loan-1", "book-1", times=1)
         assert (row["outcome"], row["reason"]) == ("refused", "refused: idempotency key reused: loan-1 is another loan")
-        simulation.crash_host(simulation.hosts["desk", 0])
+        simulation.kill(simulation.hosts["desk", 0])
         simulation.drain()
     assert loans_on(simulation)[REFUSED] == 1
 

@@ -18,7 +18,7 @@ from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually, get, wait_until
 from eventmesh.runtime.process.directory import peer_name
 from eventmesh.runtime.requests import Requests
-from eventmesh.runtime.waiting import explained
+from eventmesh.runtime.waiting import NO_LOG, explained
 
 #: Seconds between two looks at how far a load has come.
 PROGRESS_S = 0.5
@@ -130,24 +130,15 @@ class RunningMesh:
 
     def quiet(self) -> bool:
         """Whether every service is idle at the end of all it reads."""
-        before = get(self.actors.broker.ends.remote())
-        statuses = self.statuses()
-        if before != get(self.actors.broker.ends.remote()):
+        log = get(self.actors.broker.status.remote())
+        if log["stopped"] is not None:
             return False
-        return all(
-            status["idle"]
-            and all(before[name] == at for name, at in status["delivered"].items())
-            and all(
-                before[name] == progress.get(name, 0)
-                for partition, progress in status["progress"].items()
-                for name in status["inputs"][partition]
-            )
-            for status in statuses
-        )
+        self.check()
+        caught_up = get([service.caught_up.remote(log["ends"]) for service in self.actors.services.values()])
+        return all(caught_up) and log == get(self.actors.broker.status.remote())
 
     def check(self) -> None:
-        """Raise what ended a process of the mesh, or stopped its log."""
-        get(self.actors.broker.ends.remote())
+        """Raise what ended a process of the mesh."""
         self.statuses()
 
     def statuses(self) -> list[dict[str, Any]]:
@@ -170,10 +161,10 @@ class RunningMesh:
 
     def _explained(self) -> str:
         asked = {peer_name(peer): actor.status.remote() for peer, actor in self.actors.services.items()}
-        ends = self.actors.broker.ends.remote()
+        log = self.actors.broker.status.remote()
         silent = "its process does not answer: it was not started, has died, or is stopped"
-        answers = answered({**asked, "broker": ends}, EXPLAINING_S)
-        return explained({name: answers.get(name, silent) for name in asked}, answers.get("broker") or {})
+        answers = answered({**asked, "broker": log}, EXPLAINING_S)
+        return explained({name: answers.get(name, silent) for name in asked}, answers.get("broker") or NO_LOG)
 
     # --- what it used ---------------------------------------------------------------------------
 

@@ -87,11 +87,11 @@ class StandingMesh(RunningMesh):
         """How it is, within a few seconds whatever the processes do.
 
         ``processes`` has a row for each: ``name, pid, restarts, state`` (live, starting, silent, down); ``services``
-        what each instance says of itself, ``ends`` the log's; both only of those that answered. ``flight`` is where any
-        Flight client reads the log, None where the broker did not answer.
+        what each instance says of itself, ``log`` what the broker says of it; both only of those that answered.
+        ``flight`` is where any Flight client reads the log, None where the broker did not answer.
         """
         asked = {peer: actor.status.remote() for peer, actor in self.actors.services.items()}
-        asked[BROKER] = self.actors.broker.ends.remote()
+        asked[BROKER] = self.actors.broker.status.remote()
         asked[GENERATOR] = self.actors.generator.pid.remote()
         located = self.actors.broker.address.remote()
         watched = self._watched()
@@ -100,7 +100,7 @@ class StandingMesh(RunningMesh):
         return {
             "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*asked, SUPERVISOR)],
             "services": {peer_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
-            "ends": answers.get(BROKER),
+            "log": answers.get(BROKER),
             "flight": flight_location(location) if location is not None else None,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,14 @@ from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.contract import (
     Append,
+    Appended,
+    AppendFailed,
     AskMessage,
+    BrokerAnswer,
     Effect,
     Exit,
+    Granted,
+    GrantFailed,
     Limits,
     ReplyMessage,
     RequestGrant,
@@ -99,7 +104,6 @@ class ServiceMember(Member):
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self._answered = metrics.Answered()
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
-        self._began = False
         self._broker_broken: Callable[[], None] = lambda: None
         self.listener = Listener(self, directory.access)
         self.reactor.start(self.instance)
@@ -137,28 +141,20 @@ class ServiceMember(Member):
         return BrokerStreams(writing, reading)
 
     def _broker_up(self, streams: BrokerStreams) -> None:
-        def begin() -> None:
-            if self._began:
-                self.instance.subscribe_again()
-                return
+        def up() -> None:
             try:
-                self.instance.start()
-                self._began = True
+                self.instance.broker_up()
             except PeerLost:
                 self._broker_broken()  # on a new stream, again
 
-        self.reactor.post(begin)
+        self.reactor.post(up)
 
     def _broker_lost(self) -> None:
         def lost() -> None:
-            for partition, task in self.instance.tasks.items():
-                if self._broker.stream is not None and self._asked_on.get(partition) is self._broker.stream:
-                    continue  # asked again on the next stream already: two grants would fence one another
-                error = PeerLost("the connection to the broker broke")
-                if task.in_flight:
-                    self.instance.append_failed(partition, task.epoch, error)
-                elif task.phase == "granting":
-                    self.instance.grant_failed(partition, error)
+            stream = self._broker.stream
+            self.instance.broker_lost(
+                [number for number, asked_on in self._asked_on.items() if stream is not None and asked_on is stream]
+            )
 
         self.reactor.post(lost)
 
@@ -175,19 +171,8 @@ class ServiceMember(Member):
 
     def _write_answered(self, frame: pa.Buffer) -> None:
         header, _ = frames.unpack(frame)
-        partition, instance = header["partition"], self.instance
-        error = frames.unpack_error(header["error"]) if "error" in header else None
-        answer: Callable[[], None]
-        if header["kind"] == "granted":
-            if error is not None:
-                answer = lambda: instance.grant_failed(partition, error)  # noqa: E731
-            else:
-                answer = lambda: instance.granted(partition, header["epoch"], header["end"])  # noqa: E731
-        elif error is not None:
-            answer = lambda: instance.append_failed(partition, header["epoch"], error)  # noqa: E731
-        else:
-            answer = lambda: instance.appended(partition, header["epoch"], header["end"])  # noqa: E731
-        self.reactor.post(answer, header["sent_at"])
+        answer = _answer(header)
+        self.reactor.post(lambda: self.instance.answered(answer), header["sent_at"])
 
     def _deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
         rows = sum(entry.header.rows for _, _, entry in entries)
@@ -358,15 +343,12 @@ class ServiceMember(Member):
     def views(self) -> list[ViewDump]:
         """Every view as it stands."""
 
-        def dump() -> list[ViewDump]:
-            instance = self.instance
-            return [
-                ViewDump(instance.service_name, instance.number, name, dict(view.next), view.rows())
-                for name, view in instance.views.items()
-            ]
-
-        dumped: list[ViewDump] = self.reactor.call(dump)
+        dumped: list[ViewDump] = self.reactor.call(self.instance.dump_views)
         return dumped
+
+    def caught_up(self, ends: Mapping[str, int]) -> bool:
+        """See :meth:`Instance.caught_up`."""
+        return bool(self.reactor.call(lambda: self.instance.caught_up(ends)))
 
     def staleness(self) -> list[int]:
         """Samples of how old what was decided on was, in microseconds, since the last call."""
@@ -385,3 +367,13 @@ class ServiceMember(Member):
         self._delivered.close()
         self._broker.close()
         self.listener.end()
+
+
+def _answer(header: Mapping[str, Any]) -> BrokerAnswer:
+    partition = header["partition"]
+    error = frames.unpack_error(header["error"]) if "error" in header else None
+    if header["kind"] == "granted":
+        return GrantFailed(partition, error) if error else Granted(partition, header["epoch"], header["end"])
+    if error:
+        return AppendFailed(partition, header["epoch"], error)
+    return Appended(partition, header["epoch"], header["end"])

@@ -162,6 +162,11 @@ class Channel:
             with self._changed:
                 self._left_bytes -= size
 
+    def hang_up(self) -> None:
+        """End the stream from this side; the other side is told."""
+        self.stop()
+        self._wire.end()
+
     def stop(self) -> None:
         """Nothing more begins to be sent."""
         self.open = False
