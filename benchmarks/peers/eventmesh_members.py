@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.backbone_loads import Answers, check_price, read_clock, sku
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.asks import Asks
-from eventmesh.runtime.contract import Counters, Limits
 from eventmesh.runtime.conversation import Pending
+from eventmesh.runtime.effects import Counters, Limits
 from eventmesh.runtime.process.directory import BROKER, FixedDirectory, Peer
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now

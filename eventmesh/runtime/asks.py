@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from eventmesh.errors import AskTimeout, EventmeshError, Throttled
 from eventmesh.log.topic import Topic, partition_for
 from eventmesh.messages import Columns, MessageType
-from eventmesh.runtime.contract import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
+from eventmesh.runtime.effects import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
 from eventmesh.service import UNTIL_ANSWERED
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Coroutine, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from eventmesh.errors import DidNotHappen, EventmeshError, KeyReused
-from eventmesh.runtime.contract import Row
 from eventmesh.runtime.decider import Decider, FoldAgain, Position, Run, describe
+from eventmesh.runtime.effects import Row
 from eventmesh.runtime.release import Caller
 from eventmesh.service import Rule
 

@@ -15,7 +15,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.messages import Columns
 from eventmesh.progress import Progress, position_name
-from eventmesh.runtime.contract import AskMessage, Counters, Row
+from eventmesh.runtime.effects import AskMessage, Counters, Row
 from eventmesh.runtime.facts import FactBatch
 from eventmesh.runtime.release import Caller, Release
 from eventmesh.runtime.snapshots import Head, Snapshot, decode_state, encode_state, state_fold, state_name

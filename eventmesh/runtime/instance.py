@@ -13,7 +13,7 @@ from eventmesh.errors import DidNotHappen, EventmeshError
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     AskMessage,
     Counters,
     Effect,
@@ -195,19 +195,19 @@ class Instance:
     # --- results --------------------------------------------------------------------------------
 
     def granted(self, partition: int, epoch: int, end: int) -> None:
-        """See :class:`~eventmesh.runtime.contract.RequestGrant`."""
+        """See :class:`~eventmesh.runtime.effects.RequestGrant`."""
         self.tasks[partition].granted(epoch, end)
 
     def grant_failed(self, partition: int, error: EventmeshError) -> None:
-        """See :class:`~eventmesh.runtime.contract.RequestGrant`."""
+        """See :class:`~eventmesh.runtime.effects.RequestGrant`."""
         self.tasks[partition].grant_failed(error)
 
     def appended(self, partition: int, epoch: int, end: int) -> None:
-        """See :class:`~eventmesh.runtime.contract.Append`."""
+        """See :class:`~eventmesh.runtime.effects.Append`."""
         self.tasks[partition].appended(epoch, end)
 
     def append_failed(self, partition: int, epoch: int, error: EventmeshError) -> None:
-        """See :class:`~eventmesh.runtime.contract.Append`."""
+        """See :class:`~eventmesh.runtime.effects.Append`."""
         self.tasks[partition].append_failed(epoch, error)
 
     def tick(self, now: int) -> None:

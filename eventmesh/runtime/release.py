@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eventmesh.errors import EventmeshError
-from eventmesh.runtime.contract import ReplyMessage, Row, SendReply
+from eventmesh.runtime.effects import ReplyMessage, Row, SendReply
 
 if TYPE_CHECKING:
     from eventmesh.runtime.conversation import Pending

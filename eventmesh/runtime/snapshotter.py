@@ -13,8 +13,8 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.contract import Counters
 from eventmesh.runtime.decider import Decider
+from eventmesh.runtime.effects import Counters
 from eventmesh.runtime.snapshots import (
     Head,
     Snapshot,

@@ -21,7 +21,9 @@ from eventmesh.log.topic import Topic
 from eventmesh.messages import MessageType
 from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.asks import Asks
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.conversation import Conversations, Pending
+from eventmesh.runtime.decider import Decider, FoldAgain, Run, commands
+from eventmesh.runtime.effects import (
     Append,
     AskMessage,
     Counters,
@@ -34,8 +36,6 @@ from eventmesh.runtime.contract import (
     Subscribe,
     Unsubscribe,
 )
-from eventmesh.runtime.conversation import Conversations, Pending
-from eventmesh.runtime.decider import Decider, FoldAgain, Run, commands
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, state_name
 from eventmesh.service import Service

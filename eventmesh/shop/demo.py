@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eventmesh import mesh as meshes
-from eventmesh.runtime.contract import Append, SendAsk, SendReply
+from eventmesh.runtime.effects import Append, SendAsk, SendReply
 from eventmesh.runtime.simulated.network import Process
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop.generated_orders import generate

@@ -27,9 +27,9 @@ from eventmesh.progress import Progress
 from eventmesh.runtime import instance
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import AskMessage, Limits, ReplyMessage, SendReply
 from eventmesh.runtime.conversation import Conversations
 from eventmesh.runtime.decider import Decider, Run
+from eventmesh.runtime.effects import AskMessage, Limits, ReplyMessage, SendReply
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation

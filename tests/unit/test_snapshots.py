@@ -20,8 +20,8 @@ from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.caller import WorkloadOptions
-from eventmesh.runtime.contract import Counters
 from eventmesh.runtime.decider import Decider
+from eventmesh.runtime.effects import Counters
 from eventmesh.runtime.snapshots import (
     FOLDER,
     Floors,

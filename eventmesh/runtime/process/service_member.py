@@ -14,7 +14,7 @@ from eventmesh.errors import EventmeshError, InputError, PeerLost, Throttled
 from eventmesh.history import ViewDump
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     Append,
     AskMessage,
     Effect,

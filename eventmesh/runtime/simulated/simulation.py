@@ -21,7 +21,7 @@ from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     Address,
     Append,
     AskMessage,
