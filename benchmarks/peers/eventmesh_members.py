@@ -10,7 +10,7 @@ from benchmarks.backbone_loads import Answers, check_price, read_clock, sku
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.conversation import Pending
-from eventmesh.runtime.effects import Counters, Limits
+from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.runtime.process.directory import BROKER, FixedDirectory, Peer
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now

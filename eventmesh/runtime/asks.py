@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from eventmesh.errors import AskTimeout, EventmeshError, Throttled
 from eventmesh.log.topic import Topic, partition_for
 from eventmesh.messages import Columns, MessageType
-from eventmesh.runtime.effects import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
+from eventmesh.runtime.effects import Address, AskMessage, ReplyMessage, Row, SendAsk
+from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.service import UNTIL_ANSWERED
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.messages import Columns
 from eventmesh.progress import Progress, position_name
-from eventmesh.runtime.effects import AskMessage, Counters, Row
+from eventmesh.runtime.effects import AskMessage, Row
 from eventmesh.runtime.facts import FactBatch
+from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.release import Caller, Release
 from eventmesh.runtime.snapshots import Head, Snapshot, decode_state, encode_state, state_fold, state_name
 from eventmesh.service import Inputs, Service, at_places, read_only

@@ -13,16 +13,8 @@ from eventmesh.errors import DidNotHappen, EventmeshError
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.effects import (
-    AskMessage,
-    Counters,
-    Effect,
-    Limits,
-    ReplyMessage,
-    SendReply,
-    Subscribe,
-    Unsubscribe,
-)
+from eventmesh.runtime.effects import AskMessage, Effect, ReplyMessage, SendReply, Subscribe, Unsubscribe
+from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, restore_view, view_fold, view_name
 from eventmesh.runtime.task import Task
 from eventmesh.service import Place, Trigger

@@ -14,7 +14,7 @@ from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.decider import Decider
-from eventmesh.runtime.effects import Counters
+from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.snapshots import (
     Head,
     Snapshot,

@@ -26,16 +26,15 @@ from eventmesh.runtime.decider import Decider, FoldAgain, Run, commands
 from eventmesh.runtime.effects import (
     Append,
     AskMessage,
-    Counters,
     Effect,
     Exit,
-    Limits,
     ReplyMessage,
     RequestGrant,
     SendReply,
     Subscribe,
     Unsubscribe,
 )
+from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, state_name
 from eventmesh.service import Service

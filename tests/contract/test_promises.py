@@ -14,7 +14,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log
 from eventmesh.messages import encode_rows
 from eventmesh.runtime.caller import Workload, WorkloadOptions
-from eventmesh.runtime.effects import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.requests import Requests
 from eventmesh.service import read_only
 from eventmesh.shop.generated_orders import generate

@@ -29,7 +29,8 @@ from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.conversation import Conversations
 from eventmesh.runtime.decider import Decider, Run
-from eventmesh.runtime.effects import AskMessage, Limits, ReplyMessage, SendReply
+from eventmesh.runtime.effects import AskMessage, ReplyMessage, SendReply
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation

@@ -14,7 +14,7 @@ from eventmesh.audit.audit import audit
 from eventmesh.lab.simulated_run import SimulatedRun
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.effects import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Client, Host, Simulation

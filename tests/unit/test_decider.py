@@ -12,7 +12,8 @@ from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.messages import Columns, encode_rows, topic_schema
 from eventmesh.runtime.decider import REFUSED, Decider, FoldAgain, Run, commands
-from eventmesh.runtime.effects import AskMessage, Counters
+from eventmesh.runtime.effects import AskMessage
+from eventmesh.runtime.limits import Counters
 from eventmesh.service import Inputs, Outcome, Place, Service, Trigger
 
 KEY, VALUE = pa.field("key", pa.string()), pa.field("value", pa.int64())

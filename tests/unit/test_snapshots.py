@@ -21,7 +21,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.caller import WorkloadOptions
 from eventmesh.runtime.decider import Decider
-from eventmesh.runtime.effects import Counters
+from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.snapshots import (
     FOLDER,
     Floors,

@@ -19,7 +19,6 @@ from eventmesh.runtime.effects import (
     AskMessage,
     Effect,
     Exit,
-    Limits,
     ReplyMessage,
     RequestGrant,
     SendReply,
@@ -27,6 +26,7 @@ from eventmesh.runtime.effects import (
     Unsubscribe,
 )
 from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import BROKER, Directory, Peer

@@ -27,7 +27,6 @@ from eventmesh.runtime.effects import (
     AskMessage,
     Effect,
     Exit,
-    Limits,
     ReplyMessage,
     RequestGrant,
     SendAsk,
@@ -37,6 +36,7 @@ from eventmesh.runtime.effects import (
 )
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.journal import Journal
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
 from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
