@@ -7,38 +7,19 @@ shows which are open, and they run again under the same ids (rule 3).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 from eventmesh.errors import DidNotHappen, EventmeshError, KeyReused
+from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.decider import Decider, FoldAgain, Position, Run, describe
 from eventmesh.runtime.effects import Row
+from eventmesh.runtime.pending import Pending
 from eventmesh.runtime.release import Caller
 from eventmesh.service import Rule
 
-if TYPE_CHECKING:
-    from eventmesh.runtime.asks import Asks
-
 Key = tuple[str, str]
-
-
-class Pending:
-    """Something awaited: resolved once with a value or an error, then its conversation goes on."""
-
-    __slots__ = ("error", "resolved", "value", "waiter")
-
-    def __init__(self) -> None:
-        self.resolved = False
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.waiter: Conversation | None = None
-
-    def __await__(self) -> Generator[Pending, None, Any]:
-        if not self.resolved:
-            yield self
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 class Conversation:
@@ -78,8 +59,12 @@ class Conversation:
         return self.among.asks.query(query, list(rows), attempts)
 
     def command(self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None) -> Awaitable[Row]:
-        """Command; the same conversation sends the same command to the same partition under one id."""
-        return self.among.asks.command(self, name, row, attempts, partition)
+        """Command; the same conversation sends the same command to the same partition under one id.
+
+        The id names what the conversation began with; where the fold shows it open after a restart, its key, which is
+        still known then.
+        """
+        return self.among.asks.command(self.key[1] if self.resumed else self.cause, name, row, attempts, partition)
 
     def join(self, name: str, key: str) -> Awaitable[Any]:
         """Wait for the end of another conversation of this service; returns at once where there is none."""
@@ -186,7 +171,12 @@ class Conversations:
                 self._discard(conversation, defect)
             self._refuse(conversation, describe(defect))
         else:
-            pending.waiter = conversation
+            pending.then = partial(self._go_on, conversation)
+
+    def _go_on(self, conversation: Conversation) -> None:
+        """What it awaited has come; nothing is left of one that was abandoned meanwhile."""
+        if self.running.get(conversation.key) is conversation:
+            self.advance(conversation)
 
     def _discard(self, conversation: Conversation, defect: Exception) -> None:
         if conversation.refusal == conversation.cause:
@@ -216,7 +206,7 @@ class Conversations:
             self.decider.let_go(conversation.position)
             self.decider.inputs_since_append += 1
         for pending in conversation.joined:
-            self.resolve(pending, answer, None)
+            pending.resolve(answer)
         self._start_waiting(conversation.key)
 
     def reply_callers(self, conversation: Conversation, answer: Row) -> None:
@@ -243,14 +233,7 @@ class Conversations:
         pending = Pending()
         running = self.running.get(key)
         if running is None:
-            pending.resolved = True
+            pending.resolve(None)
         else:
             running.joined.append(pending)
         return pending
-
-    def resolve(self, pending: Pending, value: object, error: Exception | None) -> None:
-        """What was awaited has come: its conversation goes on."""
-        pending.resolved, pending.value, pending.error = True, value, error
-        waiter, pending.waiter = pending.waiter, None
-        if waiter is not None and self.running.get(waiter.key) is waiter:
-            self.advance(waiter)

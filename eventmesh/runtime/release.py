@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventmesh.errors import EventmeshError
 from eventmesh.runtime.effects import ReplyMessage, Row, SendReply
-
-if TYPE_CHECKING:
-    from eventmesh.runtime.conversation import Pending
+from eventmesh.runtime.pending import Pending
 
 Caller = tuple[Any, str, int]  # who waits for an answer: origin, ask id, row index
 

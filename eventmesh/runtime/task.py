@@ -21,7 +21,7 @@ from eventmesh.log.topic import Topic
 from eventmesh.messages import MessageType
 from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.asks import Asks
-from eventmesh.runtime.conversation import Conversations, Pending
+from eventmesh.runtime.conversation import Conversations
 from eventmesh.runtime.decider import Decider, FoldAgain, Run, commands
 from eventmesh.runtime.effects import (
     Append,
@@ -81,9 +81,8 @@ class Task:
         self.phase: Phase = "stopped"
         self.decider = Decider(service, topic, clock=clock, counters=counters)
         self.asks = Asks(
-            self.name, messages, owned, limits, clock, emit, self._resolve, Pending, counters, incarnation,
-            service.batches_queries,
-        )  # fmt: skip
+            self.name, messages, owned, limits, clock, emit, counters, incarnation, service.batches_queries
+        )
         self.conversations = Conversations(self.decider, self.asks)
         self._input_rows_max = INPUT_ROWS_MAX
         self._facts_max = limits.batch_rows_max
@@ -312,10 +311,7 @@ class Task:
         for cause in release.refused:
             self.decider.refused_inputs.pop(cause, None)
         for pending in release.recorded:
-            self._resolve(pending, None, None)
-
-    def _resolve(self, pending: Pending, value: object, error: Exception | None) -> None:
-        self.conversations.resolve(pending, value, error)
+            pending.resolve(None)
 
     def _answered(self, origin: Any, reply: ReplyMessage) -> None:
         unanswered = self._unanswered.get((origin, reply.ask))
