@@ -16,7 +16,7 @@ from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.decider import Decider, FoldAgain, Position, Run, describe
 from eventmesh.runtime.effects import Row
 from eventmesh.runtime.pending import Pending
-from eventmesh.runtime.release import Caller
+from eventmesh.runtime.release import ReplyTo
 from eventmesh.service import Rule
 
 Key = tuple[str, str]
@@ -41,7 +41,7 @@ class Conversation:
         self.refusal = cause
         self.ordinal = 0
         self.position: Position | None = None  # the input held open until the end
-        self.callers: list[Caller] = []
+        self.callers: list[ReplyTo] = []
         self.joined: list[Pending] = []
         self.coroutine: Coroutine[Pending, None, Any] | None = None
 

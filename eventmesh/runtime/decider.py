@@ -18,8 +18,8 @@ from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.effects import AskMessage, Row
 from eventmesh.runtime.facts import FactBatch
 from eventmesh.runtime.limits import Counters
-from eventmesh.runtime.release import Caller, Release
-from eventmesh.runtime.snapshots import Head, Snapshot, decode_state, encode_state, state_fold, state_name
+from eventmesh.runtime.release import Release, ReplyTo
+from eventmesh.runtime.snapshots import Snapshot, SnapshotHeader, decode_state, encode_state, state_fold, state_name
 from eventmesh.service import Inputs, Service, at_places, read_only
 
 REFUSED = "InputRefused"
@@ -41,7 +41,7 @@ class Run:
     inputs: Inputs
     source: str = ""
     offsets: Sequence[int] = ()
-    callers: Sequence[Caller] = ()
+    callers: Sequence[ReplyTo] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -54,7 +54,7 @@ class Run:
         """Where an input lies; None for a command."""
         return (self.source, self.offsets[row]) if self.source else None
 
-    def caller(self, row: int) -> Caller | None:
+    def caller(self, row: int) -> ReplyTo | None:
         """Who waits for the answer to a command; None for a fact."""
         return self.callers[row] if self.callers else None
 
@@ -101,7 +101,7 @@ class Decider:
         self.release = Release()
         self.refusals: dict[str, str] = {}  # of commands, by their ids: what the record says
         self.held: dict[str, Held] = {}
-        self.watchers: dict[str, list[Caller]] = {}
+        self.watchers: dict[str, list[ReplyTo]] = {}
         self.first_cause: str | None = None  # the first input decided since the last append
         self.inputs_since_append = 0
         self._current = ""  # the partition whose inputs are being decided
@@ -130,23 +130,23 @@ class Decider:
 
     def snapshot(self, cluster_id: str, end: int, epoch: int) -> Snapshot:
         """What was folded up to ``end``, of which the newest append was at ``epoch``."""
-        head = Head(
+        header = SnapshotHeader(
             state_name(self.topic.name, self.partition), cluster_id, state_fold(self.service),
             {position_name(self.topic.name, self.partition): end}, self.clock(), epoch=epoch,
             progress={**self.progress.to_json(), "views": self.views_required}, refusals=self.refusals,
         )  # fmt: skip
-        return Snapshot(head, encode_state(self.state))
+        return Snapshot(header, encode_state(self.state))
 
     def restore(self, snapshot: Snapshot) -> int:
         """Stand where the snapshot was taken; the next offset to fold. 0, and nothing done, if the fold is another."""
-        head = snapshot.head
-        if head.fold != state_fold(self.service):
+        header = snapshot.header
+        if header.fold != state_fold(self.service):
             return 0
         self.state = decode_state(self.service, snapshot.body)
         self.read_only_state = read_only(self.state)
-        self.refusals = dict(head.refusals)
-        self._stand_at(head.progress)
-        return head.next[position_name(self.topic.name, self.partition)]
+        self.refusals = dict(header.refusals)
+        self._stand_at(header.progress)
+        return header.next[position_name(self.topic.name, self.partition)]
 
     # --- deciding -------------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ class Decider:
         story: str | None,
         causation: str,
         reason: str,
-        caller: Caller | None,
+        caller: ReplyTo | None,
         ordinal: int = 0,
     ) -> None:
         """A fact that this input is refused, and a definite no to its caller."""

@@ -94,7 +94,7 @@ class Instance:
         found = {name: self.snapshots(view_name(self.service_name, name)) for name in self.views}
         for name, view in self.views.items():
             snapshot = found[name]
-            if snapshot is not None and snapshot.head.fold == view_fold(view):
+            if snapshot is not None and snapshot.header.fold == view_fold(view):
                 restore_view(view, snapshot)
             for topic in view.topics:
                 for partition in range(self.topics[topic].partitions):

@@ -16,8 +16,8 @@ from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.decider import Decider
 from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.snapshots import (
-    Head,
     Snapshot,
+    SnapshotHeader,
     SnapshotStore,
     encode_view,
     restore_view,
@@ -74,8 +74,8 @@ class Snapshotter:
         return [subject.name for subject in self._subjects if self._is_due(subject) and self._take(subject)]
 
     def _is_due(self, subject: Subject) -> bool:
-        head, size = self._store.head(subject.name), self._store.size(subject.name)
-        folded = head.next if head is not None and head.cluster_id == self._cluster_id else {}
+        header, size = self._store.header(subject.name), self._store.size(subject.name)
+        folded = header.next if header is not None and header.cluster_id == self._cluster_id else {}
         tail = sum(self._reader.watermark(*split_position(name)) - folded.get(name, 0) for name in subject.partitions)
         return tail >= max(self._rows, size // BYTES_PER_ROW)
 
@@ -98,7 +98,7 @@ class Snapshotter:
         kind = self.mesh.application.SERVICES[service](place, Trigger(), {})
         decider = Decider(kind, topic, clock=self._clock, counters=Counters())
         end = decider.restore(last) if last is not None else 0
-        epoch = last.head.epoch if last is not None else -1
+        epoch = last.header.epoch if last is not None else -1
         for entry in self._batches(topic.name, number, end):
             decider.fold(entry)
             end, epoch = entry.header.end, entry.header.epoch
@@ -106,17 +106,17 @@ class Snapshotter:
 
     def _view(self, service: str, name: str, last: Snapshot | None) -> Snapshot:
         view = View(name, self.mesh.application.VIEWS[name], self.mesh.services[service].views[name])
-        if last is not None and last.head.fold == view_fold(view):
+        if last is not None and last.header.fold == view_fold(view):
             restore_view(view, last)
         for position in self.mesh.positions(view.topics):
             topic, number = split_position(position)
             for entry in self._batches(topic, number, view.next.get(position, 0)):
                 view.fold(topic, number, entry)
-        head = Head(
+        header = SnapshotHeader(
             view_name(service, name), self._cluster_id, view_fold(view), dict(view.next), self._clock(),
             applied_time=view.applied_time,
         )  # fmt: skip
-        return Snapshot(head, encode_view(view, {topic: self.topics[topic].schema for topic in view.topics}))
+        return Snapshot(header, encode_view(view, {topic: self.topics[topic].schema for topic in view.topics}))
 
     def _batches(self, topic: str, partition: int, offset: int) -> Iterator[LogBatch]:
         """From ``offset`` to where the partition ends now."""

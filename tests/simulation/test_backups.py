@@ -40,7 +40,7 @@ class Restored(Shop):
         if not self.broker.life:
             self.now, self.storage = self.copied_at, loaded(self.data / "log")
             self.snapshots = SnapshotStore(self.storage, FOLDER)
-            self.floors = Floors(self.mesh, self.snapshots.head, grace_us=100_000)
+            self.floors = Floors(self.mesh, self.snapshots.header, grace_us=100_000)
         super().start_broker()
 
     def start_host(self, host: Host) -> None:

@@ -41,7 +41,7 @@ WORDS = {
     "### Segments": [
         *Header.__dataclass_fields__, *typing.get_args(BatchKind), *(field.name for field in (*ENVELOPE, *REFUSAL)),
     ],
-    "## Snapshots": list(snapshots.Head.__struct_fields__),
+    "## Snapshots": list(snapshots.SnapshotHeader.__struct_fields__),
     "## A caller's journal": [
         journal.FORMAT, journal.REQUESTS, journal.PROGRESS, journal.WORDS, *journal.COLUMNS,
     ],

@@ -161,7 +161,7 @@ class Broker(Process):
         """The newest one that the log goes on from."""
         found = snapshot_transfer.load(self.directory, ticket, self.cluster_id) if self.home is not None else None
         with self.lock:
-            return found if found is not None and not self.closing and goes_on(self.log, found.head) else None
+            return found if found is not None and not self.closing and goes_on(self.log, found.header) else None
 
     def _asked_for(self, ticket: str) -> tuple[str, int, int]:
         topic, *numbers = ticket.rsplit("/", 2)

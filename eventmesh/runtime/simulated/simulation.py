@@ -90,7 +90,7 @@ class Simulation(Network):
         self.storage = MemoryStorage() if durability is Durability.memory else SimulatedStorage(self.random)
         self.durability = durability
         self.snapshots = SnapshotStore(self.storage, FOLDER)
-        self.floors = Floors(mesh, self.snapshots.head, grace_us=GRACE)
+        self.floors = Floors(mesh, self.snapshots.header, grace_us=GRACE)
         self.broker = Broker(BROKER)
         self.hosts = {
             (service, number): Host(f"{service}/{number}")
