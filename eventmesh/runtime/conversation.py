@@ -13,8 +13,10 @@ from typing import Any
 
 from eventmesh.errors import DidNotHappen, EventmeshError, KeyReused
 from eventmesh.runtime.asks import Asks
-from eventmesh.runtime.decider import Decider, FoldAgain, Position, Run, describe
+from eventmesh.runtime.decider import Decider, FoldAgain, describe
 from eventmesh.runtime.effects import Row
+from eventmesh.runtime.incoming import Incoming, Position
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.pending import Pending
 from eventmesh.runtime.release import ReplyTo
 from eventmesh.service import Rule
@@ -48,7 +50,7 @@ class Conversation:
     @property
     def state(self) -> Any:
         """The service's state as of now."""
-        return self.among.decider.state
+        return self.among.own.state
 
     def record(self, kind: str, **payload: Any) -> Awaitable[None]:
         """Append a fact; returns once it is acknowledged."""
@@ -78,10 +80,10 @@ class Conversation:
 class Conversations:
     """The running conversations of one task."""
 
-    def __init__(self, decider: Decider, asks: Asks) -> None:
-        self.decider, self.asks = decider, asks
+    def __init__(self, own: PartitionState, decider: Decider, asks: Asks) -> None:
+        self.own, self.decider, self.asks = own, decider, asks
         self.running: dict[Key, Conversation] = {}
-        self.waiting: dict[Key, deque[tuple[Rule, Run]]] = {}  # commands, each a run of its own, for the end of another
+        self.waiting: dict[Key, deque[tuple[Rule, Incoming]]] = {}  # commands, each by itself, for the end of another
         self.broken: dict[str, str] = {}  # carried on and broken half way, by refusal: why
 
     def __len__(self) -> int:
@@ -95,15 +97,15 @@ class Conversations:
         self.running.clear()
         self.waiting.clear()
 
-    def start_all(self, rule: Rule, run: Run) -> None:
-        """Begin a conversation for each input of a run, or join the one that it repeats."""
-        run = self.decider.not_refused(run)
-        for row in range(len(run)):
-            if not self.decider.refused_again(run, row):
-                self._start(rule, run, row)
+    def start_all(self, rule: Rule, incoming: Incoming) -> None:
+        """Begin a conversation for each input, or join the one that it repeats."""
+        incoming = self.own.not_refused(incoming)
+        for row in range(len(incoming)):
+            if not self.decider.refused_again(incoming, row):
+                self._start(rule, incoming, row)
 
-    def _start(self, rule: Rule, run: Run, number: int) -> None:
-        inputs, cause, caller = run.inputs, run.cause(number), run.caller(number)
+    def _start(self, rule: Rule, incoming: Incoming, number: int) -> None:
+        inputs, cause, caller = incoming.inputs, incoming.cause(number), incoming.caller(number)
         key = (inputs.kind, inputs.stories[number] or cause)
         running = self.running.get(key)
         if running is not None:
@@ -112,23 +114,23 @@ class Conversations:
             if running.begun_by in (None, cause):
                 running.callers.append(caller)
             else:
-                self.waiting.setdefault(key, deque()).append((rule, run.part(number, number + 1)))
+                self.waiting.setdefault(key, deque()).append((rule, incoming.part(number, number + 1)))
             return
-        resumed = inputs.kind in self.decider.service.resume
+        resumed = inputs.kind in self.own.service.resume
         conversation = Conversation(self, key, cause, inputs.stories[number], inputs.ids[number], resumed=resumed)
         if caller is not None:
             conversation.callers.append(caller)
-        conversation.position = run.position(number)
+        conversation.position = incoming.position(number)
         if conversation.position is not None:
-            self.decider.hold(conversation.position)
+            self.own.hold(conversation.position)
         self._run(conversation, rule, inputs.row(number))
 
     def _start_waiting(self, key: Key) -> None:
         """Begin what waited for the end that was; a loop, since each may end at once."""
         waiting = self.waiting.pop(key, None)
         while waiting:
-            rule, run = waiting.popleft()
-            self._start(rule, run, 0)
+            rule, incoming = waiting.popleft()
+            self._start(rule, incoming, 0)
             if key in self.running:
                 break
         if waiting:
@@ -141,7 +143,7 @@ class Conversations:
         """
         conversation = Conversation(self, (kind, key), cause, key, cause, resumed=True)
         conversation.refusal = refusal
-        conversation.begun_by = self.decider.service.begun_by(self.decider.state, key)
+        conversation.begun_by = self.own.service.begun_by(self.own.state, key)
         reason = self.broken.get(refusal)
         if reason is None:
             self._run(conversation, rule, {"key": key})
@@ -151,13 +153,13 @@ class Conversations:
 
     def _run(self, conversation: Conversation, rule: Rule, row: Mapping[str, Any]) -> None:
         self.running[conversation.key] = conversation
-        conversation.coroutine = rule(self.decider.service, row, conversation)
+        conversation.coroutine = rule(self.own.service, row, conversation)
         self.advance(conversation)
 
     def advance(self, conversation: Conversation) -> None:
         """Go on until it awaits something that has not come yet, or ends."""
         assert conversation.coroutine is not None
-        before = len(self.decider.new_facts)
+        before = len(self.own.new_facts)
         try:
             pending = conversation.coroutine.send(None)
         except StopIteration as end:
@@ -167,7 +169,7 @@ class Conversations:
         except EventmeshError as error:
             self._fail(conversation, error)
         except Exception as defect:
-            if len(self.decider.new_facts) > before:
+            if len(self.own.new_facts) > before:
                 self._discard(conversation, defect)
             self._refuse(conversation, describe(defect))
         else:
@@ -185,8 +187,8 @@ class Conversations:
         raise FoldAgain from defect
 
     def _refuse(self, conversation: Conversation, reason: str) -> None:
-        if conversation.refusal not in self.decider.refusals:
-            self.decider.record_refusal(
+        if conversation.refusal not in self.own.refusals:
+            self.own.record_refusal(
                 conversation.refusal, conversation.position, conversation.story, conversation.causation, reason, None,
                 conversation.ordinal,
             )  # fmt: skip
@@ -194,7 +196,7 @@ class Conversations:
 
     def _fail(self, conversation: Conversation, error: EventmeshError) -> None:
         for caller in conversation.callers:
-            self.decider.release.error(caller, error)
+            self.own.release.error(caller, error)
         conversation.callers.clear()
         self._finish(conversation, None)
 
@@ -203,8 +205,8 @@ class Conversations:
         if answer is not None:
             self.reply_callers(conversation, answer)
         if conversation.position is not None:
-            self.decider.let_go(conversation.position)
-            self.decider.inputs_since_append += 1
+            self.own.let_go(conversation.position)
+            self.own.inputs_since_append += 1
         for pending in conversation.joined:
             pending.resolve(answer)
         self._start_waiting(conversation.key)
@@ -212,7 +214,7 @@ class Conversations:
     def reply_callers(self, conversation: Conversation, answer: Row) -> None:
         """Answer all callers of a conversation, once."""
         for caller in conversation.callers:
-            self.decider.release.reply(caller, answer, True)
+            self.own.release.reply(caller, answer, True)
         conversation.callers.clear()
 
     def record(self, conversation: Conversation, kind: str, payload: Row) -> Pending:
@@ -223,9 +225,9 @@ class Conversations:
         if conversation.ordinal and not conversation.resumed and conversation.position is None:
             raise TypeError(f"{conversation.key[0]} records twice: name in Trigger.resume what carries it on")
         ordinal, conversation.ordinal = conversation.ordinal, conversation.ordinal + 1
-        self.decider.record(conversation.cause, ordinal, conversation.story, conversation.causation, kind, payload)
+        self.own.add_fact(conversation.cause, ordinal, conversation.story, conversation.causation, kind, payload)
         pending = Pending()
-        self.decider.release.recorded.append(pending)
+        self.own.release.recorded.append(pending)
         return pending
 
     def join(self, key: Key) -> Pending:

@@ -13,8 +13,8 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.decider import Decider
 from eventmesh.runtime.limits import Counters
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.snapshots import (
     Snapshot,
     SnapshotHeader,
@@ -96,13 +96,13 @@ class Snapshotter:
         topic = self.topics[self.mesh.topic_of(service)]
         place = Place(service, number, self.topics, self.mesh.options[service], 0)
         kind = self.mesh.application.SERVICES[service](place, Trigger(), {})
-        decider = Decider(kind, topic, clock=self._clock, counters=Counters())
-        end = decider.restore(last) if last is not None else 0
+        own = PartitionState(kind, topic, clock=self._clock, counters=Counters())
+        end = own.restore(last) if last is not None else 0
         epoch = last.header.epoch if last is not None else -1
         for entry in self._batches(topic.name, number, end):
-            decider.fold(entry)
+            own.fold(entry)
             end, epoch = entry.header.end, entry.header.epoch
-        return decider.snapshot(self._cluster_id, end, epoch)
+        return own.snapshot(self._cluster_id, end, epoch)
 
     def _view(self, service: str, name: str, last: Snapshot | None) -> Snapshot:
         view = View(name, self.mesh.application.VIEWS[name], self.mesh.services[service].views[name])

@@ -45,7 +45,7 @@ class Watched(Simulation):
                 self._note("appends", len(task.in_flight))
                 self._note("conversations", len(task.conversations))
                 if task.service.name == "gateway":
-                    self._note("open orders", task.decider.watched)
+                    self._note("open orders", task.outcome.watched)
         super()._carry_out(process)
 
     def _note(self, queue: str, length: int) -> None:

@@ -20,8 +20,8 @@ from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.caller import WorkloadOptions
-from eventmesh.runtime.decider import Decider
 from eventmesh.runtime.limits import Counters
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.snapshots import (
     FOLDER,
     Floors,
@@ -53,11 +53,11 @@ def run(application: str) -> SimulatedRun:
     return Scenario(application, orders=40, cancel_permille=300, restocks=True).run(5)
 
 
-def decider(mesh: Mesh, service: str, partition: int) -> Decider:
+def empty(mesh: Mesh, service: str, partition: int) -> PartitionState:
     topics = mesh.topics()
     place = Place(service, partition, topics, mesh.options[service], 0)
     kind = mesh.application.SERVICES[service](place, Trigger(), {})
-    return Decider(kind, topics[mesh.topic_of(service)], clock=lambda: 0, counters=Counters())
+    return PartitionState(kind, topics[mesh.topic_of(service)], clock=lambda: 0, counters=Counters())
 
 
 def owned(mesh: Mesh) -> Iterator[tuple[str, str, int]]:
@@ -72,11 +72,11 @@ def test_a_state_is_what_its_log_says_wherever_the_snapshot_was_taken(applicatio
     mesh, cuts = done.simulation.mesh, 0
     for service, topic, partition in owned(mesh):
         entries = list(done.reader.batches(topic, partition))
-        whole = decider(mesh, service, partition)
+        whole = empty(mesh, service, partition)
         for entry in entries:
             whole.fold(entry)
         for cut in {0, len(entries), *(dice.randrange(len(entries) + 1) for _ in range(4))}:
-            first, rest = decider(mesh, service, partition), decider(mesh, service, partition)
+            first, rest = empty(mesh, service, partition), empty(mesh, service, partition)
             for entry in entries[:cut]:
                 first.fold(entry)
             end = entries[cut - 1].header.end if cut else 0
@@ -143,7 +143,7 @@ def test_a_whole_one_of_this_log_is_gone_on_with() -> None:
     found = store.get(state_name("orders", 0), reader, CLUSTER)
     assert found is not None
     assert found.header.next == {"orders/0": reader.watermark("orders", 0)}
-    assert decider(mesh, "orders", 0).restore(found) == reader.watermark("orders", 0)
+    assert empty(mesh, "orders", 0).restore(found) == reader.watermark("orders", 0)
 
 
 def damage(data: bytearray) -> None:
@@ -175,7 +175,7 @@ def test_one_of_another_fold_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     found = store.get(state_name("orders", 0), reader, CLUSTER)
     assert found is not None
     monkeypatch.setattr(mesh.application.SERVICES["orders"], "state_version", 1_000)
-    other = decider(mesh, "orders", 0)
+    other = empty(mesh, "orders", 0)
     assert (other.restore(found), other.state) == (0, other.service.initial())
 
 
@@ -274,5 +274,5 @@ def test_a_service_says_of_what_type_its_state_is() -> None:
     for application in ("views", "library"):
         mesh = run(application).simulation.mesh
         for service, _, partition in owned(mesh):
-            kind: Service = decider(mesh, service, partition).service
+            kind: Service = empty(mesh, service, partition).service
             assert type(kind).initial.__annotations__["return"] not in ("Any", None)

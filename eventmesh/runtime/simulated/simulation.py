@@ -545,7 +545,7 @@ class Simulation(Network):
             for task in host.instance.tasks.values():
                 lines.append(
                     f"{task.name}: {task.phase}, epoch {task.epoch}, in flight {len(task.in_flight)}, queued "
-                    f"{task.queued_rows}, commands {len(task.commands)}, held {len(task.decider.held)}, conversations "
+                    f"{task.queued_rows}, commands {len(task.commands)}, held {len(task.outcome.held)}, conversations "
                     f"{sorted(task.conversations.running)[:3]}, open asks {len(task.asks)}, next {task.progress.next}"
                 )
         for client in self.clients.values():
