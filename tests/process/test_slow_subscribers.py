@@ -18,7 +18,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import RECENT_BYTES_MAX
 from eventmesh.runtime.process.broker_member import Broker
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES, Entry, Subscription
-from tests.contract.test_subscription import ORDERS_0, Producer
+from tests.process.test_subscription import ORDERS_0, Producer
 from tests.unit.log_story import ORDERS
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def begin(broker: Broker) -> Iterator[Begin]:
     begun: list[subprocess.Popen[str]] = []
 
     def one(way: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.contract.slow_reader", broker.address(), way]
+        command = [sys.executable, "-m", "tests.process.slow_reader", broker.address(), way]
         begun.append(
             subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )  # fmt: skip

@@ -20,7 +20,7 @@ from eventmesh.runtime.wire import discovery, frames
 from eventmesh.runtime.wire.channel import ANYWHERE, FRAME_BYTES_MAX, Access
 from eventmesh.runtime.wire.connection import Connection
 from eventmesh.runtime.wire.flight import call_options
-from tests.contract.test_subscription import Producer
+from tests.process.test_subscription import Producer
 from tests.unit.log_story import ORDERS, facts
 
 MINE = Access(token="a secret of this mesh")
