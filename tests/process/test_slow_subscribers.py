@@ -18,7 +18,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import RECENT_BYTES_MAX
 from eventmesh.runtime.process.broker_member import Broker
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES, Entry, Subscription
-from tests.process.test_subscription import ORDERS_0, Producer
+from tests.process.test_subscription import ORDERS_0, Writer
 from tests.unit.log_story import ORDERS
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ def had(process: subprocess.Popen[str], end: int) -> str:
 
 
 def test_tens_of_megabytes_pass_by_who_does_not_read(broker: CountingBroker, begin: Begin) -> None:
-    producer, quick = Producer(broker.address()), [Count(broker, local) for local in (True, False)]
+    producer, quick = Writer(broker.address()), [Count(broker, local) for local in (True, False)]
     producer.append("first")
     slow, stopped = begin("remote"), begin("local")
     os.kill(stopped.pid, signal.SIGSTOP)
