@@ -19,7 +19,7 @@ from eventmesh.audit.verdict import Audit
 from eventmesh.lab.run import audit_folder
 from eventmesh.mesh import Mesh
 from eventmesh.report.measure import SECOND, times
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.requests import Requests
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from eventmesh.history import History
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
 

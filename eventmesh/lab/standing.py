@@ -358,8 +358,8 @@ def _partition(name: str, end: int, services: Mapping[str, Any]) -> dict[str, An
 
 
 def _snapshot(name: str, snapshots: SnapshotStore) -> int | None:
-    head = snapshots.head(state_name(*split_position(name)))
-    return head.next[name] if head is not None else None
+    header = snapshots.header(state_name(*split_position(name)))
+    return header.next[name] if header is not None else None
 
 
 def _view(instance: str, name: str, view: Mapping[str, Any], ends: Mapping[str, int]) -> dict[str, Any]:

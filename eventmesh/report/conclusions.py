@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from eventmesh.report import held_loads, machine, ways
-from eventmesh.report.differences import COMPLETED, Comparison, Criterion, compare
+from eventmesh.report.differences import COMPLETED, Criterion, PairedRatio, compare
 from eventmesh.report.held_loads import Ladder, Unresolved
 from eventmesh.report.record import Repetition, Run
 from eventmesh.report.repetitions import counts, held_the_load
@@ -294,7 +294,7 @@ def _ratio(one: Holds, two: Holds) -> HoldsMore | NoDifference:
 
 def _comparisons(
     tried: Mapping[tuple[Axis, Way], Tries], ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved]
-) -> list[Comparison]:
+) -> list[PairedRatio]:
     return [
         comparison
         for axis, pair, load in _meetings(tried, ladders)
@@ -305,7 +305,7 @@ def _comparisons(
 def _not_compared(
     tried: Mapping[tuple[Axis, Way], Tries],
     ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved],
-    compared: Sequence[Comparison],
+    compared: Sequence[PairedRatio],
 ) -> list[NotCompared]:
     known = {(each.axis, (each.way, each.other), each.load) for each in compared}
     return [
@@ -367,7 +367,7 @@ def _best_asking(
     return {axis: way for axis, (_, _, way) in best.items()}
 
 
-def _difference(each: Comparison, comparisons: int) -> Less | NoDifference:
+def _difference(each: PairedRatio, comparisons: int) -> Less | NoDifference:
     low, high = each.interval(comparisons)
     if each.separates(low, high):
         if each.ratio > 1:

@@ -43,8 +43,8 @@ class Criterion:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The logarithms of ``other`` over ``way``, one per pair."""
+class PairedRatio:
+    """How ``other`` compares with ``way``: the logarithms of their ratios, one per pair of repetitions."""
 
     criterion: Criterion
     way: Way
@@ -82,7 +82,7 @@ def _quantile(freedom: int, comparisons: int) -> float:
 
 def compare(
     axis: Axis, pair: tuple[Way, Way], load: float, one: Sequence[Repetition], two: Sequence[Repetition]
-) -> list[Comparison]:
+) -> list[PairedRatio]:
     """Every criterion of two ways at one load, of which there are enough pairs."""
     turns = {each.turn: each for each in two if each.turn is not None}
     met = [(each, turns[each.turn]) for each in one if each.turn in turns]
@@ -91,7 +91,7 @@ def compare(
         values = [(criterion.value(mine), criterion.value(theirs)) for mine, theirs in met]
         logarithms = [math.log(b / a) for a, b in values if a and b and a > 0 and b > 0]
         if len(logarithms) >= PAIRS_MIN:
-            found.append(Comparison(criterion, *pair, axis, load, logarithms))
+            found.append(PairedRatio(criterion, *pair, axis, load, logarithms))
     return found
 
 

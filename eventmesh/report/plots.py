@@ -72,7 +72,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Bar:
+class CapacityBar:
     """A way's capacity, up to the greatest load held; ``open`` bars end in an arrow, since it lies beyond that."""
 
     way: Way
@@ -84,12 +84,12 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
+class Panels:
     """Both panels of one scenario."""
 
     scenario: Scenario
     lines: list[Line]
-    bars: list[Bar]
+    bars: list[CapacityBar]
     bars_height: float
     not_drawn: int  # points whose audit is invalid
 
@@ -98,7 +98,7 @@ class Row:
 class Plot:
     """All rows with the axes they share."""
 
-    rows: list[Row]
+    rows: list[Panels]
     loads: list[Tick]
     latencies: list[Tick]
     objective_y: float
@@ -209,12 +209,12 @@ def _spaced(ticks: Iterable[Tick]) -> list[Tick]:
     return kept
 
 
-def _row(scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, capacities: Capacities) -> Row:
+def _row(scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, capacities: Capacities) -> Panels:
     points = {way: [p for p in points if _drawable(p)] for way, points in scenario.ways.items()}
     lines = place_labels([_line(way, styles, points[way], x, y) for way in points if points[way]])
     hidden = sum(point.audit.verdict == "invalid" for each in scenario.ways.values() for point in each)
     bars = _bars(scenario, styles, capacities) if capacities else []
-    return Row(scenario, lines, bars, TOP + len(bars) * BAR_STEP, hidden)
+    return Panels(scenario, lines, bars, TOP + len(bars) * BAR_STEP, hidden)
 
 
 def _line(way: Way, styles: dict[Way, int], points: Sequence[Point], x: Scale, y: Scale) -> Line:
@@ -275,7 +275,7 @@ def _labelled(line: Line, height: float) -> Line:
     return replace(line, label_y=height, leader=leader)
 
 
-def _bars(scenario: Scenario, styles: dict[Way, int], capacities: Capacities) -> list[Bar]:
+def _bars(scenario: Scenario, styles: dict[Way, int], capacities: Capacities) -> list[CapacityBar]:
     greatest = max((found.held for found in capacities.values() if isinstance(found, Holds)), default=1.0)
     ways = sorted(scenario.ways, key=lambda way: styles[way])
     bars = []
@@ -284,5 +284,5 @@ def _bars(scenario: Scenario, styles: dict[Way, int], capacities: Capacities) ->
         holds = isinstance(found, Holds)
         width = BARS_RIGHT * found.held / greatest if isinstance(found, Holds) else 0.0
         text = sentences.capacity(found) if found else "no data"
-        bars.append(Bar(way, styles[way], TOP + index * BAR_STEP, width, holds, text))
+        bars.append(CapacityBar(way, styles[way], TOP + index * BAR_STEP, width, holds, text))
     return bars

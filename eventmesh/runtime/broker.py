@@ -17,7 +17,7 @@ from eventmesh.errors import EventmeshError, LogStopped, MayHaveHappened, Storag
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import Durability, Log
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.contract import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
+from eventmesh.runtime.effects import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
 
 #: A driver's own handle of the stream that something came by: answers go back there, batches go out there.
 Stream = Hashable

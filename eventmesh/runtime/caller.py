@@ -23,7 +23,7 @@ from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.history import CALLERS
 from eventmesh.log.topic import Topic, partitions_for
 from eventmesh.messages import Columns, MessageType, fingerprints
-from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.effects import Address, AskMessage, Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, Journal
 from eventmesh.runtime.requests import Requests
 

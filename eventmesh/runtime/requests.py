@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from eventmesh.messages import MessageType, encode_rows
-from eventmesh.runtime.contract import Row
+from eventmesh.runtime.effects import Row
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eventmesh import mesh as meshes
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.contract import Append, ReplyMessage
+from eventmesh.runtime.effects import Append, ReplyMessage
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
 from eventmesh.runtime.simulated.processes import Asked
 from eventmesh.runtime.simulated.simulation import Simulation

@@ -17,7 +17,7 @@ from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 

@@ -35,7 +35,7 @@ def test_a_service_that_died_folds_the_tail_alone(tmp_path: Path) -> None:
         callers = [running.call("first", first)]
         running.drain()
         kept = [state_name("orders", 0), state_name("orders", 1), view_name("orders", "stock")]
-        wait_until(lambda: all(store.head(name) for name in kept), "snapshots", 60.0, explain=lambda: "")
+        wait_until(lambda: all(store.header(name) for name in kept), "snapshots", 60.0, explain=lambda: "")
         orders = running.actors.services["orders", 0]
         before = ray.get(orders.status.remote())
         os.kill(before["pid"], signal.SIGKILL)

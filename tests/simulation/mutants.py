@@ -28,9 +28,13 @@ from eventmesh.runtime import instance
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.broker import WhenSynced, WhenWritten
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import AskMessage, Limits, ReplyMessage, SendReply
 from eventmesh.runtime.conversation import Conversations
-from eventmesh.runtime.decider import Decider, Run
+from eventmesh.runtime.decider import Decider
+from eventmesh.runtime.effects import AskMessage, ReplyMessage, SendReply
+from eventmesh.runtime.incoming import Incoming
+from eventmesh.runtime.limits import Limits
+from eventmesh.runtime.outcome import RuleOutcome
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.snapshots import Floors, Snapshot
@@ -107,7 +111,7 @@ def vector_left_out(patch: Patch) -> None:
 
 @mutant("1", "an input that waits for others counts as done", SLOW_DEATHS.judge, seed=2, caught_by="Deadlock")
 def waiting_input_counts_as_done(patch: Patch) -> None:
-    patch.setattr(Decider, "hold", lambda decider, position: None)
+    patch.setattr(PartitionState, "hold", lambda own, position: None)
 
 
 @mutant(
@@ -123,14 +127,14 @@ def views_not_awaited(patch: Patch) -> None:
 
 @mutant("1", "a snapshot leaves out the vector", RESTARTS.judge, seed=0, caught_by="D1")
 def snapshot_without_vector(patch: Patch) -> None:
-    restore = Decider.restore
+    restore = PartitionState.restore
 
-    def forgetful(decider: Decider, snapshot: Snapshot) -> int:
-        end = restore(decider, snapshot)
-        decider.progress = Progress()
+    def forgetful(own: PartitionState, snapshot: Snapshot) -> int:
+        end = restore(own, snapshot)
+        own.progress = Progress()
         return end
 
-    patch.setattr(Decider, "restore", forgetful)
+    patch.setattr(PartitionState, "restore", forgetful)
 
 
 @mutant("1", "a view's snapshot has its positions without its rows", RESTARTS.judge, seed=0, caught_by="E8")
@@ -170,7 +174,7 @@ def queries_see_ahead(patch: Patch) -> None:
             task.emit(SendReply(origin, ReplyMessage(message.id, range(len(message.rows)), (), True, error)))
             return
         answer, questions = task.service.queries[message.name], message.rows.dicts(task.messages[message.name].question)
-        rows = [answer(task.decider.state, row) for row in questions]
+        rows = [answer(task.own.state, row) for row in questions]
         task.emit(SendReply(origin, ReplyMessage(message.id, range(len(rows)), rows)))
 
     patch.setattr(Task, "query", query)
@@ -308,8 +312,8 @@ def grants_without_epoch(patch: Patch) -> None:
 
 @mutant("6", "a snapshot ends before what it holds", RESTARTS.judge, seed=0, caught_by="AssertionError")
 def snapshot_ends_early(patch: Patch) -> None:
-    snapshot = Decider.snapshot
-    patch.setattr(Decider, "snapshot", lambda self, cluster, end, epoch: snapshot(self, cluster, end - 1, epoch))
+    snapshot = PartitionState.snapshot
+    patch.setattr(PartitionState, "snapshot", lambda own, cluster, end, epoch: snapshot(own, cluster, end - 1, epoch))
 
 
 # --- 7 to 9. the data directory, offsets, the watermark ---------------------------------------------
@@ -473,12 +477,12 @@ def columns_not_checked(patch: Patch) -> None:
 
 @mutant("16", "an input that breaks a rule is dropped", log_scenarios.poisoned, seed=0, caught_by="not refused")
 def poison_swallowed(patch: Patch) -> None:
-    patch.setattr(Decider, "refuse_input", lambda decider, run, row, reason: None)
+    patch.setattr(PartitionState, "refuse_input", lambda own, incoming, row, reason: None)
 
 
 @mutant("16", "an input that breaks a rule ends the process", log_scenarios.poisoned, seed=0, caught_by="ValueError")
 def poison_kills(patch: Patch) -> None:
-    def isolate(decider: Decider, run: Run, defect: Exception, *, half_done: bool) -> None:
+    def isolate(decider: Decider, incoming: Incoming, defect: Exception, *, half_done: bool) -> None:
         raise defect
 
     patch.setattr(Decider, "_isolate", isolate)
@@ -516,10 +520,10 @@ def stock_never_released(patch: Patch) -> None:
 
 @mutant("gallery", "an aggregator counts messages, not lines", log_scenarios.answers_come_twice, seed=3, caught_by="E3")
 def counts_messages(patch: Patch) -> None:
-    gather = Decider.gather
+    gather = RuleOutcome.gather
 
-    def count(decider: Decider, row: int, key: str, part: int, value: Any) -> Any:
-        held = decider.held.get(key)
-        return gather(decider, row, key, len(held.parts) if held is not None else 0, value)
+    def count(outcome: RuleOutcome, row: int, key: str, part: int, value: Any) -> Any:
+        held = outcome.held.get(key)
+        return gather(outcome, row, key, len(held.parts) if held is not None else 0, value)
 
-    patch.setattr(Decider, "gather", count)
+    patch.setattr(RuleOutcome, "gather", count)

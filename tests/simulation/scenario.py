@@ -17,7 +17,8 @@ from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits, Subscribe, Unsubscribe
+from eventmesh.runtime.effects import Subscribe, Unsubscribe
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
 from eventmesh.runtime.simulated.processes import ServiceProcess
 from eventmesh.runtime.simulated.simulation import Simulation

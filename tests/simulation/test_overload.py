@@ -16,7 +16,7 @@ from eventmesh.audit.audit import audit
 from eventmesh.lab.simulated_run import SimulatedRun
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.processes import ServiceProcess
@@ -51,7 +51,7 @@ class Watched(Simulation):
             self._note("appends", len(task.in_flight))
             self._note("conversations", len(task.conversations))
             if task.service.name == "gateway":
-                self._note("open orders", task.decider.watched)
+                self._note("open orders", task.outcome.watched)
         carry_out()
 
     def _note(self, queue: str, length: int) -> None:

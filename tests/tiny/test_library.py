@@ -16,7 +16,7 @@ from eventmesh.lab.simulated_run import Crashes, run_simulated
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.caller import WorkloadOptions
-from eventmesh.runtime.decider import REFUSED
+from eventmesh.runtime.partition_state import REFUSED
 from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.service import Inputs, Outcome, Talk, Trigger

@@ -26,7 +26,7 @@ from eventmesh.messages import MessageType
 from eventmesh.runtime import caller as caller_module
 from eventmesh.runtime import journal as journal_module
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.effects import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.requests import Requests
 

@@ -23,7 +23,7 @@ from eventmesh.runtime.broker import (
     Wake,
     WantSync,
 )
-from eventmesh.runtime.contract import Appended, AppendFailed, Granted, GrantFailed
+from eventmesh.runtime.effects import Appended, AppendFailed, Granted, GrantFailed
 from tests.unit.log_story import NOON, SMALL, facts
 
 MINE, OTHER, READER = ("orders/0", 1), ("orders/0", 2), ("stock/0", 1)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.messages import Columns
-from eventmesh.runtime.contract import AskMessage
+from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.wire import frames
 from eventmesh.shop.facts import MESSAGES
 

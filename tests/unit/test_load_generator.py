@@ -21,7 +21,7 @@ from eventmesh.report import measure, predictions, repetitions
 from eventmesh.report.measure import SECOND, Window
 from eventmesh.report.record import Repetition
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.effects import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.requests import Requests
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history

@@ -12,7 +12,7 @@ from types import TracebackType
 from eventmesh.log.store import read_cluster_id
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import journal
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.on_ray import ray_folder
 from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import RayDirectory

@@ -26,7 +26,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
-from eventmesh.runtime.contract import AppendFailed, BrokerAnswer, Granted, GrantFailed
+from eventmesh.runtime.effects import AppendFailed, BrokerAnswer, Granted, GrantFailed
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
@@ -243,7 +243,7 @@ class BrokerMember(Process):
         found = snapshot_transfer.load(self.directory, ticket, self.cluster_id) if self.home is not None else None
         with self.lock:
             usable = found is not None and not self.closing and self.rules.failure is None
-            return found if usable and goes_on(self.rules.log, found.head) else None  # type: ignore[union-attr]
+            return found if usable and goes_on(self.rules.log, found.header) else None  # type: ignore[union-attr]
 
     def _asked_for(self, ticket: str) -> tuple[str, int, int]:
         topic, *numbers = ticket.rsplit("/", 2)

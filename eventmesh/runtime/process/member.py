@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.contract import AskMessage, Effect, SendAsk
+from eventmesh.runtime.effects import AskMessage, Effect, SendAsk
 from eventmesh.runtime.process.directory import Directory, Peer, peer_name
 from eventmesh.runtime.process.metrics import Registries
 from eventmesh.runtime.process.reactor import Reactor, now

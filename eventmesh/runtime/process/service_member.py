@@ -14,7 +14,7 @@ from eventmesh.errors import EventmeshError, InputError, PeerLost, Throttled
 from eventmesh.history import ViewDump
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     Append,
     Appended,
     AppendFailed,
@@ -24,7 +24,6 @@ from eventmesh.runtime.contract import (
     Exit,
     Granted,
     GrantFailed,
-    Limits,
     ReplyMessage,
     RequestGrant,
     SendReply,
@@ -32,6 +31,7 @@ from eventmesh.runtime.contract import (
     Unsubscribe,
 )
 from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import BROKER, Directory, Peer

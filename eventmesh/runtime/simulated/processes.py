@@ -17,7 +17,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime import broker as rules
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     Append,
     Appended,
     AppendFailed,
@@ -26,7 +26,6 @@ from eventmesh.runtime.contract import (
     Exit,
     Granted,
     GrantFailed,
-    Limits,
     ReplyMessage,
     RequestGrant,
     SendAsk,
@@ -36,6 +35,7 @@ from eventmesh.runtime.contract import (
 )
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.journal import Journal
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Message, Network, Process, Speeds
 from eventmesh.runtime.simulated.world import World
 from eventmesh.runtime.snapshots import LoadSnapshot

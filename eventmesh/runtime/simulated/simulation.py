@@ -19,8 +19,8 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.broker import ACKNOWLEDGEMENTS
-from eventmesh.runtime.contract import Limits
 from eventmesh.runtime.journal import Journal
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
 from eventmesh.runtime.simulated.processes import (
@@ -66,7 +66,7 @@ class Simulation:
             MemoryStorage() if self.durability is Durability.memory else SimulatedStorage(self.world.dice("disk"))
         )
         self.snapshots = SnapshotStore(self.storage, FOLDER)
-        self.floors = Floors(mesh, self.snapshots.head, grace_us=GRACE)
+        self.floors = Floors(mesh, self.snapshots.header, grace_us=GRACE)
         self.deaths = 0
         self._rows_appended = 0  # since it was last looked whether snapshots are due
         self.broker = BrokerProcess(
@@ -241,7 +241,7 @@ class Simulation:
             for task in host.instance.tasks.values():
                 lines.append(
                     f"{task.name}: {task.phase}, epoch {task.epoch}, in flight {len(task.in_flight)}, queued "
-                    f"{task.queued_rows}, commands {len(task.commands)}, held {len(task.decider.held)}, conversations "
+                    f"{task.queued_rows}, commands {len(task.commands)}, held {len(task.outcome.held)}, conversations "
                     f"{sorted(task.conversations.running)[:3]}, open asks {len(task.asks)}, next {task.progress.next}"
                 )
         for client in self.clients.values():

@@ -18,7 +18,7 @@ from eventmesh.errors import EventmeshError
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.messages import Columns, MessageType, encode_rows
 from eventmesh.progress import split_position
-from eventmesh.runtime.contract import AskMessage, ReplyMessage, Row
+from eventmesh.runtime.effects import AskMessage, ReplyMessage, Row
 from eventmesh.runtime.wire.channel import Frame
 
 _PREFIX = 4

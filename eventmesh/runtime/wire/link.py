@@ -19,8 +19,8 @@ RETRY_S = 0.1
 EARLY_FRAMES_MAX = 64
 
 
-class Stream(Protocol):
-    """What a link keeps up."""
+class Linked(Protocol):
+    """What a link keeps up, a connection for instance."""
 
     @property
     def channel(self) -> Channel:
@@ -30,7 +30,7 @@ class Stream(Protocol):
         """End it."""
 
 
-Made = TypeVar("Made", bound=Stream)
+Made = TypeVar("Made", bound=Linked)
 #: Makes a stream that calls its argument once when it breaks; :class:`~eventmesh.errors.PeerLost` if it cannot.
 Connect = Callable[[Callable[[], None]], Made]
 

@@ -29,7 +29,7 @@ ORDERS_0 = position_name("orders", 0)
 SOON_S = 10.0
 
 
-class Producer:
+class Writer:
     """An incarnation of the orders service, one append after the other."""
 
     def __init__(self, address: str, incarnation: str = "first") -> None:
@@ -120,7 +120,7 @@ def subscribe(broker: BrokerMember, local: bool) -> Iterator[Subscribing]:
 def test_a_reader_sees_every_batch_in_order_from_its_offset(
     broker: BrokerMember, subscribe: Subscribing, local: bool
 ) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     producer.append("a", "b")
     subscription = subscribe(reader)
     subscription.subscribe(ORDERS_0, 0)
@@ -138,7 +138,7 @@ def test_a_reader_sees_every_batch_in_order_from_its_offset(
 
 
 def test_a_reader_can_go_back_and_can_stop(broker: BrokerMember, subscribe: Subscribing) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     producer.append("a")
     subscription = subscribe(reader)
     subscription.subscribe(ORDERS_0, producer.end)
@@ -155,7 +155,7 @@ def test_a_reader_can_go_back_and_can_stop(broker: BrokerMember, subscribe: Subs
 
 
 def test_a_slow_reader_holds_up_nobody_and_misses_nothing(broker: BrokerMember, subscribe: Subscribing) -> None:
-    producer, slow, quick = Producer(broker.address()), Reader(), Reader()
+    producer, slow, quick = Writer(broker.address()), Reader(), Reader()
     slow.gate.clear()
     for reader in (slow, quick):
         subscribe(reader).subscribe(ORDERS_0, 0)
@@ -169,7 +169,7 @@ def test_a_slow_reader_holds_up_nobody_and_misses_nothing(broker: BrokerMember, 
 
 
 def test_a_reader_is_told_that_its_offset_is_not_there(broker: BrokerMember, subscribe: Subscribing) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     subscribe(reader).subscribe(ORDERS_0, producer.end + 5)
     error = reader.failures.get(timeout=SOON_S)
     assert isinstance(error, OffsetOutOfRange)
@@ -179,7 +179,7 @@ def test_a_reader_is_told_that_its_offset_is_not_there(broker: BrokerMember, sub
 def test_a_reader_is_told_when_the_broker_goes_and_goes_on_with_the_next(
     broker: BrokerMember, subscribe: Subscribing, tmp_path: Path
 ) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     producer.append("a")
     subscribe(reader).subscribe(ORDERS_0, 0)
     reader.until(lambda: reader.ids == ["a"])
@@ -191,7 +191,7 @@ def test_a_reader_is_told_when_the_broker_goes_and_goes_on_with_the_next(
             following.address(), {"orders": ORDERS.schema}, reader.deliver, str, failed=reader.failures.put
         )
         again.subscribe(ORDERS_0, reader.end)
-        Producer(following.address(), "second").append("b")
+        Writer(following.address(), "second").append("b")
         reader.until(lambda: reader.ids == ["a", "b"])
         again.close()
     finally:
@@ -210,7 +210,7 @@ def test_a_reader_that_does_not_see_the_brokers_files_is_sent_them(
     broker: BrokerMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "_same_files", lambda directory, manifest: None)  # as in another container
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     reading = Subscription(broker.address(), {"orders": ORDERS.schema}, reader.deliver, str, failed=str)
     reading.subscribe(ORDERS_0, 0)
     producer.append("a")
@@ -220,7 +220,7 @@ def test_a_reader_that_does_not_see_the_brokers_files_is_sent_them(
 
 
 def test_nothing_is_left_of_subscriptions_that_ended(broker: BrokerMember, local: bool) -> None:
-    producer = Producer(broker.address())
+    producer = Writer(broker.address())
     process = psutil.Process()
 
     def one() -> None:

@@ -166,7 +166,7 @@ def test_snapshots_are_taken_by_a_process_that_gives_way_to_all_others(mesh: Mes
     assert set(NAMES) <= set(taken.names)
     assert taken.cpu_s > 0
     store = SnapshotStore(FileStorage(log / FOLDER, read_only=True))
-    assert all(store.head(name) for name in taken.names)
+    assert all(store.header(name) for name in taken.names)
 
 
 def test_who_takes_snapshots_ends_with_who_wanted_them(mesh: Mesh, log: Path) -> None:

@@ -14,13 +14,12 @@ import pyarrow.flight as flight
 import pytest
 
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, Unauthenticated
-from eventmesh.runtime.on_ray.directory import node_address
 from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.wire import discovery, frames
 from eventmesh.runtime.wire.channel import ANYWHERE, FRAME_BYTES_MAX, Access
 from eventmesh.runtime.wire.connection import Connection
 from eventmesh.runtime.wire.flight import call_options
-from tests.contract.test_subscription import Producer
+from tests.process.test_subscription import Writer
 from tests.unit.log_story import ORDERS, facts
 
 MINE = Access(token="a secret of this mesh")
@@ -75,7 +74,7 @@ HOSTILE = {
 @pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("purpose", [b"write", b"subscribe"])
 def test_what_is_no_frame_is_refused_and_the_others_go_on(broker: BrokerMember, purpose: bytes, frame: bytes) -> None:
-    honest = Producer(broker.address())
+    honest = Writer(broker.address())
     honest.append("before")
     _send_anyhow(broker.address(), purpose, frame)
     honest.append("after")
@@ -113,7 +112,7 @@ def test_a_ticket_for_what_is_not_there_is_an_error_that_says_so(broker: BrokerM
 
 def test_an_append_with_offsets_that_lie_is_refused_before_it_is_read(broker: BrokerMember) -> None:
     """A string column whose offsets point outside its data must not be trusted by anybody who decodes it."""
-    producer = Producer(broker.address())
+    producer = Writer(broker.address())
     good = facts(producer.end, ["abcdefgh"], epoch=producer.epoch)
     message = good.message.to_pybytes()
     places = [at for at in range(0, len(message) - 8, 4) if message[at : at + 8] == b"\0\0\0\0\x08\0\0\0"]
@@ -134,16 +133,9 @@ def test_without_the_token_nobody_is_let_in(guarded: BrokerMember) -> None:
     Connection(guarded.address(), "write", print, str, MINE, local=False).close()
 
 
-def test_who_listens_anywhere_is_reached_where_ray_finds_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.gethostbyname", lambda name: "127.0.1.1")  # as a fresh Debian has it
-    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "192.0.2.7")
-    assert Access("a secret", ANYWHERE, node_address).reached_at == "192.0.2.7"
-    assert Access().reached_at == "127.0.0.1"
-
-
 def test_beyond_loopback_a_token_is_needed() -> None:
     with pytest.raises(ConfigurationError, match="without a token"):
-        Access(host=ANYWHERE, node_address=node_address)
+        Access(host=ANYWHERE, node_address=lambda: "192.0.2.7")
     assert "secret" not in repr(MINE), "a token does not get into logs"
 
 
@@ -157,7 +149,7 @@ PAYMENTS = replace(ORDERS, name="payments", owner="payments", partitions=2)
 def two_topics(tmp_path: Path) -> Iterator[BrokerMember]:
     """A broker with three facts in orders/0, behind a grant, and payments of two empty partitions."""
     running = BrokerMember({"orders": ORDERS, "payments": PAYMENTS}, tmp_path / "log", "os", "test")
-    producer = Producer(running.address())
+    producer = Writer(running.address())
     producer.append("a", "b")
     producer.append("c")
     yield running
@@ -213,7 +205,7 @@ def test_the_offsets_are_told_and_grow(two_topics: BrokerMember, client: Any) ->
         return said["offsets"]
 
     assert offsets() == {"orders/0": [0, 4]}
-    Producer(two_topics.address(), "second").append("d")
+    Writer(two_topics.address(), "second").append("d")
     assert offsets() == {"orders/0": [0, 6]}
 
 

@@ -19,7 +19,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import RECENT_BYTES_MAX
 from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES, Entry, Subscription
-from tests.contract.test_subscription import ORDERS_0, Producer
+from tests.process.test_subscription import ORDERS_0, Writer
 from tests.unit.log_story import ORDERS
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def begin(broker: BrokerMember) -> Iterator[Begin]:
     begun: list[subprocess.Popen[str]] = []
 
     def one(way: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.contract.slow_reader", broker.address(), way]
+        command = [sys.executable, "-m", "tests.process.slow_reader", broker.address(), way]
         begun.append(
             subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )  # fmt: skip
@@ -113,7 +113,7 @@ def had(process: subprocess.Popen[str], end: int) -> str:
 
 
 def test_tens_of_megabytes_pass_by_who_does_not_read(broker: CountingBroker, begin: Begin) -> None:
-    producer, quick = Producer(broker.address()), [Count(broker, local) for local in (True, False)]
+    producer, quick = Writer(broker.address()), [Count(broker, local) for local in (True, False)]
     producer.append("first")
     slow, stopped = begin("remote"), begin("local")
     os.kill(stopped.pid, signal.SIGSTOP)

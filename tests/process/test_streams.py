@@ -19,8 +19,8 @@ from eventmesh.runtime.wire.channel import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN
 from eventmesh.runtime.wire.connection import Connection, Listener, flight_location
 from eventmesh.runtime.wire.discovery import Offer
 from eventmesh.runtime.wire.unix import FRAME, HELLO, NOT_A_FRAME, REFUSED, Messages
-from tests.contract.test_flight import HOSTILE
-from tests.contract.test_subscription import Producer
+from tests.process.test_flight import HOSTILE
+from tests.process.test_subscription import Writer
 from tests.unit.log_story import ORDERS
 
 SOON_S = 10.0
@@ -304,7 +304,7 @@ def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     tmp_path: Path, purpose: str, frame: bytes
 ) -> None:
     broker = BrokerMember({"orders": ORDERS}, tmp_path / "log", "os", "test")
-    honest = Producer(broker.address())
+    honest = Writer(broker.address())
     honest.append("before")
     client = unix.connect(_name(broker.address()))
     assert client is not None
