@@ -24,6 +24,7 @@
     └── MayHaveHappened              unknown: the request may have taken effect
         ├── AskTimeout               no answer within the deadline
         └── PeerLost                 the connection broke while an answer was owed
+            └── ProtocolError        one side could not take what the other sent
 
 The distinction is Maelstrom's ``definite?``. A handler may retry what did not happen under a new
 name; what may have happened is only ever retried under the same id.
@@ -216,3 +217,10 @@ class AskTimeout(MayHaveHappened):
 
 class PeerLost(MayHaveHappened):
     """The peer or the connection to it is gone while an answer was owed."""
+
+
+class ProtocolError(PeerLost):
+    """One side of a stream sent what the other could not take, so the stream was ended: a defect, or two versions.
+
+    The mesh goes on with a new stream. What was on its way on the old one may have happened, as with any lost peer.
+    """

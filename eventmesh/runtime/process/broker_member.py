@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from eventmesh.errors import EventmeshError, InputError, LogStopped, MayHaveHappened
+from eventmesh.errors import EventmeshError, InputError, LogStopped, MayHaveHappened, ProtocolError
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
@@ -24,15 +24,17 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.process import metrics, snapshot_transfer
+from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscribers import Subscriber
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES
 from eventmesh.runtime.process.vitals import Process
 from eventmesh.runtime.snapshots import Snapshot, goes_on
-from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.channel import OPEN, Access, Channel, Received
 from eventmesh.runtime.wire.connection import Listener
 from eventmesh.runtime.wire.discovery import Offer, shown
+from eventmesh.runtime.wire.protocol import FrameHeader
 
 #: Runs a call on the log under the broker's lock; raises why the log stopped.
 Guarded = Callable[[Callable[[Log], Any]], Any]
@@ -58,12 +60,19 @@ class Waiting:
 
     name: str
     channel: Channel
-    answer: Mapping[str, Any]
+    partition: int
+    epoch: int
+    outcome: int | EventmeshError  # the end offset, or why it was refused
 
     def send(self, error: EventmeshError | None = None) -> None:
         """Answer, as planned or that the append failed after all."""
-        failed = {"error": frames.pack_error(error)} if error is not None else {}
-        self.channel.send(frames.pack({**self.answer, **failed, "sent_at": now()}))
+        outcome = self.outcome if error is None else error
+        answer: FrameHeader
+        if isinstance(outcome, EventmeshError):
+            answer = protocol.AppendFailed(self.partition, self.epoch, protocol.Failure.of(outcome), now())
+        else:
+            answer = protocol.Appended(self.partition, self.epoch, outcome, now())
+        self.channel.send(protocol.pack(answer))
 
 
 class Broker(Process):
@@ -114,10 +123,12 @@ class Broker(Process):
         if purpose == "subscribe":
             subscriber = self.subscribers[id(channel)] = Subscriber(channel, self.read, self.home)
             return subscriber.received
-        return lambda frame: self._write(channel, frame)
+        return lambda header, bodies: self._write(channel, header, bodies)
 
-    def closed(self, purpose: str, channel: Channel) -> None:
+    def closed(self, purpose: str, channel: Channel, problem: ProtocolError | None) -> None:
         """A client is gone."""
+        if problem is not None:
+            log.error("stream refused", process="broker", purpose=purpose, problem=str(problem))
         subscriber = self.subscribers.pop(id(channel), None)
         if subscriber is not None:
             subscriber.close()
@@ -195,32 +206,33 @@ class Broker(Process):
 
     # --- writing --------------------------------------------------------------------------------
 
-    def _write(self, channel: Channel, frame: pa.Buffer) -> None:
-        header, bodies = frames.unpack(frame)
-        _sleep_until(header["sent_at"] + self.delay_us if self.delay_us else 0)
-        if header["kind"] == "grant":
+    def _write(self, channel: Channel, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+        if not isinstance(header, (protocol.Grant, protocol.Append)):
+            raise protocol.unexpected(header, protocol.Grant, protocol.Append)
+        _sleep_until(header.sent_at + self.delay_us if self.delay_us else 0)
+        if isinstance(header, protocol.Grant):
             self._grant(channel, header)
         else:
             self._append(channel, header, bodies)
 
-    def _grant(self, channel: Channel, header: Mapping[str, Any]) -> None:
-        answer = {"kind": "granted", "partition": header["partition"], "sent_at": now()}
+    def _grant(self, channel: Channel, asked: protocol.Grant) -> None:
+        partition, sent_at = asked.partition, now()
         try:
             with self.lock:
-                grant = self.log.grant(header["topic"], header["partition"], header["service"], header["incarnation"])
+                grant = self.log.grant(asked.topic, partition, asked.service, asked.incarnation)
         except EventmeshError as error:
             self._note(error)
-            channel.send(frames.pack({**answer, "error": frames.pack_error(error)}))
+            channel.send(protocol.pack(protocol.GrantFailed(partition, protocol.Failure.of(error), sent_at)))
             return
-        channel.send(frames.pack({**answer, "epoch": grant.epoch, "end": grant.end}))
-        self._grown({position_name(header["topic"], header["partition"])})
+        channel.send(protocol.pack(protocol.Granted(partition, grant.epoch, grant.end, sent_at)))
+        self._grown({position_name(asked.topic, partition)})
 
-    def _append(self, channel: Channel, head: Mapping[str, Any], bodies: Sequence[pa.Buffer]) -> None:
-        topic, partition = head["topic"], head["partition"]
+    def _append(self, channel: Channel, asked: protocol.Append, bodies: Sequence[pa.Buffer]) -> None:
+        topic, partition = asked.topic, asked.partition
         if topic not in self.topics:
             raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
         entry = frames.unpack_append(bodies, self.topics[topic].schema)
-        answer = {"kind": "appended", "partition": partition, "epoch": entry.header.epoch}
+        epoch = entry.header.epoch
         name = position_name(topic, partition)
         try:
             with self.lock:
@@ -228,9 +240,9 @@ class Broker(Process):
                 self.appended[name].count(entry.header.rows, entry.message.size)
         except EventmeshError as error:
             self._note(error)
-            self._answer(Waiting("", channel, {**answer, "error": frames.pack_error(error)}))
+            self._answer(Waiting("", channel, partition, epoch, error))
         else:
-            self._answer(Waiting(name, channel, {**answer, "end": end}))
+            self._answer(Waiting(name, channel, partition, epoch, end))
 
     def _answer(self, waiting: Waiting) -> None:
         """Now, or after the sync: a refusal must not overtake the acknowledgements before it."""
@@ -315,10 +327,10 @@ class Broker(Process):
         self.listener.end()
 
 
-def _home(directory: Path) -> Mapping[str, Any]:
+def _home(directory: Path) -> protocol.Home:
     """Where the files are, and the manifest's device and inode: who sees the same file is on this node."""
     found = (directory / MANIFEST).stat()
-    return {"directory": str(directory.resolve()), "manifest": [found.st_dev, found.st_ino]}
+    return protocol.Home(str(directory.resolve()), (found.st_dev, found.st_ino))
 
 
 def _sleep_until(due: int) -> None:

@@ -7,18 +7,19 @@ Neither can hold up the broker, nor the other subscribers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
 
-from eventmesh.errors import EventmeshError
+from eventmesh.errors import EventmeshError, InputError
 from eventmesh.log.batch import LogBatch
+from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES
-from eventmesh.runtime.wire import frames
-from eventmesh.runtime.wire.channel import Channel
+from eventmesh.runtime.wire import frames, protocol
+from eventmesh.runtime.wire.channel import Channel, refusal
 from eventmesh.runtime.wire.doorbell import Ringer
+from eventmesh.runtime.wire.protocol import FrameHeader
 
 #: ``read(topic/partition, offset, max_bytes)``.
 Read = Callable[[str, int, int], list[LogBatch]]
@@ -27,25 +28,28 @@ Read = Callable[[str, int, int], list[LogBatch]]
 class Subscriber:
     """One subscription stream. ``home`` is what the subscriber needs to read the files itself, None if it cannot."""
 
-    def __init__(self, channel: Channel, read: Read, home: Mapping[str, Any] | None) -> None:
+    def __init__(self, channel: Channel, read: Read, home: protocol.Home | None) -> None:
         self.channel, self._read, self._home = channel, read, home
         self._way: Rung | Pushed | None = None
 
-    def received(self, frame: pa.Buffer) -> None:
+    def received(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         """Attach first, then subscribe and unsubscribe."""
-        header, _ = frames.unpack(frame)
-        if header["kind"] == "attach":
-            self._attach(header["bell"])
-        elif self._way is not None:
-            offset = header["offset"] if header["kind"] == "subscribe" else None
-            self._way.set(header["name"], offset)
+        if isinstance(header, protocol.Attach):
+            self._attach(header.bell)
+        elif self._way is None:
+            raise protocol.unexpected(header, protocol.Attach)
+        elif isinstance(header, protocol.Subscribe):
+            self._way.set(header.name, header.offset)
+        elif isinstance(header, protocol.Unsubscribe):
+            self._way.set(header.name, None)
+        else:
+            raise protocol.unexpected(header, protocol.Attach, protocol.Subscribe, protocol.Unsubscribe)
 
     def _attach(self, bell: str | None) -> None:
         self.close()
         ringer = _ringer(bell) if self._home is not None else None
         self._way = Pushed(self.channel, self._read) if ringer is None else Rung(ringer)
-        home = {"directory": None, "manifest": None} if ringer is None else dict(self._home or {})
-        self.channel.send(frames.pack({"kind": "attached", **home}))
+        self.channel.send(protocol.pack(protocol.Attached(None if ringer is None else self._home)))
 
     def notify(self, names: Collection[str]) -> None:
         """These partitions have grown."""
@@ -120,11 +124,16 @@ class Pushed:
             self._wake.set()
 
     def _push_all(self) -> None:
-        while self._channel.open and not self._closing:
-            self._wake.wait(timeout=1.0)
-            self._wake.clear()
-            while self._channel.open and not self._closing and self._push_some():
-                pass
+        try:
+            while self._channel.open and not self._closing:
+                self._wake.wait(timeout=1.0)
+                self._wake.clear()
+                while self._channel.open and not self._closing and self._push_some():
+                    pass
+        except Exception as error:  # a partition that nobody has, or a defect: unsaid, it would wait for ever
+            log.exception("nothing is pushed any more", process="broker")
+            self._channel.finish(refusal(InputError(f"nothing can be delivered: {type(error).__name__}: {error}")))
+            self._channel.end()
 
     def _push_some(self) -> bool:
         with self._lock:
@@ -144,7 +153,7 @@ class Pushed:
             return self._read(name, offset, DELIVERY_BYTES)
         except EventmeshError as error:
             self.set(name, None)
-            self._channel.send(frames.pack({"kind": "failed", "name": name, "error": frames.pack_error(error)}))
+            self._channel.send(protocol.pack(protocol.ReadFailed(name, protocol.Failure.of(error))))
             return []
 
     def _advance(self, name: str, offset: int, end: int) -> bool:
