@@ -32,7 +32,7 @@ name; what may have happened is only ever retried under the same id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 #: What a command's exit code says.
@@ -57,10 +57,11 @@ class EventmeshError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by its facts: the arguments that it was made from are not kept."""
-        return self._remade, (self.args, self.__dict__)
+        return self.remade, (self.args, self.__dict__)
 
     @classmethod
-    def _remade(cls, words: tuple[object, ...], facts: Mapping[str, Any]) -> Self:
+    def remade(cls, words: tuple[object, ...], facts: Mapping[str, Any]) -> Self:
+        """An error as it was, of its message and its attributes."""
         error = cls.__new__(cls, *words)
         error.__dict__.update(facts)
         return error
@@ -224,3 +225,13 @@ class ProtocolError(PeerLost):
 
     The mesh goes on with a new stream. What was on its way on the old one may have happened, as with any lost peer.
     """
+
+
+def _tree(kind: type[EventmeshError]) -> Iterator[type[EventmeshError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _tree(each)
+
+
+#: The classes above by name. An error travels between processes under its name.
+KINDS: Mapping[str, type[EventmeshError]] = {kind.__name__: kind for kind in _tree(EventmeshError)}

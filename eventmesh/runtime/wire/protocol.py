@@ -11,6 +11,7 @@ whoever reads one can tell a process of another version from damage, on any stre
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Sequence
@@ -20,8 +21,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 import pyarrow as pa
 
-from eventmesh import errors
-from eventmesh.errors import EventmeshError, InputError
+from eventmesh.errors import KINDS, EventmeshError, InputError, MayHaveHappened
 
 #: Changes with every change of a frame that a process of the version before would not read rightly.
 VERSION = 1
@@ -49,23 +49,44 @@ class FrameHeader(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag=_
     """Base of all headers. ``sent_at``, where a header has it, is when the sender sent it, by the sender's clock."""
 
 
-class Failure(msgspec.Struct, frozen=True, gc=False):
-    """An error on its way, by the name of its class: so the other side knows whether the thing may have happened."""
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An error on its way: the name of its class, its message, and those of its attributes that JSON has types for."""
 
     name: str
     message: str
+    facts: dict[str, Any] = {}
 
     @classmethod
     def of(cls, error: EventmeshError) -> Failure:
         """The error, to be sent. What cannot be written in UTF-8, as in the name of a file, is escaped."""
-        return cls(type(error).__name__, str(error).encode(errors="backslashreplace").decode())
+        facts = {name: value for name, value in vars(error).items() if _travels(value)}
+        return cls(type(error).__name__, str(error).encode(errors="backslashreplace").decode(), facts)
 
     def error(self) -> EventmeshError:
-        """The error again; one of a name that is unknown here may have happened."""
-        kind = getattr(errors, self.name, errors.MayHaveHappened)
-        error: EventmeshError = kind.__new__(kind)
-        Exception.__init__(error, self.message)
-        return error
+        """The error again. One of a name that is unknown here may have happened.
+
+        What a class says of all its errors, :attr:`~eventmesh.errors.EventmeshError.definite` for one, no sender can
+        say otherwise of one.
+        """
+        kind = KINDS.get(self.name)
+        if kind is None:
+            return MayHaveHappened(self.message)
+        return kind.remade(
+            (self.message,), {name: fact for name, fact in self.facts.items() if not hasattr(kind, name)}
+        )
+
+
+def _travels(value: object) -> bool:
+    """Whether JSON gives back what it was given."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _travels(name) and _travels(each) for name, each in value.items())
+    if isinstance(value, list):
+        return all(map(_travels, value))
+    if isinstance(value, str):
+        return value.isascii() or value == value.encode(errors="replace").decode()
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
 # --- any stream -----------------------------------------------------------------------------------
