@@ -57,17 +57,54 @@ class ReplyMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Granted:
+    """The partition is the asker's at ``epoch``: fold it exactly to ``end``, then decide."""
+
+    partition: int
+    epoch: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrantFailed:
+    """No epoch was granted, or nobody knows."""
+
+    partition: int
+    error: EventmeshError
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An append is acknowledged; the partition went to ``end``."""
+
+    partition: int
+    epoch: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendFailed:
+    """The oldest append in flight was refused, or nobody knows."""
+
+    partition: int
+    epoch: int
+    error: EventmeshError
+
+
+#: What a broker says to who writes, of one partition in the order of what was asked.
+BrokerAnswer = Granted | GrantFailed | Appended | AppendFailed
+
+
+@dataclass(frozen=True, slots=True)
 class RequestGrant:
-    """Ask the broker for an epoch. Result: ``granted(partition, epoch, end)`` or ``grant_failed(partition, error)``."""
+    """Ask the broker for an epoch. Result: :class:`Granted` or :class:`GrantFailed`."""
 
     partition: int
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append to the owned topic. Result, in order: ``appended(partition, epoch, end)`` or
-    ``append_failed(partition, epoch, error)``.
-    """
+    """Append to the owned topic. Result, in order: :class:`Appended` or :class:`AppendFailed`."""
 
     partition: int
     entry: LogBatch

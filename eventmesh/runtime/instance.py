@@ -6,17 +6,23 @@ had a batch already skips it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from eventmesh.errors import DidNotHappen, EventmeshError
+from eventmesh.errors import DidNotHappen, PeerLost
+from eventmesh.history import ViewDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime.contract import (
+    Appended,
+    AppendFailed,
     AskMessage,
+    BrokerAnswer,
     Counters,
     Effect,
+    Granted,
+    GrantFailed,
     Limits,
     ReplyMessage,
     SendReply,
@@ -53,6 +59,7 @@ class Instance:
         self.counters = Counters()
         self.delivered: dict[str, int] = {}
         self._readers: dict[str, set[int]] = {}
+        self._began = False
         application, spec = mesh.application, mesh.services[service]
         self.messages = application.MESSAGES
         self.topics = mesh.topics()
@@ -192,23 +199,61 @@ class Instance:
         for task in self.tasks.values():
             task.origin_lost(origin)
 
-    # --- results --------------------------------------------------------------------------------
+    # --- the broker -----------------------------------------------------------------------------
 
-    def granted(self, partition: int, epoch: int, end: int) -> None:
-        """See :class:`~eventmesh.runtime.contract.RequestGrant`."""
-        self.tasks[partition].granted(epoch, end)
+    def broker_up(self) -> None:
+        """There is a connection to the broker: begin to read, or go on from where the last one broke off.
 
-    def grant_failed(self, partition: int, error: EventmeshError) -> None:
-        """See :class:`~eventmesh.runtime.contract.RequestGrant`."""
-        self.tasks[partition].grant_failed(error)
+        :class:`~eventmesh.errors.PeerLost` where it broke meanwhile: it is called again with the next one.
+        """
+        if self._began:
+            self.subscribe_again()
+        else:
+            self.start()
+            self._began = True
 
-    def appended(self, partition: int, epoch: int, end: int) -> None:
-        """See :class:`~eventmesh.runtime.contract.Append`."""
-        self.tasks[partition].appended(epoch, end)
+    def broker_lost(self, asked_again: Container[int] = ()) -> None:
+        """A connection to the broker broke: what was asked on it may have happened.
 
-    def append_failed(self, partition: int, epoch: int, error: EventmeshError) -> None:
-        """See :class:`~eventmesh.runtime.contract.Append`."""
-        self.tasks[partition].append_failed(epoch, error)
+        ``asked_again`` are the partitions that have asked on a newer one since: two grants would fence one another.
+        """
+        error = PeerLost("the connection to the broker broke")
+        for partition, task in self.tasks.items():
+            if partition in asked_again:
+                continue
+            if task.in_flight:
+                task.append_failed(task.epoch, error)
+            elif task.phase == "granting":
+                task.grant_failed(error)
+
+    def answered(self, answer: BrokerAnswer) -> None:
+        """The broker's answer to a :class:`~eventmesh.runtime.contract.RequestGrant` or ``Append``."""
+        task = self.tasks[answer.partition]
+        match answer:
+            case Granted():
+                task.granted(answer.epoch, answer.end)
+            case GrantFailed():
+                task.grant_failed(answer.error)
+            case Appended():
+                task.appended(answer.epoch, answer.end)
+            case AppendFailed():
+                task.append_failed(answer.epoch, answer.error)
+
+    # --- what it is like ------------------------------------------------------------------------
+
+    def caught_up(self, ends: Mapping[str, int]) -> bool:
+        """Whether it has read and decided all there is up to these ends, by ``topic/partition``, and does nothing."""
+        return all(at == ends[name] for name, at in self.delivered.items()) and all(
+            task.idle and all(task.progress.next.get(name, 0) == ends[name] for name in task.inputs)
+            for task in self.tasks.values()
+        )
+
+    def dump_views(self) -> list[ViewDump]:
+        """Every view as it stands."""
+        return [
+            ViewDump(self.service_name, self.number, name, dict(view.next), view.rows())
+            for name, view in self.views.items()
+        ]
 
     def tick(self, now: int) -> None:
         """Time has passed."""

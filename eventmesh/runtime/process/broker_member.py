@@ -23,6 +23,7 @@ from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_i
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name, split_position
+from eventmesh.runtime.contract import Appended, AppendFailed, Granted, GrantFailed
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
@@ -60,19 +61,12 @@ class Waiting:
 
     name: str
     channel: Channel
-    partition: int
-    epoch: int
-    outcome: int | EventmeshError  # the end offset, or why it was refused
+    answer: Appended | AppendFailed
 
     def send(self, error: EventmeshError | None = None) -> None:
         """Answer, as planned or that the append failed after all."""
-        outcome = self.outcome if error is None else error
-        answer: FrameHeader
-        if isinstance(outcome, EventmeshError):
-            answer = protocol.AppendFailed(self.partition, self.epoch, protocol.Failure.of(outcome), now())
-        else:
-            answer = protocol.Appended(self.partition, self.epoch, outcome, now())
-        self.channel.send(protocol.pack(answer))
+        answer = self.answer if error is None else AppendFailed(self.answer.partition, self.answer.epoch, error)
+        self.channel.send(frames.pack_answer(answer, now()))
 
 
 class Broker(Process):
@@ -222,9 +216,9 @@ class Broker(Process):
                 grant = self.log.grant(asked.topic, partition, asked.service, asked.incarnation)
         except EventmeshError as error:
             self._note(error)
-            channel.send(protocol.pack(protocol.GrantFailed(partition, protocol.Failure.of(error), sent_at)))
+            channel.send(frames.pack_answer(GrantFailed(partition, error), sent_at))
             return
-        channel.send(protocol.pack(protocol.Granted(partition, grant.epoch, grant.end, sent_at)))
+        channel.send(frames.pack_answer(Granted(partition, grant.epoch, grant.end), sent_at))
         self._grown({position_name(asked.topic, partition)})
 
     def _append(self, channel: Channel, asked: protocol.Append, bodies: Sequence[pa.Buffer]) -> None:
@@ -240,9 +234,9 @@ class Broker(Process):
                 self.appended[name].count(entry.header.rows, entry.message.size)
         except EventmeshError as error:
             self._note(error)
-            self._answer(Waiting("", channel, partition, epoch, error))
+            self._answer(Waiting("", channel, AppendFailed(partition, epoch, error)))
         else:
-            self._answer(Waiting(name, channel, partition, epoch, end))
+            self._answer(Waiting(name, channel, Appended(partition, epoch, end)))
 
     def _answer(self, waiting: Waiting) -> None:
         """Now, or after the sync: a refusal must not overtake the acknowledgements before it."""

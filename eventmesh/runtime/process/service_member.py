@@ -100,7 +100,6 @@ class ServiceMember(Member):
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self._answered = metrics.Answered()
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
-        self._began = False
         self._broker_broken: Callable[[PeerLost], None] = lambda error: None
         self.listener = Listener(self, directory.access)
         self.reactor.start(self.instance)
@@ -141,28 +140,20 @@ class ServiceMember(Member):
         return BrokerStreams(writing, reading)
 
     def _broker_up(self, streams: BrokerStreams) -> None:
-        def begin() -> None:
-            if self._began:
-                self.instance.subscribe_again()
-                return
+        def up() -> None:
             try:
-                self.instance.start()
-                self._began = True
+                self.instance.broker_up()
             except PeerLost as error:
                 self._broker_broken(error)  # on a new stream, again
 
-        self.reactor.post(begin)
+        self.reactor.post(up)
 
     def _broker_lost(self) -> None:
         def lost() -> None:
-            for partition, task in self.instance.tasks.items():
-                if self._broker.stream is not None and self._asked_on.get(partition) is self._broker.stream:
-                    continue  # asked again on the next stream already: two grants would fence one another
-                error = PeerLost("the connection to the broker broke")
-                if task.in_flight:
-                    self.instance.append_failed(partition, task.epoch, error)
-                elif task.phase == "granting":
-                    self.instance.grant_failed(partition, error)
+            stream = self._broker.stream
+            self.instance.broker_lost(
+                [number for number, asked_on in self._asked_on.items() if stream is not None and asked_on is stream]
+            )
 
         self.reactor.post(lost)
 
@@ -184,19 +175,8 @@ class ServiceMember(Member):
             raise InputError(
                 f"an answer for {self.instance.topic.name}/{header.partition}, which is not of this process"
             )
-        self.reactor.post(lambda: self._answered_by_broker(header), header.sent_at)
-
-    def _answered_by_broker(self, header: protocol.BrokerAnswer) -> None:
-        instance = self.instance
-        match header:
-            case protocol.Granted(partition=partition, epoch=epoch, end=end):
-                instance.granted(partition, epoch, end)
-            case protocol.GrantFailed(partition=partition, failure=failure):
-                instance.grant_failed(partition, failure.error())
-            case protocol.Appended(partition=partition, epoch=epoch, end=end):
-                instance.appended(partition, epoch, end)
-            case protocol.AppendFailed(partition=partition, epoch=epoch, failure=failure):
-                instance.append_failed(partition, epoch, failure.error())
+        answer = frames.unpack_answer(header)
+        self.reactor.post(lambda: self.instance.answered(answer), header.sent_at)
 
     def _deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
         rows = sum(entry.header.rows for _, _, entry in entries)
@@ -362,15 +342,7 @@ class ServiceMember(Member):
 
     def views(self) -> list[ViewDump]:
         """Every view as it stands."""
-
-        def dump() -> list[ViewDump]:
-            instance = self.instance
-            return [
-                ViewDump(instance.service_name, instance.number, name, dict(view.next), view.rows())
-                for name, view in instance.views.items()
-            ]
-
-        dumped: list[ViewDump] = self.reactor.call(dump)
+        dumped: list[ViewDump] = self.reactor.call(self.instance.dump_views)
         return dumped
 
     def staleness(self) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from eventmesh.errors import AppendRefused, EventmeshError, LogStopped, PeerLost, StorageFull
-from eventmesh.history import CALLERS, History, ViewDump
+from eventmesh.history import CALLERS, History
 from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
@@ -24,9 +24,13 @@ from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.contract import (
     Address,
     Append,
+    Appended,
+    AppendFailed,
     AskMessage,
     Effect,
     Exit,
+    Granted,
+    GrantFailed,
     Limits,
     ReplyMessage,
     RequestGrant,
@@ -54,7 +58,6 @@ class Host(Process):
     """A service instance and what it left to do."""
 
     instance: Instance | None = None
-    began: bool = False  # it has found the broker, and begun to read
     effects: list[Effect] = field(default_factory=list)
 
 
@@ -125,7 +128,7 @@ class Simulation(Network):
 
     def _reconnect(self, host: Host, life: int) -> None:
         if host.alive and host.life == life and host.instance is not None:
-            self._inside(host, host.instance.subscribe_again if host.began else lambda: self._begin(host))
+            self._inside(host, lambda: self._begin(host))
 
     def start_host(self, host: Host) -> None:
         """Start an incarnation of a service instance."""
@@ -144,14 +147,12 @@ class Simulation(Network):
             seed=self.seed,
             snapshots=self._snapshot,
         )
-        host.began = False
         self._inside(host, lambda: self._begin(host))
 
     def _begin(self, host: Host) -> None:
         assert host.instance is not None
         with suppress(PeerLost):  # the broker is away: again when it is back
-            host.instance.start()
-            host.began = True
+            host.instance.broker_up()
 
     def _snapshot(self, name: str) -> Snapshot | None:
         if not self.snapshots.size(name):
@@ -240,12 +241,7 @@ class Simulation(Network):
     def _broker_lost(self, host: Host, life: int) -> None:
         if host.life != life or host.instance is None:
             return
-        error = PeerLost("the broker's connection broke")
-        for partition, task in host.instance.tasks.items():
-            if task.in_flight:
-                host.instance.append_failed(partition, task.epoch, error)
-            elif task.phase == "granting":
-                host.instance.grant_failed(partition, error)
+        host.instance.broker_lost()
         self._carry_out(host)
 
     # --- effects ---------------------------------------------------------------------------------
@@ -293,12 +289,8 @@ class Simulation(Network):
             if not broker.alive:
                 instance = host.instance
                 assert instance is not None
-                self.after(
-                    1_000,
-                    lambda: self._alive(
-                        host, instance, lambda: instance.grant_failed(effect.partition, PeerLost("the broker is away"))
-                    ),
-                )
+                failed = GrantFailed(effect.partition, PeerLost("the broker is away"))
+                self.after(1_000, lambda: self._alive(host, instance, lambda: instance.answered(failed)))
                 return
             self.send(host, broker, lambda: self._grant(host, life, effect.partition))
         elif isinstance(effect, Append):
@@ -335,9 +327,11 @@ class Simulation(Network):
             self.crash_broker()  # a log that stopped must be opened again (rule 9)
             return
         except EventmeshError as error:
-            self._answer(host, life, lambda instance, error=error: instance.grant_failed(partition, error))  # type: ignore[misc]
+            failed = GrantFailed(partition, error)
+            self._answer(host, life, lambda instance: instance.answered(failed))
             return
-        self._answer(host, life, lambda instance: instance.granted(partition, grant.epoch, grant.end))
+        granted = Granted(partition, grant.epoch, grant.end)
+        self._answer(host, life, lambda instance: instance.answered(granted))
         self._push(topic.name, partition)
 
     def _append_or_lose(self, host: Host, effect: Append) -> None:
@@ -347,13 +341,8 @@ class Simulation(Network):
             life = host.life
             self.send(host, self.broker, lambda: self._append(host, life, effect), rows=effect.entry.header.rows)
             return
-        error = PeerLost("the broker is away")
-        self.after(
-            1_000,
-            lambda: self._alive(
-                host, instance, lambda: instance.append_failed(effect.partition, effect.entry.header.epoch, error)
-            ),
-        )
+        failed = AppendFailed(effect.partition, effect.entry.header.epoch, PeerLost("the broker is away"))
+        self.after(1_000, lambda: self._alive(host, instance, lambda: instance.answered(failed)))
 
     def _append(self, host: Host, life: int, effect: Append) -> None:
         log, header = self.broker.log, effect.entry.header
@@ -366,19 +355,15 @@ class Simulation(Network):
             self.crash_broker()
             return
         except AppendRefused as error:
-            self._answer(
-                host,
-                life,
-                lambda instance, error=error: instance.append_failed(  # type: ignore[misc]
-                    effect.partition, header.epoch, error
-                ),
-            )
+            failed = AppendFailed(effect.partition, header.epoch, error)
+            self._answer(host, life, lambda instance: instance.answered(failed))
             return
 
         self._count_rows(header.rows)
 
         def acknowledge() -> None:
-            self._answer(host, life, lambda instance: instance.appended(effect.partition, header.epoch, end))
+            appended = Appended(effect.partition, header.epoch, end)
+            self._answer(host, life, lambda instance: instance.answered(appended))
             self._push(topic.name, effect.partition)
 
         if self.durability is Durability.fsync:
@@ -513,11 +498,7 @@ class Simulation(Network):
     def _caught_up(self, host: Host, ends: dict[str, int]) -> bool:
         if not host.alive or host.instance is None:
             return False
-        instance = host.instance
-        return all(instance.delivered.get(name) == ends[name] for name in instance.delivered) and all(
-            task.idle and all(task.progress.next.get(name, 0) == ends[name] for name in task.inputs)
-            for task in instance.tasks.values()
-        )
+        return host.instance.caught_up(ends)
 
     def drain(self, *, seconds: float = 600.0) -> None:
         """Advance until everything is quiet."""
@@ -527,12 +508,8 @@ class Simulation(Network):
         """What was seen, for the audit."""
         names = list(self.clients) if callers is None else list(callers)
         tables = [client.caller.table() for name in names if (client := self.clients[name]).caller is not None]
-        views = [
-            ViewDump(service, number, name, dict(view.next), view.rows())
-            for (service, number), host in self.hosts.items()
-            if host.instance is not None
-            for name, view in host.instance.views.items()
-        ]
+        up = [host.instance for host in self.hosts.values() if host.instance is not None]
+        views = [dumped for instance in up for dumped in instance.dump_views()]
         return History(pa.concat_tables(tables) if tables else CALLERS.empty_table(), views, self.quiet())
 
     def describe(self) -> str:

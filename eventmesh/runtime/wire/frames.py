@@ -14,7 +14,16 @@ from eventmesh.errors import InputError
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.messages import Columns, MessageType, encode_rows
 from eventmesh.progress import split_position
-from eventmesh.runtime.contract import AskMessage, ReplyMessage, Row
+from eventmesh.runtime.contract import (
+    Appended,
+    AppendFailed,
+    AskMessage,
+    BrokerAnswer,
+    Granted,
+    GrantFailed,
+    ReplyMessage,
+    Row,
+)
 from eventmesh.runtime.wire import protocol
 from eventmesh.runtime.wire.protocol import Frame, pack
 
@@ -155,3 +164,29 @@ def unpack_entries(
             raise InputError(f"a batch of {name}: expected one of the topics {sorted(schemas)}")
         entries.append((topic, partition, _entry(head, message, schemas[topic])))
     return entries
+
+
+def pack_answer(answer: BrokerAnswer, sent_at: int) -> Frame:
+    """What a broker says to who writes."""
+    match answer:
+        case Granted(partition, epoch, end):
+            return pack(protocol.Granted(partition, epoch, end, sent_at))
+        case GrantFailed(partition, error):
+            return pack(protocol.GrantFailed(partition, protocol.Failure.of(error), sent_at))
+        case Appended(partition, epoch, end):
+            return pack(protocol.Appended(partition, epoch, end, sent_at))
+        case AppendFailed(partition, epoch, error):
+            return pack(protocol.AppendFailed(partition, epoch, protocol.Failure.of(error), sent_at))
+
+
+def unpack_answer(header: protocol.BrokerAnswer) -> BrokerAnswer:
+    """The reverse of :func:`pack_answer`."""
+    match header:
+        case protocol.Granted():
+            return Granted(header.partition, header.epoch, header.end)
+        case protocol.GrantFailed():
+            return GrantFailed(header.partition, header.failure.error())
+        case protocol.Appended():
+            return Appended(header.partition, header.epoch, header.end)
+        case protocol.AppendFailed():
+            return AppendFailed(header.partition, header.epoch, header.failure.error())
