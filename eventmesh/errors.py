@@ -24,6 +24,7 @@
     └── MayHaveHappened              unknown: the request may have taken effect
         ├── AskTimeout               no answer within the deadline
         └── PeerLost                 the connection broke while an answer was owed
+            └── ProtocolError        one side could not take what the other sent
 
 The distinction is Maelstrom's ``definite?``. A handler may retry what did not happen under a new
 name; what may have happened is only ever retried under the same id.
@@ -31,7 +32,7 @@ name; what may have happened is only ever retried under the same id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 #: What a command's exit code says.
@@ -56,10 +57,11 @@ class EventmeshError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by its facts: the arguments that it was made from are not kept."""
-        return self._remade, (self.args, self.__dict__)
+        return self.remade, (self.args, self.__dict__)
 
     @classmethod
-    def _remade(cls, words: tuple[object, ...], facts: Mapping[str, Any]) -> Self:
+    def remade(cls, words: tuple[object, ...], facts: Mapping[str, Any]) -> Self:
+        """An error as it was, of its message and its attributes."""
         error = cls.__new__(cls, *words)
         error.__dict__.update(facts)
         return error
@@ -216,3 +218,20 @@ class AskTimeout(MayHaveHappened):
 
 class PeerLost(MayHaveHappened):
     """The peer or the connection to it is gone while an answer was owed."""
+
+
+class ProtocolError(PeerLost):
+    """One side of a stream sent what the other could not take, so the stream was ended: a defect, or two versions.
+
+    The mesh goes on with a new stream. What was on its way on the old one may have happened, as with any lost peer.
+    """
+
+
+def _tree(kind: type[EventmeshError]) -> Iterator[type[EventmeshError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _tree(each)
+
+
+#: The classes above by name. An error travels between processes under its name.
+KINDS: Mapping[str, type[EventmeshError]] = {kind.__name__: kind for kind in _tree(EventmeshError)}

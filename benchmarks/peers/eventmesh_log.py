@@ -113,7 +113,7 @@ def _subscribed(address: str, topic: str, deliver: Any) -> Iterator[None]:
     def failed(error: EventmeshError) -> None:
         raise error
 
-    subscription = Subscription(address, {topic: TOPICS[topic].schema}, deliver, lambda: None, failed=failed)
+    subscription = Subscription(address, {topic: TOPICS[topic].schema}, deliver, lambda error: None, failed=failed)
     subscription.subscribe(f"{topic}/0", 0)
     try:
         yield

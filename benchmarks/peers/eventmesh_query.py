@@ -7,7 +7,7 @@ directory that names their addresses in place of Ray's. What imports Ray is impo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.messages import Columns
 from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.connection import Connection
 from eventmesh.shop.facts import MESSAGES
 
@@ -62,14 +62,15 @@ def _list_prices(address: str, keys: int) -> None:
     """Command it to list them, as a run seeds its tables; an answer says that the fact is in the log."""
     left, ended = {sku(number) for number in range(keys)}, threading.Event()
 
-    def replied(frame: pa.Buffer) -> None:
-        for reply in frames.unpack_replies(*frames.unpack(frame), MESSAGES):
+    def replied(header: protocol.FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+        assert isinstance(header, protocol.Replies), header
+        for reply in frames.unpack_replies(header, bodies, MESSAGES):
             assert reply.error is None, reply.error
             left.difference_update(row["sku"] for row in reply.rows)
         if not left:
             ended.set()
 
-    connection = Connection(address, "listing", replied, ended.set)
+    connection = Connection(address, "listing", replied, lambda error: ended.set())
     try:
         for first in range(0, keys, LISTED_AT_ONCE):
             numbers = range(first, min(first + LISTED_AT_ONCE, keys))

@@ -34,7 +34,7 @@ def main(address: str, way: str) -> None:
 
     schemas = {"orders": ORDERS.schema}
     reading = Subscription(
-        address, schemas, deliver, ended.set, failed=lambda error: say(str(error)), local=way == "local"
+        address, schemas, deliver, lambda why: ended.set(), failed=lambda error: say(str(error)), local=way == "local"
     )  # fmt: skip
     reading.subscribe(position_name("orders", 0), 0)
     wanted[0] = int(sys.stdin.readline())

@@ -15,11 +15,12 @@ import pytest
 
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, Unauthenticated
 from eventmesh.runtime.process.broker_member import BrokerMember
-from eventmesh.runtime.wire import discovery, frames
+from eventmesh.runtime.wire import discovery, protocol
 from eventmesh.runtime.wire.channel import ANYWHERE, FRAME_BYTES_MAX, Access
 from eventmesh.runtime.wire.connection import Connection
 from eventmesh.runtime.wire.flight import call_options
 from tests.process.test_subscription import Writer
+from tests.unit.frame_story import APPEND, HEAD, UNREADABLE, raw
 from tests.unit.log_story import ORDERS, facts
 
 MINE = Access(token="a secret of this mesh")
@@ -39,41 +40,37 @@ def guarded(tmp_path: Path) -> Iterator[BrokerMember]:
     running.close()
 
 
-def send(address: str, purpose: bytes, frame: bytes) -> str:
-    """What a client that sends this is told."""
+def send(address: str, purpose: str, frame: bytes) -> str:
+    """What a client that sends this is told before its stream is ended."""
     with flight.connect(address) as client:
-        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(purpose))
+        writer, reader = client.do_exchange(hello(purpose))
         reader.read_chunk()
         writer.write_metadata(frame)
-        with pytest.raises((flight.FlightServerError, flight.FlightInternalError)) as told:
+        header, _ = protocol.unpack(reader.read_chunk().app_metadata)
+        assert isinstance(header, protocol.Refused)
+        with pytest.raises(StopIteration):
             reader.read_chunk()
-        return str(told.value)
+        return str(header.failure.error())
 
 
-def framed(header: dict[str, object], *bodies: bytes) -> bytes:
-    return b"".join(frames.pack(header, bodies))
+def hello(purpose: str) -> Any:
+    return flight.FlightDescriptor.for_command(b"".join(protocol.pack(protocol.Hello(purpose))))
 
 
-APPEND = {"kind": "append", "topic": "orders", "partition": 0, "sent_at": 0}
-HEAD = facts(1, ["a"]).head
 HOSTILE = {
-    "no frame at all": b"GET / HTTP/1.1\r\n\r\n",
-    "a header longer than the frame": b"\xff\xff\xff\x7f{}",
-    "a header that is no JSON": b"\x04\x00\x00\x00oops",
-    "no kind": framed({"topic": "orders"}),
-    "bodies that are not there": framed(APPEND)[:40],
-    "an unknown topic": framed({**APPEND, "topic": "secrets"}, HEAD, b"x"),
-    "a partition that is not there": framed({**APPEND, "partition": 99}, HEAD, b"x" * 64),
-    "an append without a batch": framed(APPEND, HEAD),
-    "a batch that is no Arrow": framed(APPEND, HEAD, b"\xff" * 64),
-    "a head that is no header": framed(APPEND, b"{}", b"x" * 64),
-    "an offset that is no number": framed({"kind": "subscribe", "name": "orders/0", "offset": "all"}),
+    **{name: frame for name, (frame, _) in UNREADABLE.items()},
+    "an unknown topic": raw({**APPEND, "topic": "secrets"}, HEAD, b"x"),
+    "a partition that is not there": raw({**APPEND, "partition": 99}, HEAD, b"x" * 64),
+    "an append without a batch": raw(APPEND, HEAD),
+    "a batch that is no Arrow": raw(APPEND, HEAD, b"\xff" * 64),
+    "a head that is no header": raw(APPEND, b"{}", b"x" * 64),
+    "an offset that is no number": raw({"kind": "subscribe", "name": "orders/0", "offset": "all"}),
 }
 
 
 @pytest.mark.parametrize("frame", HOSTILE.values(), ids=HOSTILE.keys())
-@pytest.mark.parametrize("purpose", [b"write", b"subscribe"])
-def test_what_is_no_frame_is_refused_and_the_others_go_on(broker: BrokerMember, purpose: bytes, frame: bytes) -> None:
+@pytest.mark.parametrize("purpose", ["write", "subscribe"])
+def test_what_is_no_frame_is_refused_and_the_others_go_on(broker: BrokerMember, purpose: str, frame: bytes) -> None:
     honest = Writer(broker.address())
     honest.append("before")
     _send_anyhow(broker.address(), purpose, frame)
@@ -82,9 +79,9 @@ def test_what_is_no_frame_is_refused_and_the_others_go_on(broker: BrokerMember, 
     assert broker.ends() == {"orders/0": 3}, "a grant and two facts, nothing else"
 
 
-def _send_anyhow(address: str, purpose: bytes, frame: bytes) -> None:
+def _send_anyhow(address: str, purpose: str, frame: bytes) -> None:
     with flight.connect(address) as client:
-        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(purpose))
+        writer, reader = client.do_exchange(hello(purpose))
         reader.read_chunk()
         writer.write_metadata(frame)
         writer.done_writing()
@@ -96,12 +93,24 @@ def _send_anyhow(address: str, purpose: bytes, frame: bytes) -> None:
 
 
 def test_a_client_is_told_what_was_wrong_with_its_frame(broker: BrokerMember) -> None:
-    assert "not a frame of this protocol" in send(broker.address(), b"write", HOSTILE["a header longer than the frame"])
+    assert "a header of 2147483648" in send(broker.address(), "write", HOSTILE["a header longer than the frame"])
     assert "no topic 'secrets': expected one of ['orders']" in send(
-        broker.address(), b"write", HOSTILE["an unknown topic"]
+        broker.address(), "write", HOSTILE["an unknown topic"]
     )
     large = bytes(FRAME_BYTES_MAX + 1)
-    assert f"expected metadata of at most {FRAME_BYTES_MAX}" in send(broker.address(), b"write", large)
+    assert f"expected metadata of at most {FRAME_BYTES_MAX}" in send(broker.address(), "write", large)
+
+
+@pytest.mark.parametrize("first", [b"", b"write", raw(APPEND), raw({"kind": "hello", "purpose": "write"}, version=7)])
+def test_who_does_not_say_who_it_is_is_told_so_and_gets_no_stream(broker: BrokerMember, first: bytes) -> None:
+    with flight.connect(broker.address()) as client:
+        _, reader = client.do_exchange(flight.FlightDescriptor.for_command(first))
+        header, _ = protocol.unpack(reader.read_chunk().app_metadata)
+        assert isinstance(header, protocol.Refused)
+        assert "expected" in header.failure.message
+        with pytest.raises(StopIteration):
+            reader.read_chunk()
+    assert not broker.subscribers
 
 
 @pytest.mark.parametrize("ticket", [b"", b"orders", b"orders/0", b"orders/0/x", b"orders/7/0", b"secrets/0/0", b"\xff"])
@@ -119,8 +128,8 @@ def test_an_append_with_offsets_that_lie_is_refused_before_it_is_read(broker: Br
     assert places
     for at in places:
         lying = message[:at] + b"\0\0\0\0\xff\xff\xff\x7f" + message[at + 8 :]
-        answer = producer.ask(frames.pack(APPEND, [good.head, lying]))
-        assert "error" in answer
+        answer = producer.ask(protocol.pack(protocol.Append("orders", 0, 0), [good.head, lying]))
+        assert isinstance(answer, protocol.AppendFailed)
     producer.append("fine")
 
 

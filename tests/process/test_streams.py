@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from eventmesh.errors import PeerLost, Unauthenticated
+from eventmesh.errors import PeerLost, ProtocolError, Unauthenticated
 from eventmesh.runtime.process.broker_member import BrokerMember
-from eventmesh.runtime.wire import unix
-from eventmesh.runtime.wire.channel import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Frame, Received
+from eventmesh.runtime.wire import protocol, unix
+from eventmesh.runtime.wire.channel import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Received
 from eventmesh.runtime.wire.connection import Connection, Listener, flight_location
 from eventmesh.runtime.wire.discovery import Offer
-from eventmesh.runtime.wire.unix import FRAME, HELLO, NOT_A_FRAME, REFUSED, Messages
+from eventmesh.runtime.wire.protocol import Frame, FrameHeader
+from eventmesh.runtime.wire.unix import Messages
 from tests.process.test_flight import HOSTILE
 from tests.process.test_subscription import Writer
+from tests.unit.frame_story import APPEND, raw
 from tests.unit.log_story import ORDERS
 
 SOON_S = 10.0
@@ -34,6 +35,7 @@ class Echo:
     def __init__(self, access: Access = OPEN) -> None:
         self.channels: queue.Queue[Channel] = queue.Queue()
         self.gone: queue.Queue[str] = queue.Queue()
+        self.problems: queue.Queue[ProtocolError | None] = queue.Queue()
         self.gate = threading.Event()
         self.gate.set()
         self.listener = Listener(self, access)
@@ -41,15 +43,16 @@ class Echo:
     def opened(self, purpose: str, channel: Channel) -> Received:
         self.channels.put(channel)
 
-        def received(frame: pa.Buffer) -> None:
+        def received(header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
             self.gate.wait()
-            if frame.to_pybytes() == BAD:
+            if bodies[0].to_pybytes() == BAD:
                 raise ValueError("that one")
-            channel.send([frame])
+            channel.send(protocol.pack(header, bodies))
 
         return received
 
-    def closed(self, purpose: str, channel: Channel) -> None:
+    def closed(self, purpose: str, channel: Channel, problem: ProtocolError | None) -> None:
+        self.problems.put(problem)
         self.gone.put(purpose)
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
@@ -66,13 +69,17 @@ class Client:
         self, address: str, *, local: bool, access: Access = OPEN, before: Callable[[], object] = lambda: None
     ) -> None:
         self.frames: queue.Queue[bytes] = queue.Queue()
-        self.lost = threading.Event()
+        self.lost, self.why = threading.Event(), PeerLost("not yet")
 
-        def take(frame: pa.Buffer) -> None:
+        def take(header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
             before()
-            self.frames.put(frame.to_pybytes())
+            self.frames.put(bodies[0].to_pybytes())
 
-        self.connection = Connection(address, "talk", take, self.lost.set, access, local=local)
+        def lost(why: PeerLost) -> None:
+            self.why = why
+            self.lost.set()
+
+        self.connection = Connection(address, "talk", take, lost, access, local=local)
         self.send = self.connection.channel.send
 
     def next(self) -> bytes:
@@ -91,14 +98,34 @@ both_ways = pytest.mark.parametrize("local", [True, False], ids=["unix", "flight
 
 
 def frame(size: int, filler: int = 7) -> Frame:
-    return [pa.py_buffer(bytes([filler]) * size)]
+    return said(bytes([filler]) * size)
+
+
+def said(body: bytes) -> Frame:
+    return protocol.pack(protocol.Entries(["talk/0"], 0), [pa.py_buffer(body)])
+
+
+#: Bytes of a frame beside its body.
+BESIDE = sum(map(len, frame(0)))
 
 
 @both_ways
 def test_frames_of_any_size_come_back_whole_and_in_order(echo: Echo, local: bool) -> None:
     client = Client(echo.listener.address, local=local)
     assert client.connection.is_local is local
-    sizes = [4, 7, 8, 9, 100, 65_527, 65_528, 65_529, 65_536, 1_000_003, 4, 200_000, 5]
+    around = [64 << 10, (64 << 10) - BESIDE, (64 << 10) - BESIDE - 8]  # what is read at a time: the frame, its prefix
+    sizes = [
+        4,
+        7,
+        8,
+        9,
+        100,
+        *(size + more for size in around for more in (-9, -8, -1, 0, 1)),
+        1_000_003,
+        4,
+        200_000,
+        5,
+    ]
 
     def send_all() -> None:
         for number, size in enumerate(sizes):
@@ -142,7 +169,7 @@ def test_frames_that_many_threads_leave_and_send_come_whole_each_thread_in_order
     def talk(thread: int) -> None:
         say = channel.send if thread % 3 == 0 else channel.leave
         for number in range(frames):
-            say([f"{thread} {number} ".encode(), bytes(number * 40)])
+            say(said(f"{thread} {number} ".encode() + bytes(number * 40)))
 
     talking = [threading.Thread(target=talk, args=(thread,)) for thread in range(threads)]
     for each in talking:
@@ -157,8 +184,8 @@ def test_frames_that_many_threads_leave_and_send_come_whole_each_thread_in_order
 
 
 def test_a_client_that_never_reads_what_is_left_for_it_is_given_up_and_no_other(echo: Echo) -> None:
-    client, messages = _raw(echo, {"purpose": "talk", "credentials": ""})
-    assert next(messages)[0] == HELLO
+    client, messages = _raw(echo, protocol.Hello("talk"))
+    assert answer(messages) == protocol.Welcome()
     channel = echo.channels.get(timeout=SOON_S)
     honest = Client(echo.listener.address, local=True)
     left = 0
@@ -177,7 +204,7 @@ def test_a_client_that_never_reads_what_is_left_for_it_is_given_up_and_no_other(
 def test_many_small_frames_at_once_are_told_apart(echo: Echo, local: bool) -> None:
     client = Client(echo.listener.address, local=local)
     wanted = [str(number).encode() for number in range(5_000)]
-    threading.Thread(target=lambda: [client.send([each]) for each in wanted]).start()
+    threading.Thread(target=lambda: [client.send(said(each)) for each in wanted]).start()
     assert [client.next() for _ in wanted] == wanted
     client.connection.close()
 
@@ -185,8 +212,11 @@ def test_many_small_frames_at_once_are_told_apart(echo: Echo, local: bool) -> No
 @both_ways
 def test_a_frame_that_cannot_be_taken_ends_its_own_stream_and_no_other(echo: Echo, local: bool) -> None:
     honest, hostile = (Client(echo.listener.address, local=local) for _ in range(2))
-    assert hostile.send([BAD])
+    assert hostile.send(said(BAD))
     assert hostile.lost.wait(SOON_S)
+    assert isinstance(hostile.why, ProtocolError)
+    assert "ValueError: that one" in str(hostile.why)
+    assert "ValueError: that one" in str(echo.problems.get(timeout=SOON_S))
     assert honest.send(frame(8))
     assert honest.next() == bytes([7]) * 8
     honest.connection.close()
@@ -199,6 +229,9 @@ def test_when_the_listener_ends_its_clients_hear_of_it(local: bool) -> None:
     client = Client(serving.listener.address, local=local)
     serving.listener.end()
     assert client.lost.wait(SOON_S)
+    assert not isinstance(client.why, ProtocolError)
+    assert "its process is ending" in str(client.why)
+    assert serving.problems.get(timeout=SOON_S) is None, "an orderly end is no problem"
     assert not client.send(frame(8))
     client.connection.close()
     with pytest.raises(PeerLost, match="cannot be reached"):
@@ -217,10 +250,10 @@ def test_without_the_right_token_nobody_is_let_in(local: bool) -> None:
 
 
 def test_who_waits_to_send_to_a_client_that_does_not_read_is_let_go_when_it_leaves(echo: Echo) -> None:
-    client, messages = _raw(echo, {"purpose": "talk", "credentials": ""})
-    assert next(messages)[0] == HELLO
+    client, messages = _raw(echo, protocol.Hello("talk"))
+    assert answer(messages) == protocol.Welcome()
     channel = echo.channels.get(timeout=SOON_S)
-    sending = threading.Thread(target=lambda: channel.send(frame(FRAME_BYTES_MAX)))
+    sending = threading.Thread(target=lambda: channel.send(frame(FRAME_BYTES_MAX - BESIDE)))
     sending.start()
     client.close()
     sending.join(SOON_S)
@@ -239,13 +272,25 @@ def test_a_socket_that_is_not_on_this_node_is_passed_over(echo: Echo) -> None:
 # --- what is sent without our own client ----------------------------------------------------------
 
 
-def _raw(echo: Echo, hello: object, access: Access = OPEN) -> tuple[socket.socket, Messages]:
+def _raw(echo: Echo, hello: FrameHeader | bytes) -> tuple[socket.socket, Messages]:
     client = unix.connect(_name(echo.listener.address))
     assert client is not None
     client.settimeout(SOON_S)
-    words = hello if isinstance(hello, bytes) else json.dumps(hello).encode()
-    unix.write(client, HELLO, [words])
+    unix.write(client, [hello] if isinstance(hello, bytes) else protocol.pack(hello))
     return client, Messages(client, FRAME_BYTES_MAX)
+
+
+def answer(messages: Messages) -> FrameHeader:
+    return protocol.unpack(next(messages))[0]
+
+
+def refusal(messages: Messages) -> str:
+    """Why the server does not go on, as its last frame says."""
+    header = answer(messages)
+    assert isinstance(header, protocol.Refused)
+    with pytest.raises(StopIteration):
+        next(messages)
+    return str(header.failure.error())
 
 
 def _name(address: str) -> str:
@@ -254,47 +299,47 @@ def _name(address: str) -> str:
 
 @pytest.mark.parametrize(
     "hello",
-    [b"", b"{", b"[]", b"3", b'{"purpose": "talk"}', b'{"credentials": ""}', b"\xff" * 64, b"x" * (16 << 10)],
+    [
+        b"",
+        b"{",
+        b'{"purpose": "talk"}',
+        b"\xff" * 64,
+        b"x" * (16 << 10),
+        raw({"kind": "hello"}),
+        raw(APPEND),
+        raw({"kind": "hello", "purpose": "talk"}, version=7),
+    ],
 )
 def test_who_does_not_say_who_it_is_gets_an_answer_and_no_stream(echo: Echo, hello: bytes) -> None:
     client, messages = _raw(echo, hello)
-    kind, words = next(messages)
-    assert (kind, b"first" in words.to_pybytes()) == (NOT_A_FRAME, True)
-    with pytest.raises(StopIteration):
-        next(messages)
+    assert "expected" in refusal(messages)
     assert echo.channels.empty()
     client.close()
 
 
 def test_a_client_is_told_why_it_is_refused() -> None:
     serving = Echo(MINE)
-    client, messages = _raw(serving, {"purpose": "talk", "credentials": "Bearer guessed"})
-    kind, words = next(messages)
-    assert (kind, words.to_pybytes()) == (
-        REFUSED, b"the token is not this mesh's; name the file that holds it with --token-file",
-    )  # fmt: skip
+    client, messages = _raw(serving, protocol.Hello("talk", "Bearer guessed"))
+    assert refusal(messages) == "the token is not this mesh's; name the file that holds it with --token-file"
     client.close()
     serving.listener.end()
 
 
-@pytest.mark.parametrize("said", [16 << 10 | 1, FRAME_BYTES_MAX + 1, 0xFFFFFFFF])
-def test_a_first_message_that_says_it_is_large_is_not_waited_for(echo: Echo, said: int) -> None:
+@pytest.mark.parametrize("size", [16 << 10 | 1, FRAME_BYTES_MAX + 1, 0xFFFFFFFF])
+def test_a_first_message_that_says_it_is_large_is_not_waited_for(echo: Echo, size: int) -> None:
     client = unix.connect(_name(echo.listener.address))
     assert client is not None
     client.settimeout(SOON_S)
-    client.sendall(unix._PREFIX.pack(said, HELLO))
-    kind, words = next(Messages(client, FRAME_BYTES_MAX))
-    assert kind == NOT_A_FRAME
-    assert f"a frame of {said} bytes".encode() in words.to_pybytes()
+    client.sendall(unix._PREFIX.pack(size))
+    assert f"a frame of {size} bytes" in refusal(Messages(client, FRAME_BYTES_MAX))
     client.close()
 
 
 def test_a_frame_that_says_it_is_larger_than_any_is_refused_before_it_is_read(echo: Echo) -> None:
-    client, messages = _raw(echo, {"purpose": "talk", "credentials": ""})
-    assert next(messages)[0] == HELLO
-    client.sendall(unix._PREFIX.pack(FRAME_BYTES_MAX + 1, FRAME))
-    kind, words = next(messages)
-    assert (kind, f"at most {FRAME_BYTES_MAX}".encode() in words.to_pybytes()) == (NOT_A_FRAME, True)
+    client, messages = _raw(echo, protocol.Hello("talk"))
+    assert answer(messages) == protocol.Welcome()
+    client.sendall(unix._PREFIX.pack(FRAME_BYTES_MAX + 1))
+    assert f"at most {FRAME_BYTES_MAX}" in refusal(messages)
     client.close()
 
 
@@ -309,8 +354,8 @@ def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     client = unix.connect(_name(broker.address()))
     assert client is not None
     client.settimeout(SOON_S)
-    unix.write(client, HELLO, [json.dumps({"purpose": purpose, "credentials": ""}).encode()])
-    unix.write(client, FRAME, [frame])
+    unix.write(client, protocol.pack(protocol.Hello(purpose)))
+    unix.write(client, [frame])
     client.shutdown(socket.SHUT_WR)
     list(Messages(client, FRAME_BYTES_MAX))
     honest.append("after")

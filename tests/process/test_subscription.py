@@ -21,7 +21,7 @@ from eventmesh.runtime.process import subscription
 from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscription import Entry, Subscription
-from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.connection import Connection
 from tests.unit.log_story import ORDERS, facts
 
@@ -33,22 +33,21 @@ class Writer:
     """An incarnation of the orders service, one append after the other."""
 
     def __init__(self, address: str, incarnation: str = "first") -> None:
-        self.answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.answers: queue.Queue[Any] = queue.Queue()
         self.incarnation, self.number = incarnation, 0
-        self.connection = Connection(address, "write", lambda frame: self.answers.put(frames.unpack(frame)[0]), str)
-        grant = {"kind": "grant", "topic": "orders", "partition": 0, "service": "orders", "incarnation": incarnation}
-        granted = self.ask(frames.pack({**grant, "sent_at": now()}))
-        self.epoch, self.end = granted["epoch"], granted["end"]
+        self.connection = Connection(address, "write", lambda header, bodies: self.answers.put(header), str)
+        granted = self.ask(protocol.pack(protocol.Grant("orders", 0, "orders", incarnation, now())))
+        self.epoch, self.end = granted.epoch, granted.end
 
-    def ask(self, frame: Any) -> dict[str, Any]:
+    def ask(self, frame: Any) -> Any:
         assert self.connection.channel.send(frame)
         return self.answers.get(timeout=SOON_S)
 
     def append(self, *names: str) -> None:
         entry = facts(self.end, list(names), epoch=self.epoch, append=self.number, incarnation=self.incarnation)
         answer = self.ask(frames.pack_append("orders", 0, entry, now()))
-        assert "error" not in answer, answer
-        self.end, self.number = answer["end"], self.number + 1
+        assert isinstance(answer, protocol.Appended), answer
+        self.end, self.number = answer.end, self.number + 1
 
 
 class Reader:
@@ -57,7 +56,7 @@ class Reader:
     def __init__(self) -> None:
         self.batches: list[LogBatch] = []
         self.failures: queue.Queue[EventmeshError] = queue.Queue()
-        self.lost, self.gate, self._more = threading.Event(), threading.Event(), threading.Condition()
+        self.over, self.gate, self._more = threading.Event(), threading.Event(), threading.Condition()
         self.gate.set()
 
     def deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
@@ -65,6 +64,9 @@ class Reader:
         with self._more:
             self.batches += [entry for _, _, entry in entries]
             self._more.notify_all()
+
+    def lost(self, why: PeerLost) -> None:
+        self.over.set()
 
     def until(self, done: Callable[[], bool]) -> None:
         with self._more:
@@ -106,7 +108,7 @@ def subscribe(broker: BrokerMember, local: bool) -> Iterator[Subscribing]:
     def open_one(reader: Reader) -> Subscription:
         opened.append(
             Subscription(
-                broker.address(), {"orders": ORDERS.schema}, reader.deliver, reader.lost.set,
+                broker.address(), {"orders": ORDERS.schema}, reader.deliver, reader.lost,
                 failed=reader.failures.put, local=local,
             )
         )  # fmt: skip
@@ -184,7 +186,7 @@ def test_a_reader_is_told_when_the_broker_goes_and_goes_on_with_the_next(
     subscribe(reader).subscribe(ORDERS_0, 0)
     reader.until(lambda: reader.ids == ["a"])
     broker.close()
-    assert reader.lost.wait(SOON_S)
+    assert reader.over.wait(SOON_S)
     following = start(tmp_path)
     try:
         again = Subscription(

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from eventmesh.errors import EventmeshError, PeerLost
+from eventmesh.errors import EventmeshError, PeerLost, ProtocolError
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
@@ -127,7 +127,8 @@ class StandingMesh(RunningMesh):
     def batches(self, topic: str, offsets: Mapping[int, int]) -> Iterator[tuple[str, LogBatch]]:
         """Batches of ``topic`` by partition name, from ``offsets`` on and as they come, for ever.
 
-        Goes on with the broker that follows one that died; :class:`~eventmesh.errors.PeerLost` where none does.
+        Goes on with the broker that follows one that died; :class:`~eventmesh.errors.PeerLost` where none does, or
+        where this process and the broker do not understand each other.
         """
         schemas = {topic: self.mesh.topics()[topic].schema}
         arrived: queue.Queue[Sequence[Entry] | EventmeshError | None] = queue.Queue(ARRIVED_MAX)
@@ -135,7 +136,8 @@ class StandingMesh(RunningMesh):
         while True:
             subscription = Subscription(
                 self._broker_address(), schemas, lambda entries, sent_at: arrived.put(entries),
-                lambda: arrived.put(None), failed=arrived.put, access=self.directory.access,
+                lambda why: arrived.put(why if isinstance(why, ProtocolError) else None), failed=arrived.put,
+                access=self.directory.access,
             )  # fmt: skip
             for name, offset in cursors.items():
                 subscription.subscribe(name, offset)

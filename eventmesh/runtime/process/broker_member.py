@@ -10,15 +10,14 @@ from __future__ import annotations
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from eventmesh.errors import InputError, LogStopped
+from eventmesh.errors import InputError, LogStopped, ProtocolError
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
@@ -26,7 +25,6 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
-from eventmesh.runtime.effects import AppendFailed, BrokerAnswer, Granted, GrantFailed
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
@@ -34,10 +32,11 @@ from eventmesh.runtime.process.subscribers import Subscriber
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES
 from eventmesh.runtime.process.vitals import Process
 from eventmesh.runtime.snapshots import Snapshot, goes_on
-from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.channel import OPEN, Access, Channel, Received
 from eventmesh.runtime.wire.connection import Listener
 from eventmesh.runtime.wire.discovery import Offer, shown
+from eventmesh.runtime.wire.protocol import FrameHeader
 
 #: Runs a call on the log under the broker's lock; raises why the log stopped.
 Guarded = Callable[[Callable[[Log], Any]], Any]
@@ -115,7 +114,7 @@ class BrokerMember(Process):
 
     def _answer(self, effect: rules.Answer) -> None:
         channel: Any = effect.to
-        channel.leave(frames.pack({**_packed(effect.answer), "sent_at": now()}))
+        channel.leave(frames.pack_answer(effect.answer, now()))
 
     def _wake(self, effect: rules.Wake) -> None:
         subscriber = self.subscribers.get(effect.reader)  # type: ignore[call-overload]
@@ -124,7 +123,7 @@ class BrokerMember(Process):
 
     def _cannot_read(self, effect: rules.CannotRead) -> None:
         channel: Any = effect.reader
-        channel.leave(frames.pack({"kind": "failed", "name": effect.name, "error": frames.pack_error(effect.error)}))
+        channel.leave(protocol.pack(protocol.ReadFailed(effect.name, protocol.Failure.of(effect.error))))
 
     def _log_stopped(self, effect: rules.Stopped) -> None:
         log.error("the log stopped", reason=str(effect.error))
@@ -178,24 +177,27 @@ class BrokerMember(Process):
             self.subscribers[channel] = subscriber
         return subscriber.received
 
-    def closed(self, purpose: str, channel: Channel) -> None:
+    def closed(self, purpose: str, channel: Channel, problem: ProtocolError | None) -> None:
         """A client is gone."""
+        if problem is not None:
+            log.error("stream refused", process="broker", purpose=purpose, problem=str(problem))
         with self.lock:
             subscriber = self.subscribers.pop(channel, None)
             self.rules.gone(channel)
         if subscriber is not None:
             subscriber.close()
 
-    def _write(self, channel: Channel, frame: pa.Buffer) -> None:
-        header, bodies = frames.unpack(frame)
-        _sleep_until(header["sent_at"] + self.delay_us if self.delay_us else 0)
-        topic, partition = header["topic"], header["partition"]
+    def _write(self, channel: Channel, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+        if not isinstance(header, (protocol.Grant, protocol.Append)):
+            raise protocol.unexpected(header, protocol.Grant, protocol.Append)
+        _sleep_until(header.sent_at + self.delay_us if self.delay_us else 0)
+        topic, partition = header.topic, header.partition
+        if isinstance(header, protocol.Grant):
+            with self.lock:
+                self.rules.grant(channel, topic, partition, header.service, header.incarnation)
+            return
         if topic not in self.topics:
             raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
-        if header["kind"] == "grant":
-            with self.lock:
-                self.rules.grant(channel, topic, partition, header["service"], header["incarnation"])
-            return
         entry = frames.unpack_append(bodies, self.topics[topic].schema)
         with self.lock:
             self.rules.append(channel, topic, partition, entry)
@@ -336,18 +338,10 @@ class _Cursors:
             return None if self._member.closing else self._member.rules.take(self._channel, DELIVERY_BYTES)
 
 
-def _packed(answer: BrokerAnswer) -> dict[str, Any]:
-    kind = "granted" if isinstance(answer, (Granted, GrantFailed)) else "appended"
-    packed = {"kind": kind, **{field.name: getattr(answer, field.name) for field in fields(answer)}}
-    if isinstance(answer, (GrantFailed, AppendFailed)):
-        packed["error"] = frames.pack_error(answer.error)
-    return packed
-
-
-def _home(directory: Path) -> Mapping[str, Any]:
+def _home(directory: Path) -> protocol.Home:
     """Where the files are, and the manifest's device and inode: who sees the same file is on this node."""
     found = (directory / MANIFEST).stat()
-    return {"directory": str(directory.resolve()), "manifest": [found.st_dev, found.st_ino]}
+    return protocol.Home(str(directory.resolve()), (found.st_dev, found.st_ino))
 
 
 def _sleep_until(due: int) -> None:

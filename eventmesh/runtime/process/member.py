@@ -12,15 +12,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from eventmesh.errors import PeerLost, ProtocolError
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.effects import AskMessage, Effect, SendAsk
+from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import Directory, Peer, peer_name
 from eventmesh.runtime.process.metrics import Registries
 from eventmesh.runtime.process.reactor import Reactor, now
 from eventmesh.runtime.process.vitals import Process
-from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.connection import Connection
 from eventmesh.runtime.wire.link import Link
+from eventmesh.runtime.wire.protocol import FrameHeader
 
 
 class Member(Process):
@@ -65,29 +68,36 @@ class Member(Process):
         raise TypeError(f"{self.name} cannot carry out {effect}")
 
     def _link(self, peer: Peer) -> Link[Connection]:
-        def connect(broken: Callable[[], None]) -> Connection:
+        def connect(lost: Callable[[PeerLost], None]) -> Connection:
             address = self.directory.address(peer)
             access = self.directory.access
-            return Connection(address, self.name, self._reply_received, broken, access, local=self.local)
+            return Connection(address, self.name, self._reply_received, lost, access, local=self.local)
 
         link = self._links[peer] = Link(
-            peer_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer)
-        )
+            peer_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer),
+            refused=lambda problem: self.note_refusal(peer_name(peer), problem),
+        )  # fmt: skip
         link.start()
         return link
 
     def _lost(self, peer: Peer) -> None:
         self.reactor.post(lambda: self.peer_lost(peer))
 
-    def _reply_received(self, frame: pa.Buffer) -> None:
-        header, bodies = frames.unpack(frame)
+    def note_refusal(self, peer: str, problem: ProtocolError | None) -> None:
+        """Tell the process's log of a stream that ended since one side could not take what the other sent."""
+        if problem is not None:
+            log.error("stream refused", process=self.name, peer=peer, problem=str(problem))
+
+    def _reply_received(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+        if not isinstance(header, protocol.Replies):
+            raise protocol.unexpected(header, protocol.Replies)
         replies = frames.unpack_replies(header, bodies, self.messages)
 
         def take() -> None:
             for reply in replies:
                 self.replied(reply)
 
-        self.reactor.post(take, header["sent_at"], at_once=True)
+        self.reactor.post(take, header.sent_at, at_once=True)
 
     def after_step(self) -> None:
         """Everything that had come in is dealt with."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,10 @@ from eventmesh.errors import AskTimeout, EventmeshError, PeerLost
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.wire import frames
+from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.channel import OPEN, Access
 from eventmesh.runtime.wire.connection import Connection
+from eventmesh.runtime.wire.protocol import FrameHeader
 
 #: Appends that may be unacknowledged at a time; what comes then waits for the oldest.
 IN_FLIGHT_MAX = 64
@@ -54,31 +55,25 @@ class Producer:
         self._waiting: deque[Future[int]] = deque()
         self._failed: EventmeshError | None = None  # no append after it could follow
         self._lock = threading.Lock()
-        self._granted: Future[dict[str, Any]] = Future()
+        self._granted: Future[protocol.Granted] = Future()
         self._connection = Connection(address, "write", self._answered, self._lost, access, local=local)
         try:
             grant = self._ask_for_grant()
         except BaseException:
             self._connection.close()
             raise
-        self.epoch, self.end, self._number = int(grant["epoch"]), int(grant["end"]), 0
+        self.epoch, self.end, self._number = grant.epoch, grant.end, 0
 
-    def _ask_for_grant(self) -> dict[str, Any]:
-        question = {
-            "kind": "grant", "topic": self.topic.name, "partition": self.partition, "service": self.topic.owner,
-            "incarnation": self.incarnation, "sent_at": self._clock(),
-        }  # fmt: skip
-        self._connection.channel.send(frames.pack(question))
+    def _ask_for_grant(self) -> protocol.Granted:
+        asked = protocol.Grant(self.topic.name, self.partition, self.topic.owner, self.incarnation, self._clock())
+        self._connection.channel.send(protocol.pack(asked))
         try:
-            grant = self._granted.result(GRANT_S)
+            return self._granted.result(GRANT_S)
         except TimeoutError as error:
             raise AskTimeout(
                 f"no grant of {self.topic.name}/{self.partition} within {GRANT_S:g} s: the broker is stopped, or the "
                 f"machine too busy. Ask again under the same incarnation"
             ) from error
-        if "error" in grant:
-            raise frames.unpack_error(grant["error"])
-        return grant
 
     def append(self, rows: pa.RecordBatch) -> Future[int]:
         """Append rows of the topic's schema as one batch; the future has the end offset once it is acknowledged.
@@ -106,7 +101,7 @@ class Producer:
             self._waiting.append(answer)
         self.end, self._number = header.end, self._number + 1
         if not self._connection.channel.send(frames.pack_append(self.topic.name, self.partition, entry, header.time)):
-            self._lost()
+            self._lost(PeerLost("nothing can be sent on it"))
         return answer
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -118,20 +113,24 @@ class Producer:
         elif self._failed is not None:
             raise self._failed
 
-    def _answered(self, frame: pa.Buffer) -> None:
-        header, _ = frames.unpack(frame)
-        if header["kind"] == "granted":
-            self._granted.set_result(header)
-        elif "error" in header:
-            self._fail(frames.unpack_error(header["error"]))
-        else:
-            with self._lock:
-                answer = self._waiting.popleft() if self._waiting else None
-            if answer is not None:
-                answer.set_result(header["end"])
+    def _answered(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+        match header:
+            case protocol.Granted():
+                self._granted.set_result(header)
+            case protocol.GrantFailed():
+                self._granted.set_exception(header.failure.error())
+            case protocol.AppendFailed():
+                self._fail(header.failure.error())
+            case protocol.Appended():
+                with self._lock:
+                    answer = self._waiting.popleft() if self._waiting else None
+                if answer is not None:
+                    answer.set_result(header.end)
+            case _:
+                raise protocol.unexpected(header, *get_args(protocol.BrokerAnswer))
 
-    def _lost(self) -> None:
-        lost = PeerLost(f"the stream to the broker broke: appends to {self.topic.name}/{self.partition} may be kept")
+    def _lost(self, why: PeerLost) -> None:
+        lost = PeerLost(f"appends to {self.topic.name}/{self.partition} may be kept, their stream is over: {why}")
         if not self._granted.done():
             self._granted.set_exception(lost)
         self._fail(lost)

@@ -6,24 +6,19 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
-from eventmesh.errors import EventmeshError, InputError, PeerLost, Throttled
+from eventmesh.errors import EventmeshError, InputError, PeerLost, ProtocolError, Throttled
 from eventmesh.history import ViewDump
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.effects import (
     Append,
-    Appended,
-    AppendFailed,
     AskMessage,
-    BrokerAnswer,
     Effect,
     Exit,
-    Granted,
-    GrantFailed,
     ReplyMessage,
     RequestGrant,
     SendReply,
@@ -40,11 +35,12 @@ from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscription import Entry, Subscription
 from eventmesh.runtime.snapshots import Snapshot, no_snapshots
-from eventmesh.runtime.wire import frames
-from eventmesh.runtime.wire.channel import Channel, Frame, Received
+from eventmesh.runtime.wire import frames, protocol
+from eventmesh.runtime.wire.channel import Channel, Received
 from eventmesh.runtime.wire.connection import Connection, Listener
 from eventmesh.runtime.wire.discovery import Offer
 from eventmesh.runtime.wire.link import Link
+from eventmesh.runtime.wire.protocol import Frame, FrameHeader
 
 #: What a process exits with when a later incarnation holds its partition.
 FENCED = 3
@@ -104,10 +100,13 @@ class ServiceMember(Member):
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self._answered = metrics.Answered()
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
-        self._broker_broken: Callable[[], None] = lambda: None
+        self._broker_broken: Callable[[PeerLost], None] = lambda error: None
         self.listener = Listener(self, directory.access)
         self.reactor.start(self.instance)
-        self._broker: Link[BrokerStreams] = Link("broker", self._connect, up=self._broker_up, down=self._broker_lost)
+        self._broker: Link[BrokerStreams] = Link(
+            "broker", self._connect, up=self._broker_up, down=self._broker_lost,
+            refused=lambda problem: self.note_refusal("broker", problem),
+        )  # fmt: skip
         self._broker.start()
         self.publish(directory.mesh, self.readings)
 
@@ -120,7 +119,7 @@ class ServiceMember(Member):
     def _snapshot(self, name: str) -> Snapshot | None:
         return snapshot_transfer.fetch(self.directory.address(BROKER), name, self.directory.access)
 
-    def _connect(self, broken: Callable[[], None]) -> BrokerStreams:
+    def _connect(self, broken: Callable[[PeerLost], None]) -> BrokerStreams:
         self._broker_broken = broken
         address = self.directory.address(BROKER)
         access = self.directory.access
@@ -144,8 +143,8 @@ class ServiceMember(Member):
         def up() -> None:
             try:
                 self.instance.broker_up()
-            except PeerLost:
-                self._broker_broken()  # on a new stream, again
+            except PeerLost as error:
+                self._broker_broken(error)  # on a new stream, again
 
         self.reactor.post(up)
 
@@ -169,10 +168,15 @@ class ServiceMember(Member):
 
     # --- what comes in --------------------------------------------------------------------------
 
-    def _write_answered(self, frame: pa.Buffer) -> None:
-        header, _ = frames.unpack(frame)
-        answer = _answer(header)
-        self.reactor.post(lambda: self.instance.answered(answer), header["sent_at"])
+    def _write_answered(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+        if not isinstance(header, protocol.BrokerAnswer):
+            raise protocol.unexpected(header, *get_args(protocol.BrokerAnswer))
+        if header.partition not in self.instance.tasks:
+            raise InputError(
+                f"an answer for {self.instance.topic.name}/{header.partition}, which is not of this process"
+            )
+        answer = frames.unpack_answer(header)
+        self.reactor.post(lambda: self.instance.answered(answer), header.sent_at)
 
     def _deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
         rows = sum(entry.header.rows for _, _, entry in entries)
@@ -196,10 +200,11 @@ class ServiceMember(Member):
         names: set[str] = set()
         self._askers[id(channel)] = (channel, names)
 
-        def received(frame: pa.Buffer) -> None:
-            header, bodies = frames.unpack(frame)
+        def received(header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+            if not isinstance(header, protocol.Asks):
+                raise protocol.unexpected(header, protocol.Asks)
             asks = frames.unpack_asks(header, bodies, self.messages)
-            names.update(header["bodies"])
+            names.update(header.messages)
             taken: list[tuple[int, AskMessage]] = []
             refused: list[AskMessage] = []
             for partition, message in asks:
@@ -215,7 +220,7 @@ class ServiceMember(Member):
                 for partition, message in taken:
                     self.instance.received((id(channel), message.name), partition, message)
 
-            self.reactor.post(take, header["sent_at"], at_once=True)
+            self.reactor.post(take, header.sent_at, at_once=True)
 
         return received
 
@@ -225,8 +230,9 @@ class ServiceMember(Member):
         replies = [(each.name, ReplyMessage(each.id, range(len(each.rows)), (), True, error)) for each in messages]
         channel.send(frames.pack_replies(replies, self.messages, now()))
 
-    def closed(self, purpose: str, channel: Channel) -> None:
+    def closed(self, purpose: str, channel: Channel, problem: ProtocolError | None) -> None:
         """An asker is gone."""
+        self.note_refusal(purpose, problem)
         _, names = self._askers.pop(id(channel))
 
         def lost() -> None:
@@ -285,15 +291,9 @@ class ServiceMember(Member):
             super().carry_out_one(effect)
 
     def _request_grant(self, partition: int) -> None:
-        header = {
-            "kind": "grant",
-            "topic": self.instance.topic.name,
-            "partition": partition,
-            "service": self.instance.service_name,
-            "incarnation": self.incarnation,
-            "sent_at": now(),
-        }
-        self._write(partition, frames.pack(header))
+        instance = self.instance
+        asked = protocol.Grant(instance.topic.name, partition, instance.service_name, self.incarnation, now())
+        self._write(partition, protocol.pack(asked))
 
     def _write(self, partition: int, frame: Frame) -> None:
         self._asked_on[partition] = self._broker.stream
@@ -342,7 +342,6 @@ class ServiceMember(Member):
 
     def views(self) -> list[ViewDump]:
         """Every view as it stands."""
-
         dumped: list[ViewDump] = self.reactor.call(self.instance.dump_views)
         return dumped
 
@@ -367,13 +366,3 @@ class ServiceMember(Member):
         self._delivered.close()
         self._broker.close()
         self.listener.end()
-
-
-def _answer(header: Mapping[str, Any]) -> BrokerAnswer:
-    partition = header["partition"]
-    error = frames.unpack_error(header["error"]) if "error" in header else None
-    if header["kind"] == "granted":
-        return GrantFailed(partition, error) if error else Granted(partition, header["epoch"], header["end"])
-    if error:
-        return AppendFailed(partition, header["epoch"], error)
-    return Appended(partition, header["epoch"], header["end"])

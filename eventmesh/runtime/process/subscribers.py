@@ -7,17 +7,23 @@ Neither can hold up the broker, nor the other subscribers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import pyarrow as pa
 
+from eventmesh.errors import InputError
 from eventmesh.log.batch import LogBatch
+from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES
-from eventmesh.runtime.wire import frames
-from eventmesh.runtime.wire.channel import Channel
+from eventmesh.runtime.wire import frames, protocol
+from eventmesh.runtime.wire.channel import Channel, refusal
 from eventmesh.runtime.wire.doorbell import Ringer
+from eventmesh.runtime.wire.protocol import FrameHeader
+
+#: What a subscriber that reads the files is told when the log was opened again.
+MAP_ANEW = "the log was opened again, and its files are to be mapped anew"
 
 
 class Cursors(Protocol):
@@ -36,26 +42,29 @@ class Cursors(Protocol):
 class Subscriber:
     """One subscription stream. ``home`` is what the subscriber needs to read the files itself, None if it cannot."""
 
-    def __init__(self, channel: Channel, cursors: Cursors, home: Mapping[str, Any] | None) -> None:
+    def __init__(self, channel: Channel, cursors: Cursors, home: protocol.Home | None) -> None:
         self.channel, self._cursors, self._home = channel, cursors, home
         self._way: Rung | Pushed | None = None
 
-    def received(self, frame: pa.Buffer) -> None:
+    def received(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         """Attach first, then subscribe and unsubscribe."""
-        header, _ = frames.unpack(frame)
-        if header["kind"] == "attach":
-            self._attach(header["bell"])
-        elif header["kind"] == "subscribe":
-            self._cursors.subscribe(header["name"], header["offset"])
-        else:
-            self._cursors.unsubscribe(header["name"])
+        match header:
+            case protocol.Attach():
+                self._attach(header.bell)
+            case _ if self._way is None:
+                raise protocol.unexpected(header, protocol.Attach)
+            case protocol.Subscribe():
+                self._cursors.subscribe(header.name, header.offset)
+            case protocol.Unsubscribe():
+                self._cursors.unsubscribe(header.name)
+            case _:
+                raise protocol.unexpected(header, protocol.Attach, protocol.Subscribe, protocol.Unsubscribe)
 
     def _attach(self, bell: str | None) -> None:
         self.close()
         ringer = _ringer(bell) if self._home is not None else None
         self._way = Pushed(self.channel, self._cursors) if ringer is None else Rung(ringer)
-        home = {"directory": None, "manifest": None} if ringer is None else dict(self._home or {})
-        self.channel.send(frames.pack({"kind": "attached", **home}))
+        self.channel.send(protocol.pack(protocol.Attached(None if ringer is None else self._home)))
 
     def wake(self) -> None:
         """There is something to read; never waits."""
@@ -65,7 +74,7 @@ class Subscriber:
     def map_anew(self) -> None:
         """The files have changed their places: who reads them must come again. Others stay."""
         if isinstance(self._way, Rung):
-            self.channel.hang_up()
+            self.channel.leave(protocol.pack(protocol.Goodbye(MAP_ANEW)))
 
     def close(self) -> None:
         """The subscriber is gone."""
@@ -109,11 +118,16 @@ class Pushed:
         self._wake.set()
 
     def _push_all(self) -> None:
-        while self._channel.open and not self._closing:
-            self._wake.wait(timeout=1.0)
-            self._wake.clear()
-            while self._channel.open and not self._closing and (entries := self._taken()):
-                self._channel.send(frames.pack_entries(entries, now()))
+        try:
+            while self._channel.open and not self._closing:
+                self._wake.wait(timeout=1.0)
+                self._wake.clear()
+                while self._channel.open and not self._closing and (entries := self._taken()):
+                    self._channel.send(frames.pack_entries(entries, now()))
+        except Exception as error:  # a partition that nobody has, or a defect: unsaid, it would wait for ever
+            log.exception("nothing is pushed any more", process="broker")
+            self._channel.finish(refusal(InputError(f"nothing can be delivered: {type(error).__name__}: {error}")))
+            self._channel.end()
 
     def _taken(self) -> list[tuple[str, LogBatch]]:
         """What one delivery carries: batches of one partition or of several, about :data:`DELIVERY_BYTES`."""

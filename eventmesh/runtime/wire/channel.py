@@ -1,18 +1,24 @@
-"""What a stream of frames is, whichever way it goes: who may open one, what each side does, and when it is over."""
+"""What a stream of frames is, whichever way it goes: who may open one, what each side does, and when it is over.
+
+A stream begins with the client's hello and the server's welcome. It is over when a side ends it, dies, or cannot take
+what it was sent: then that side says so in its last frame, and both know why.
+"""
 
 from __future__ import annotations
 
 import hmac
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
-from eventmesh.errors import ConfigurationError, EventmeshError, InputError, Unauthenticated
+from eventmesh.errors import ConfigurationError, EventmeshError, InputError, PeerLost, ProtocolError, Unauthenticated
+from eventmesh.runtime.wire import protocol
+from eventmesh.runtime.wire.protocol import Frame, FrameHeader
 
 if TYPE_CHECKING:
     from eventmesh.runtime.wire.discovery import Offer
@@ -28,9 +34,11 @@ FRAME_BYTES_MAX = 64 << 20
 LEFT_BYTES_MAX = 64 << 20
 #: What reading from and writing to a stream raises when it has ended, or the other side is gone.
 GONE = (StopIteration, pa.ArrowException, OSError)
-#: What is sent: the bytes of its parts, one after the other, which nobody copies together who need not.
-Frame = Sequence[pa.Buffer | bytes | memoryview]
-Received = Callable[[pa.Buffer], None]
+#: A server's first frame, and its last one when it ends.
+WELCOME = protocol.pack(protocol.Welcome())
+GOODBYE = protocol.pack(protocol.Goodbye("its process is ending"))
+#: Takes a frame that came in: its header and its bodies. What it raises ends the stream.
+Received = Callable[[FrameHeader, Sequence[pa.Buffer]], None]
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ class Channel:
             if self._sender is None:
                 self._sender = threading.Thread(target=self._send_on, name="send", daemon=True)
                 self._sender.start()
-            self._changed.notify()
+            self._changed.notify_all()
         if self._left_bytes > LEFT_BYTES_MAX:
             self.stop()
             self._wire.end()
@@ -161,20 +169,24 @@ class Channel:
             self._try(rest)
             with self._changed:
                 self._left_bytes -= size
-
-    def hang_up(self) -> None:
-        """End the stream from this side; the other side is told."""
-        self.stop()
-        self._wire.end()
+                self._changed.notify_all()
 
     def stop(self) -> None:
         """Nothing more begins to be sent."""
         self.open = False
         with self._changed:
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def finish(self, frame: Frame) -> None:
+        """Send ``frame`` as the last one; the stream ends without it where the other side does not read."""
+        self.leave(frame)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._left_bytes or not self.open, ENDING_S)
+        self.stop()
 
     def end(self) -> None:
         """Nothing is sent any more, nor being sent: afterwards the stream itself may go."""
+        self._wire.end()  # who is sending is not held up any longer
         with self._lock:
             self.stop()
             self._left.clear()
@@ -187,8 +199,11 @@ class Stream(Protocol):
     def wire(self) -> Wire:
         """Where frames go out."""
 
-    def frames(self) -> Iterator[pa.Buffer]:
+    def frames(self) -> Iterator[pa.Buffer | None]:
         """What comes in, until either side ends the stream."""
+
+    def read_out(self) -> None:
+        """Wait for the other side to end the stream, too, lest what was sent last is lost; not for long."""
 
     def close(self) -> None:
         """Let go of it, at once."""
@@ -200,8 +215,8 @@ class Serving(Protocol):
     def opened(self, purpose: str, channel: Channel) -> Received:
         """A client opened a stream for ``purpose``; the returned function takes its frames, in order."""
 
-    def closed(self, purpose: str, channel: Channel) -> None:
-        """The client is gone."""
+    def closed(self, purpose: str, channel: Channel, problem: ProtocolError | None) -> None:
+        """The client is gone; ``problem`` where the stream was ended because one side could not take a frame."""
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
         """A partition for any Flight client: ``do_get`` with ticket ``topic/partition/offset``."""
@@ -210,15 +225,94 @@ class Serving(Protocol):
         """The partitions that :meth:`fetch` has."""
 
 
-def take(received: Received, frame: Any) -> None:
-    """Hand a frame on; :class:`~eventmesh.errors.InputError` where it is none, or too large, for its sender to see."""
+# --- the server's side ----------------------------------------------------------------------------
+
+
+def greeted(frame: pa.Buffer) -> protocol.Hello:
+    """A client's first frame; :class:`~eventmesh.errors.InputError` where it is another one, or none."""
+    header, _ = protocol.unpack(frame)
+    if not isinstance(header, protocol.Hello):
+        raise protocol.unexpected(header, protocol.Hello)
+    return header
+
+
+def serve(serving: Serving, purpose: str, channel: Channel, frames: Iterable[pa.Buffer | None]) -> None:
+    """Let a client in, and hand on what it sends until its stream is over."""
+    over: PeerLost | None = None
+    received = serving.opened(purpose, channel)
+    try:
+        channel.send(WELCOME)
+        over = take_all(received, frames, channel, f"a client of the stream {purpose!r}")
+    finally:
+        channel.end()
+        serving.closed(purpose, channel, over if isinstance(over, ProtocolError) else None)
+
+
+# --- the client's side ----------------------------------------------------------------------------
+
+
+def welcomed(frame: pa.Buffer | None, address: str) -> None:
+    """Read a server's first frame; :class:`~eventmesh.errors.Unauthenticated` or ``ProtocolError`` for a refusal."""
+    try:
+        header, _ = protocol.unpack(_whole(frame))
+    except InputError as error:
+        raise ProtocolError(f"{address} answers in a way that is not ours: {error}") from error
+    if isinstance(header, protocol.Refused):
+        refusal = header.failure.error()
+        if isinstance(refusal, Unauthenticated):
+            raise Unauthenticated(f"{address} does not let us in: {refusal}")
+        raise ProtocolError(f"{address} does not take our hello: {refusal}")
+    if not isinstance(header, protocol.Welcome):
+        raise ProtocolError(f"{address} does not let us in: {protocol.unexpected(header, protocol.Welcome)}")
+
+
+# --- both sides -----------------------------------------------------------------------------------
+
+
+def refusal(error: EventmeshError) -> Frame:
+    """The last frame of a stream on which ``error`` came of what the other side had sent."""
+    return protocol.pack(protocol.Refused(protocol.Failure.of(error)))
+
+
+def take_all(received: Received, frames: Iterable[pa.Buffer | None], channel: Channel, peer: str) -> PeerLost:
+    """Hand on what comes, in order, until the stream is over, and say why it is.
+
+    :class:`~eventmesh.errors.ProtocolError` says that one of the two sides could not take a frame. Where it was this
+    side, it has told the other one.
+    """
+    try:
+        for frame in frames:
+            _take(received, frame, peer)
+    except PeerLost as over:
+        return over
+    except InputError as error:
+        channel.finish(refusal(error))
+        return ProtocolError(f"{peer} sent what cannot be taken, so the stream was ended: {error}")
+    except Exception as error:  # the wire broke; whatever else it may be, nobody would read on
+        return PeerLost(f"the stream to {peer} broke: {type(error).__name__}: {error}")
+    return PeerLost(f"{peer} ended the stream")
+
+
+def _take(received: Received, frame: pa.Buffer | None, peer: str) -> None:
+    """Hand a frame on; ``InputError`` for what cannot be taken, ``PeerLost`` where it says that the stream is over."""
+    header, bodies = protocol.unpack(_whole(frame))
+    if isinstance(header, protocol.Refused):
+        raise ProtocolError(f"{peer} could not take what it was sent: {header.failure.error()}")
+    if isinstance(header, protocol.Goodbye):
+        raise PeerLost(f"{peer} ended the stream: {header.reason}")
+    try:
+        received(header, bodies)
+    except Exception as error:  # a defect of this process, too: unsaid, the stream would stay open and do nothing
+        raise InputError(
+            f"a frame of the kind {protocol.kind(header)} and {sum(map(len, bodies))} bytes of bodies cannot be taken: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _whole(frame: pa.Buffer | None) -> pa.Buffer:
     if frame is None or frame.size > FRAME_BYTES_MAX:
         raise too_large(0 if frame is None else frame.size)
-    try:
-        received(frame)
-    except (EventmeshError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
-        problem = f"the frame of {frame.size} bytes cannot be taken: {type(error).__name__}: {error}"
-        raise InputError(problem) from error
+    return frame
 
 
 def too_large(size: int) -> InputError:

@@ -2,23 +2,24 @@
 
 A :class:`Connection` sends frames and hands received ones to a callback on a thread of its own; a
 :class:`Listener` serves such connections. Between processes of one node frames go through a Unix socket
-(``unix.py``),
-elsewhere through Arrow Flight (``flight.py``); neither side can tell which. What a frame means is none of this
-module's business.
+(``unix.py``), elsewhere through Arrow Flight (``flight.py``); neither side can tell which. What a frame means is none
+of this module's business.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
+from eventmesh.errors import PeerLost, ProtocolError
 from eventmesh.runtime.wire import unix
-from eventmesh.runtime.wire.channel import ENDING_S, GONE, OPEN, Access, Channel, Received, Serving, Stream
+from eventmesh.runtime.wire.channel import ENDING_S, OPEN, Access, Channel, Received, Serving, Stream, take_all
 from eventmesh.runtime.wire.flight import FlightServer, FlightStream
 from eventmesh.runtime.wire.unix import UnixServer, UnixStream
 
+#: Called once, with why a stream is over.
+Lost = Callable[[PeerLost], None]
 #: How an address names the Unix socket: ``grpc://host:port?socket=NAME``. Any Flight client takes it as it is.
 _SOCKET = "?socket="
 
@@ -26,7 +27,7 @@ _SOCKET = "?socket="
 class Listener:
     """Serves streams on a free port, and on a Unix socket where there is one. ``address`` is where others find it.
 
-    A client that sends what is no frame gets an error that says so, on its own stream; nobody else is touched.
+    A client that sends what cannot be taken is told so on its own stream, which ends; nobody else is touched.
     """
 
     def __init__(self, serving: Serving, access: Access = OPEN) -> None:
@@ -42,10 +43,13 @@ class Listener:
 
 
 class Connection:
-    """A stream to the listener at ``address``. ``lost`` is called once, on the reading thread, when it breaks.
+    """A stream to the listener at ``address``. ``lost`` is called once, on the reading thread, when it is over: with
+    :class:`~eventmesh.errors.ProtocolError` where one side could not take what the other sent, with another
+    :class:`~eventmesh.errors.PeerLost` where it broke, or the listener ended.
 
-    With ``local`` False it goes over Flight, wherever the listener is. Raises :class:`~eventmesh.errors.PeerLost` where
-    nobody is there, and :class:`~eventmesh.errors.Unauthenticated` where ``access`` does not have the right token.
+    With ``local`` False it goes over Flight, wherever the listener is. Raises ``PeerLost`` where nobody is there,
+    ``ProtocolError`` where the listener is of another version, and :class:`~eventmesh.errors.Unauthenticated` where
+    ``access`` does not have the right token.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class Connection:
         address: str,
         purpose: str,
         received: Received,
-        lost: Callable[[], None],
+        lost: Lost,
         access: Access = OPEN,
         *,
         local: bool = True,
@@ -72,17 +76,17 @@ class Connection:
         return isinstance(self._stream, UnixStream)
 
     def _read(self) -> None:
-        with suppress(*GONE):  # the stream has ended or broken: lost says so
-            for frame in self._stream.frames():
-                self._received(frame)
-        if not self._closing:
-            self._stream.wire.end()  # who waits to send is let go
-            self.channel.end()
-            self._stream.close()
-            self._lost()
+        over = take_all(self._received, self._stream.frames(), self.channel, self.address)
+        if self._closing:
+            return
+        self.channel.end()
+        if isinstance(over, ProtocolError):
+            self._stream.read_out()
+        self._stream.close()
+        self._lost(over)
 
     def close(self) -> None:
-        """End the stream; ``lost`` is not called."""
+        """End the stream; ``lost`` is not called any more."""
         self._closing = True
         self.channel.stop()
         self._stream.wire.end()

@@ -16,13 +16,23 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 from eventmesh.errors import InputError, PeerLost, Unauthenticated
-from eventmesh.runtime.wire import discovery
-from eventmesh.runtime.wire.channel import ENDING_S, GONE, Access, Channel, Frame, Rest, Serving, take
+from eventmesh.runtime.wire import discovery, protocol
+from eventmesh.runtime.wire.channel import (
+    ENDING_S,
+    GONE,
+    GOODBYE,
+    Access,
+    Channel,
+    Rest,
+    Serving,
+    greeted,
+    refusal,
+    serve,
+    welcomed,
+)
+from eventmesh.runtime.wire.protocol import Frame
 
-#: What a server says first on every stream: who connects knows by it that somebody is there and lets them in.
-HELLO = pa.py_buffer(b"\1")
-#: What a server that ends sends on every stream: Flight itself has no way to end one from the serving side.
-GOODBYE = pa.py_buffer(b"\0")
+_GOODBYE = pa.py_buffer(b"".join(GOODBYE))
 _AUTHORIZATION = "authorization"
 
 
@@ -92,22 +102,18 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
         self.address = f"grpc://{access.reached_at}:{self.port}"
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-        """One stream, until the client ends it or dies."""
-        purpose, channel = (descriptor.command or b"").decode(errors="replace"), Channel(ServerWire(writer))
-        received = self._serving.opened(purpose, channel)
-        self._channels.add(channel)
-        channel.send([HELLO])
+        """One stream, until the client ends it or dies. The descriptor's command is the client's hello."""
+        channel = Channel(ServerWire(writer))
         try:
-            while True:
-                take(received, reader.read_chunk().app_metadata)
+            hello = greeted(pa.py_buffer(descriptor.command or b""))
         except InputError as error:
-            raise flight.FlightServerError(str(error)) from error
-        except GONE:
-            return
+            channel.finish(refusal(error))
+            return channel.end()
+        self._channels.add(channel)
+        try:
+            serve(self._serving, hello.purpose, channel, _frames(reader))
         finally:
-            channel.end()
             self._channels.discard(channel)
-            self._serving.closed(purpose, channel)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
         """A partition's rows in the topic's own schema, readable by any Flight client."""
@@ -147,38 +153,61 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def end(self) -> None:
         """Tell every client, and wait for them, though not for long."""
         for channel in list(self._channels):
-            channel.send([GOODBYE])
+            channel.leave(GOODBYE)  # Flight itself has no way to end a stream from the serving side
         ending = threading.Thread(target=self.shutdown, name="end listener", daemon=True)
         ending.start()
         ending.join(ENDING_S)
+
+
+def _frames(reader: Any) -> Iterator[pa.Buffer | None]:
+    """What comes in, until the other side ends the stream."""
+    with suppress(StopIteration):
+        while True:
+            yield reader.read_chunk().app_metadata
 
 
 class FlightStream:
     """The client's end (:class:`~eventmesh.runtime.wire.channel.Stream`)."""
 
     def __init__(self, location: str, purpose: str, access: Access) -> None:
+        hello = b"".join(protocol.pack(protocol.Hello(purpose)))
         try:
             self._client = connect(location)
-            descriptor = flight.FlightDescriptor.for_command(purpose.encode())
+            descriptor = flight.FlightDescriptor.for_command(hello)
             writer, self._reader = self._client.do_exchange(descriptor, call_options(access))
-            assert self._reader.read_chunk().app_metadata.equals(HELLO)
+            answer = self._reader.read_chunk().app_metadata
         except flight.FlightUnauthenticatedError as error:
             raise Unauthenticated(f"{location} does not let us in: {first_line(error)}") from error
         except GONE as error:
             raise PeerLost(f"{location} cannot be reached") from error
         self.wire = ClientWire(writer)
         self._ended = False
+        try:
+            welcomed(answer, location)
+        except BaseException:
+            self.wire.end()
+            self.close()
+            raise
 
-    def frames(self) -> Iterator[pa.Buffer]:
+    def frames(self) -> Iterator[pa.Buffer | None]:
         """What comes in, until either side ends the stream."""
         try:
-            while not (frame := self._reader.read_chunk().app_metadata).equals(GOODBYE):
+            for frame in _frames(self._reader):
+                self._ended = frame is not None and frame.equals(_GOODBYE)
                 yield frame
-        except StopIteration:
-            return
-        finally:
+        except GONE:
             self._ended = True
-        self.wire.end()  # the other side is waiting for it
+            raise
+        self._ended = True
+
+    def read_out(self) -> None:
+        """Until the server has ended the stream, too, for :data:`ENDING_S` at most: what is cancelled is not sent."""
+        patience = threading.Timer(ENDING_S, self._reader.cancel)
+        patience.start()
+        with suppress(*GONE):
+            for _ in self.frames():
+                continue
+        patience.cancel()
 
     def close(self) -> None:
         """Let go of it, at once."""

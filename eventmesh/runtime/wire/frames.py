@@ -1,74 +1,31 @@
-"""How messages look on a Flight stream: one frame each, a JSON header and Arrow IPC bodies. No I/O.
+"""What stands in the bodies of frames: questions, answers, and batches of the log. No I/O.
 
-A frame is ``length of header (uint32) | header | bodies``, each part padded to 8 bytes, carried as the
-``app_metadata`` of a Flight message, so that one stream carries messages of any schema. Payload rows
-are Arrow record batches and never pickled.
+The frames themselves, and how they become bytes, are in :mod:`~eventmesh.runtime.wire.protocol`. Payload rows are Arrow
+record batches and never pickled; those of asks and replies are checked before anybody reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import msgspec
 import pyarrow as pa
 
-from eventmesh import errors
-from eventmesh.errors import EventmeshError
+from eventmesh.errors import InputError
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.messages import Columns, MessageType, encode_rows
 from eventmesh.progress import split_position
-from eventmesh.runtime.effects import AskMessage, ReplyMessage, Row
-from eventmesh.runtime.wire.channel import Frame
-
-_PREFIX = 4
-
-
-def _pad(length: int) -> int:
-    return -length % 8
-
-
-def pack(header: Mapping[str, Any], bodies: Sequence[pa.Buffer | bytes] = ()) -> Frame:
-    """A frame of a header and any number of bodies, which it shares."""
-    sizes = list(map(len, bodies))
-    head = msgspec.json.encode({**header, "sizes": sizes})
-    parts: list[Any] = [len(head).to_bytes(_PREFIX, "little") + head + bytes(_pad(_PREFIX + len(head)))]
-    for body, size in zip(bodies, sizes, strict=True):
-        parts += [body, bytes(_pad(size))] if size % 8 else [body]
-    return parts
-
-
-def unpack(frame: pa.Buffer) -> tuple[dict[str, Any], list[pa.Buffer]]:
-    """The header and the bodies, which share the frame's memory."""
-    view = memoryview(frame)
-    length = int.from_bytes(view[:_PREFIX], "little")
-    if length > frame.size:
-        raise errors.InputError(
-            f"a frame of {frame.size} bytes names a header of {length}: not a frame of this protocol"
-        )
-    try:
-        header: dict[str, Any] = msgspec.json.decode(view[_PREFIX : _PREFIX + length])
-    except msgspec.MsgspecError as error:
-        raise errors.InputError(f"a frame of {frame.size} bytes has a header that is no JSON: {error}") from error
-    at = _PREFIX + length + _pad(_PREFIX + length)
-    bodies = []
-    for size in header.pop("sizes"):
-        bodies.append(frame.slice(at, size))
-        at += size + _pad(size)
-    return header, bodies
-
-
-def pack_error(error: EventmeshError) -> dict[str, str]:
-    """An error by its name, so that the other side knows whether the thing may have happened."""
-    return {"name": type(error).__name__, "message": str(error)}
-
-
-def unpack_error(packed: Mapping[str, str]) -> EventmeshError:
-    """The error again; one of a name unknown here may have happened."""
-    kind = getattr(errors, packed["name"], errors.MayHaveHappened)
-    error: EventmeshError = kind.__new__(kind)
-    Exception.__init__(error, packed["message"])
-    return error
+from eventmesh.runtime.effects import (
+    Appended,
+    AppendFailed,
+    AskMessage,
+    BrokerAnswer,
+    Granted,
+    GrantFailed,
+    ReplyMessage,
+    Row,
+)
+from eventmesh.runtime.wire import protocol
+from eventmesh.runtime.wire.protocol import Frame, pack
 
 
 def pack_asks(asks: Sequence[tuple[int, AskMessage]], kinds: Mapping[str, MessageType], sent_at: int) -> Frame:
@@ -77,23 +34,21 @@ def pack_asks(asks: Sequence[tuple[int, AskMessage]], kinds: Mapping[str, Messag
     heads = []
     for partition, message in asks:
         rows.setdefault(message.name, []).append(message.rows)
-        heads.append([message.id, message.name, list(message.ids), message.sender, partition, len(message.rows)])
+        heads.append(
+            protocol.Ask(message.id, message.name, list(message.ids), message.sender, partition, len(message.rows))
+        )
     bodies = [_together(parts, kinds[name].question).serialize() for name, parts in rows.items()]
-    return pack({"kind": "asks", "asks": heads, "bodies": list(rows), "sent_at": sent_at}, bodies)
+    return pack(protocol.Asks(heads, list(rows), sent_at), bodies)
 
 
 def unpack_asks(
-    header: Mapping[str, Any], bodies: Sequence[pa.Buffer], kinds: Mapping[str, MessageType]
+    header: protocol.Asks, bodies: Sequence[pa.Buffer], kinds: Mapping[str, MessageType]
 ) -> list[tuple[int, AskMessage]]:
     """The reverse of :func:`pack_asks`; :class:`~eventmesh.errors.InputError` for a message of an unknown name."""
-    unknown = sorted(set(header["bodies"]) - kinds.keys())
-    if unknown:
-        raise errors.InputError(f"nobody knows a message {unknown[0]!r}; there are {', '.join(sorted(kinds))}")
-    schemas = {name: kinds[name].question for name in header["bodies"]}
-    columns = _Parts(header["bodies"], bodies, schemas)
+    columns = _Parts(header.messages, bodies, {name: _known(name, kinds).question for name in header.messages})
     return [
-        (partition, AskMessage(identity, name, ids, columns.next(name, count), sender))
-        for identity, name, ids, sender, partition, count in header["asks"]
+        (ask.partition, AskMessage(ask.id, ask.message, ask.ids, columns.next(ask.message, ask.rows), ask.sender))
+        for ask in header.asks
     ]
 
 
@@ -102,24 +57,35 @@ def pack_replies(replies: Sequence[tuple[str, ReplyMessage]], kinds: Mapping[str
     rows: dict[str, list[Row]] = {}
     heads = []
     for name, reply in replies:
-        error = None if reply.error is None else pack_error(reply.error)
+        failure = None if reply.error is None else protocol.Failure.of(reply.error)
         rows.setdefault(name, []).extend(reply.rows)
-        heads.append([reply.ask, name, list(reply.indexes), reply.final, error, len(reply.rows)])
+        heads.append(protocol.Reply(reply.ask, name, list(reply.indexes), reply.final, failure, len(reply.rows)))
     bodies = [encode_rows(kinds[name].answer, parts).serialize() for name, parts in rows.items()]
-    return pack({"kind": "replies", "replies": heads, "bodies": list(rows), "sent_at": sent_at}, bodies)
+    return pack(protocol.Replies(heads, list(rows), sent_at), bodies)
 
 
 def unpack_replies(
-    header: Mapping[str, Any], bodies: Sequence[pa.Buffer], kinds: Mapping[str, MessageType]
+    header: protocol.Replies, bodies: Sequence[pa.Buffer], kinds: Mapping[str, MessageType]
 ) -> list[ReplyMessage]:
     """The reverse of :func:`pack_replies`."""
-    schemas = {name: kinds[name].answer for name in header["bodies"]}
-    columns = _Parts(header["bodies"], bodies, schemas)
-    replies = []
-    for ask, name, indexes, final, packed, count in header["replies"]:
-        error = None if packed is None else unpack_error(packed)
-        replies.append(ReplyMessage(ask, indexes, columns.next(name, count).dicts(schemas[name]), final, error))
-    return replies
+    schemas = {name: _known(name, kinds).answer for name in header.messages}
+    columns = _Parts(header.messages, bodies, schemas)
+    return [
+        ReplyMessage(
+            reply.ask,
+            reply.indexes,
+            columns.next(reply.message, reply.rows).dicts(schemas[reply.message]),
+            reply.final,
+            None if reply.failure is None else reply.failure.error(),
+        )
+        for reply in header.replies
+    ]
+
+
+def _known(name: str, kinds: Mapping[str, MessageType]) -> MessageType:
+    if name not in kinds:
+        raise InputError(f"nobody knows a message {name!r}; there are {', '.join(sorted(kinds))}")
+    return kinds[name]
 
 
 def _together(parts: Sequence[Columns], schema: pa.Schema) -> pa.RecordBatch:
@@ -140,8 +106,12 @@ class _Parts:
 
     def next(self, name: str, count: int) -> Columns:
         """The next ``count`` rows of messages of this name."""
+        if name not in self._columns:
+            raise InputError(f"rows of {name!r} are named: expected one of {sorted(self._columns)}, which have a body")
         columns, start = self._columns[name], self._taken[name]
         self._taken[name] = start + count
+        if start + count > len(columns):
+            raise InputError(f"{start + count} rows of {name!r} are named: the body has {len(columns)}")
         if start == 0 and count == len(columns):
             return columns
         return Columns(lists={each: columns[each][start : start + count] for each in self._schemas[name].names})
@@ -155,12 +125,13 @@ def _valid(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def pack_append(topic: str, partition: int, entry: LogBatch, sent_at: int) -> Frame:
     """A batch for the log."""
-    header = {"kind": "append", "topic": topic, "partition": partition, "sent_at": sent_at}
-    return pack(header, [entry.head, entry.message])
+    return pack(protocol.Append(topic, partition, sent_at), [entry.head, entry.message])
 
 
 def unpack_append(bodies: Sequence[pa.Buffer], schema: pa.Schema) -> LogBatch:
     """The batch of :func:`pack_append`."""
+    if len(bodies) != 2:
+        raise InputError(f"an append with {len(bodies)} bodies: expected the batch's head and its message")
     head, message = bodies
     return _entry(head, message, schema)
 
@@ -172,16 +143,50 @@ def _entry(head: pa.Buffer, message: pa.Buffer, schema: pa.Schema) -> LogBatch:
 
 def pack_entries(entries: Sequence[tuple[str, LogBatch]], sent_at: int) -> Frame:
     """Log batches, each with the name of its partition, as they stand in the segment."""
-    header = {"kind": "entries", "names": [name for name, _ in entries], "sent_at": sent_at}
-    return pack(header, [part for _, entry in entries for part in (entry.head, entry.message)])
+    names = [name for name, _ in entries]
+    return pack(
+        protocol.Entries(names, sent_at), [part for _, entry in entries for part in (entry.head, entry.message)]
+    )
 
 
 def unpack_entries(
-    header: Mapping[str, Any], bodies: Sequence[pa.Buffer], schemas: Mapping[str, pa.Schema]
+    header: protocol.Entries, bodies: Sequence[pa.Buffer], schemas: Mapping[str, pa.Schema]
 ) -> list[tuple[str, int, LogBatch]]:
-    """(topic, partition, batch) of each."""
+    """(topic, partition, batch) of each; ``InputError`` for a topic that nobody asked for."""
+    if len(bodies) != 2 * len(header.names):
+        raise InputError(
+            f"{len(header.names)} batches with {len(bodies)} bodies: expected a head and a message of each"
+        )
     entries = []
-    for name, head, message in zip(header["names"], bodies[::2], bodies[1::2], strict=True):
+    for name, head, message in zip(header.names, bodies[::2], bodies[1::2], strict=True):
         topic, partition = split_position(name)
+        if topic not in schemas:
+            raise InputError(f"a batch of {name}: expected one of the topics {sorted(schemas)}")
         entries.append((topic, partition, _entry(head, message, schemas[topic])))
     return entries
+
+
+def pack_answer(answer: BrokerAnswer, sent_at: int) -> Frame:
+    """What a broker says to who writes."""
+    match answer:
+        case Granted(partition, epoch, end):
+            return pack(protocol.Granted(partition, epoch, end, sent_at))
+        case GrantFailed(partition, error):
+            return pack(protocol.GrantFailed(partition, protocol.Failure.of(error), sent_at))
+        case Appended(partition, epoch, end):
+            return pack(protocol.Appended(partition, epoch, end, sent_at))
+        case AppendFailed(partition, epoch, error):
+            return pack(protocol.AppendFailed(partition, epoch, protocol.Failure.of(error), sent_at))
+
+
+def unpack_answer(header: protocol.BrokerAnswer) -> BrokerAnswer:
+    """The reverse of :func:`pack_answer`."""
+    match header:
+        case protocol.Granted():
+            return Granted(header.partition, header.epoch, header.end)
+        case protocol.GrantFailed():
+            return GrantFailed(header.partition, header.failure.error())
+        case protocol.Appended():
+            return Appended(header.partition, header.epoch, header.end)
+        case protocol.AppendFailed():
+            return AppendFailed(header.partition, header.epoch, header.failure.error())

@@ -2,19 +2,29 @@
 
 Frames sent before the first attempt has ended wait for it; afterwards a link that is down says so at once, and who
 sends decides what to do. Nothing is ever sent twice.
+
+A peer that cannot take what it is sent, or whose frames cannot be taken here, is tried again as well: by then it may
+have been started anew, in this version. Each such end is reported to the link's owner. After several in a row the link
+waits twice as long each time, up to :data:`REFUSED_RETRY_S`, so that two sides which will never understand each other
+cost next to nothing, and say so every few seconds.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from eventmesh.errors import EventmeshError
-from eventmesh.runtime.wire.channel import Channel, Frame
+from eventmesh.errors import EventmeshError, PeerLost, ProtocolError
+from eventmesh.runtime.wire.channel import Channel
+from eventmesh.runtime.wire.protocol import Frame
 
 #: Seconds between two attempts. What is waited for takes a second or more: a process that starts.
 RETRY_S = 0.1
+#: Seconds at most until the next attempt after streams that ended since one side could not take the other's frames.
+#: A stream that lasted for longer is the first in a row again.
+REFUSED_RETRY_S = 5.0
 #: Frames that wait for the first attempt at most.
 EARLY_FRAMES_MAX = 64
 
@@ -31,25 +41,49 @@ class Linked(Protocol):
 
 
 Made = TypeVar("Made", bound=Linked)
-#: Makes a stream that calls its argument once when it breaks; :class:`~eventmesh.errors.PeerLost` if it cannot.
-Connect = Callable[[Callable[[], None]], Made]
+#: Makes a stream that calls its argument once when it is over; :class:`~eventmesh.errors.PeerLost` if it cannot.
+Connect = Callable[[Callable[[PeerLost], None]], Made]
+
+
+class _Over:
+    """When a stream is over, and why; the first one to tell counts."""
+
+    def __init__(self) -> None:
+        self.why: EventmeshError | None = None
+        self._told = threading.Event()
+
+    def tell(self, why: EventmeshError | None) -> None:
+        """It is over; ``None``: the link itself was closed."""
+        self.why = self.why or why
+        self._told.set()
+
+    def wait(self) -> None:
+        """Until it is over."""
+        self._told.wait()
 
 
 class Link(Generic[Made]):
-    """A stream to one peer. ``up`` is called with each new stream, ``down`` when it broke or could not be made while
-    frames waited; both on the link's own thread.
+    """A stream to one peer. ``up`` is called with each new stream, ``down`` when it is over or could not be made while
+    frames waited, ``refused`` with why the two sides did not understand each other; all on the link's own thread.
     """
 
     def __init__(
-        self, name: str, connect: Connect[Made], *, up: Callable[[Made], None], down: Callable[[], None]
+        self,
+        name: str,
+        connect: Connect[Made],
+        *,
+        up: Callable[[Made], None],
+        down: Callable[[], None],
+        refused: Callable[[ProtocolError], None],
     ) -> None:
-        self._connect, self._up, self._down = connect, up, down
+        self._connect, self._up, self._down, self._refused = connect, up, down, refused
         self._stream: Made | None = None
         self.unreached: str | None = None  # why the last attempt failed
         self._early: list[Frame] | None = []  # None once the first attempt has ended
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._broken = threading.Event()
+        self._over = _Over()  # of the stream of the moment
+        self._refusals = 0  # in a row
         self._thread = threading.Thread(target=self._run, name=f"link to {name}", daemon=True)
 
     def start(self) -> None:
@@ -74,22 +108,40 @@ class Link(Generic[Made]):
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._broken = broken = threading.Event()
+            begun = time.monotonic()
+            self._over = over = _Over()
+            wait_s = 0.0
             try:
-                stream = self._connect(broken.set)
+                stream = self._connect(over.tell)
             except EventmeshError as error:
+                over.tell(error)
                 self.unreached = str(error)
+                wait_s = RETRY_S
                 if self._fail():
                     self._down()
-                self._closing.wait(RETRY_S)
-                continue
-            self._open(stream)
-            self._up(stream)
-            broken.wait()
-            self._fail()
-            stream.close()
-            if not self._closing.is_set():
-                self._down()
+            else:
+                self._keep(stream, over)
+            if self._closing.is_set():
+                return
+            self._closing.wait(max(wait_s, self._refused_wait_s(over.why, time.monotonic() - begun)))
+
+    def _keep(self, stream: Made, over: _Over) -> None:
+        self._open(stream)
+        self._up(stream)
+        over.wait()
+        self._fail()
+        stream.close()
+        if not self._closing.is_set():
+            self._down()
+
+    def _refused_wait_s(self, why: EventmeshError | None, lasted_s: float) -> float:
+        """Report a stream that ended since the two sides do not understand each other, and how long to wait then."""
+        if not isinstance(why, ProtocolError):
+            self._refusals = 0
+            return 0.0
+        self._refusals = 1 if lasted_s > REFUSED_RETRY_S else self._refusals + 1
+        self._refused(why)
+        return min(RETRY_S * (1 << self._refusals), REFUSED_RETRY_S)
 
     def _open(self, stream: Made) -> None:
         with self._lock:
@@ -106,6 +158,6 @@ class Link(Generic[Made]):
     def close(self) -> None:
         """End the stream; ``down`` is not called any more."""
         self._closing.set()
-        self._broken.set()
+        self._over.tell(None)
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)

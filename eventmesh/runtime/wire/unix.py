@@ -1,13 +1,12 @@
 """Streams through a Unix socket, between processes of one node: a fifth of the time that Flight takes.
 
-A message is ``length (uint32) | kind (uint32) | payload``, padded to 8 bytes. The client says who it is and what it
-wants (HELLO), the server answers in kind or says why not (REFUSED, NOT_A_FRAME), and from then on both send frames. The
-socket's name is in Linux's abstract namespace: it goes with its process.
+A message is the length of a frame (uint32), four zeros, and the frame, padded to 8 bytes. The client says who it is and
+what it wants, the server lets it in or says why not, and from then on both send frames. The socket's name is in Linux's
+abstract namespace: it goes with its process.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 import sys
@@ -21,20 +20,24 @@ from typing import Any
 import pyarrow as pa
 
 from eventmesh.errors import InputError, PeerLost, Unauthenticated
+from eventmesh.runtime.wire import protocol
 from eventmesh.runtime.wire.channel import (
     FRAME_BYTES_MAX,
     GONE,
+    GOODBYE,
     Access,
     Channel,
-    Frame,
     Rest,
     Serving,
-    take,
+    greeted,
+    refusal,
+    serve,
     too_large,
+    welcomed,
 )
+from eventmesh.runtime.wire.protocol import Frame
 
-FRAME, HELLO, REFUSED, NOT_A_FRAME = range(4)
-_PREFIX = struct.Struct("<II")
+_PREFIX = struct.Struct("<I4x")
 #: Bytes that are read at a time; many small frames come in one go.
 CHUNK_BYTES = 64 << 10
 #: Bytes that are copied together rather than sent as parts; and parts that the kernel takes at a time, two left for us.
@@ -71,6 +74,7 @@ class UnixServer:
         self.name = f"eventmesh-{uuid.uuid4().hex}"
         self._serving, self._access = serving, access
         self._clients: set[socket.socket] = set()
+        self._channels: set[Channel] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(f"\0{self.name}")
         self._socket.listen()
@@ -96,43 +100,28 @@ class UnixServer:
         messages = Messages(client, HELLO_BYTES_MAX)
         try:
             purpose = self._let_in(client, messages)
-        except Unauthenticated as error:
-            return write(client, REFUSED, [str(error).encode()])
-        except InputError as error:
-            return write(client, NOT_A_FRAME, [str(error).encode()])
-        channel = Channel(wire := UnixWire(client))
-        received = self._serving.opened(purpose, channel)
+        except (Unauthenticated, InputError) as error:
+            return write(client, refusal(error))
+        channel = Channel(UnixWire(client))
+        self._channels.add(channel)
         try:
-            write(client, HELLO, [])
-            for _, frame in messages:
-                take(received, frame)
-        except InputError as error:
-            channel.end()
-            write(client, NOT_A_FRAME, [str(error).encode()])
+            serve(self._serving, purpose, channel, messages)
         finally:
-            wire.end()  # who is sending is not held up any longer
-            channel.end()
-            self._serving.closed(purpose, channel)
+            self._channels.discard(channel)
 
     def _let_in(self, client: socket.socket, messages: Messages) -> str:
         """What the client wants, if it may; it has :data:`HELLO_S` to say so."""
         client.settimeout(HELLO_S)
-        _, words = next(messages)
-        try:
-            hello = json.loads(words.to_pybytes())
-            purpose, credentials = str(hello["purpose"]), str(hello["credentials"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"the first {words.size} bytes do not say who comes: expected JSON with purpose and credentials, as a "
-                f"process of this version of eventmesh sends it"
-            ) from error
-        self._access.check(credentials)
+        hello = greeted(next(messages))
+        self._access.check(hello.credentials)
         client.settimeout(None)
         messages.bytes_max = FRAME_BYTES_MAX
-        return purpose
+        return hello.purpose
 
     def end(self) -> None:
         """Accept nobody any more, and end every stream."""
+        for channel in list(self._channels):
+            channel.leave(GOODBYE)
         for each in [self._socket, *self._clients]:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -146,11 +135,11 @@ class UnixWire:
 
     def write(self, frame: Frame) -> None:
         """Send; waits while the other side does not read."""
-        write(self._socket, FRAME, frame)
+        write(self._socket, frame)
 
     def begin(self, frame: Frame) -> Rest | None:
         """Send what the socket has room for, and return the rest."""
-        parts = _parts(FRAME, frame)
+        parts = _parts(frame)
         try:
             sent = self._socket.sendmsg(parts, (), socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -178,40 +167,38 @@ class UnixStream:
             raise
 
     def _introduce(self, address: str, purpose: str, access: Access) -> None:
-        hello = json.dumps({"purpose": purpose, "credentials": access.credentials}).encode()
         try:
-            write(self._socket, HELLO, [hello])
-            kind, words = next(self._messages)
+            write(self._socket, protocol.pack(protocol.Hello(purpose, access.credentials)))
+            answer = next(self._messages)
         except GONE as error:
             raise PeerLost(f"{address} cannot be reached: {error or type(error).__name__}") from error
-        if kind != HELLO:
-            raise Unauthenticated(f"{address} does not let us in: {words.to_pybytes().decode()}")
+        welcomed(answer, address)
 
     def frames(self) -> Iterator[pa.Buffer]:
-        """What comes in, until either side ends the stream; ``ConnectionAbortedError`` says what was no frame."""
-        for kind, payload in self._messages:
-            if kind != FRAME:
-                raise ConnectionAbortedError(payload.to_pybytes().decode(errors="replace"))
-            yield payload
+        """What comes in, until either side ends the stream."""
+        return self._messages
+
+    def read_out(self) -> None:
+        """Nothing: what was sent stays for the other side to read."""
 
     def close(self) -> None:
         """Let go of it, at once."""
         self._socket.close()
 
 
-def write(to: socket.socket, kind: int, payload: Frame) -> None:
+def write(to: socket.socket, frame: Frame) -> None:
     """Send a message; waits while the other side does not read."""
-    parts = _parts(kind, payload)
+    parts = _parts(frame)
     rest = _behind(parts, to.sendmsg(parts))
     if rest:
         to.sendall(rest)
 
 
-def _parts(kind: int, payload: Frame) -> list[Any]:
-    length = sum(map(len, payload))
-    if length <= JOINED_BYTES or len(payload) > PARTS_MAX:
-        payload = [b"".join(payload)]
-    return [_PREFIX.pack(length, kind), *payload, bytes(_padding(length))]
+def _parts(frame: Frame) -> list[Any]:
+    length = sum(map(len, frame))
+    if length <= JOINED_BYTES or len(frame) > PARTS_MAX:
+        frame = [b"".join(frame)]
+    return [_PREFIX.pack(length), *frame, bytes(_padding(length))]
 
 
 def _behind(parts: list[Any], sent: int) -> bytes:
@@ -224,7 +211,7 @@ def _padding(length: int) -> int:
 
 
 class Messages:
-    """What comes in on ``source``: (kind, payload), until it ends. A payload shares the memory that it was read into.
+    """The frames that come in on ``source``, until it ends. Each shares the memory that it was read into.
 
     A message longer than ``bytes_max`` raises :class:`~eventmesh.errors.InputError` before it is read.
     """
@@ -237,7 +224,7 @@ class Messages:
     def __iter__(self) -> Messages:
         return self
 
-    def __next__(self) -> tuple[int, pa.Buffer]:
+    def __next__(self) -> pa.Buffer:
         while True:
             whole = self._whole()
             if whole <= len(self._data) - self._at:
@@ -248,16 +235,16 @@ class Messages:
         """Bytes of the next message with its prefix, as far as that is known."""
         if len(self._data) - self._at < _PREFIX.size:
             return _PREFIX.size
-        length, _ = _PREFIX.unpack_from(self._data, self._at)
+        (length,) = _PREFIX.unpack_from(self._data, self._at)
         if length > self.bytes_max:
             raise too_large(length)
         return _PREFIX.size + int(length) + _padding(length)
 
-    def _next(self, whole: int) -> tuple[int, pa.Buffer]:
-        length, kind = _PREFIX.unpack_from(self._data, self._at)
-        payload = pa.py_buffer(self._data).slice(self._at + _PREFIX.size, length)
+    def _next(self, whole: int) -> pa.Buffer:
+        (length,) = _PREFIX.unpack_from(self._data, self._at)
+        frame = pa.py_buffer(self._data).slice(self._at + _PREFIX.size, length)
         self._at += whole
-        return kind, payload
+        return frame
 
     def _read(self, whole: int) -> None:
         """Take in more: what there is, or exactly the rest of a message that is larger than that."""
