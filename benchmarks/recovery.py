@@ -26,9 +26,9 @@ from eventmesh.lab.recovery import Fault, Survived
 from eventmesh.mesh import Mesh
 from eventmesh.report import measure, record
 from eventmesh.report.progress_bar import Report
-from eventmesh.runtime.caller import Workload
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 
 class Victim(Part):

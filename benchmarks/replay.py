@@ -28,13 +28,13 @@ from eventmesh.mesh import Mesh
 from eventmesh.report import measure, record
 from eventmesh.report.differences import GENERATOR
 from eventmesh.report.progress_bar import Report
-from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_file import read_orders
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.order_mapping import OrderMapping
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 Wiring = Literal["views", "hybrid", "request"]
 CONFIRMED = "confirmed"

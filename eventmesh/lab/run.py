@@ -27,8 +27,8 @@ from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.report import measure, record
 from eventmesh.report.progress_bar import Report, silent
-from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.service import Trigger
+from eventmesh.workload import Workload, WorkloadOptions
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.running import Measured, RunningMesh

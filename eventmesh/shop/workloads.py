@@ -14,13 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmesh.messages import fingerprint
-from eventmesh.runtime.caller import Workload, WorkloadOptions
-from eventmesh.runtime.requests import Requests
 from eventmesh.shop.facts import MESSAGES
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_file import read_orders
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.order_mapping import OrderMapping
+from eventmesh.workload import Requests, Workload, WorkloadOptions
 
 COMMANDS = {"order": "PlaceOrder", "cancel": "CancelOrder", "return": "RequestReturn"}
 #: Open orders at a time when an input is replayed as fast as possible.

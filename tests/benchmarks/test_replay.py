@@ -17,8 +17,8 @@ from eventmesh.mesh import Mesh
 from eventmesh.report import record, targets
 from eventmesh.report.progress_bar import Report, silent
 from eventmesh.report.record import Run
-from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, totals
+from eventmesh.workload import Workload
 from tests.benchmarks.conftest import small
 
 TRAITS = {

@@ -12,11 +12,10 @@ import pytest
 
 from eventmesh.audit.audit import Evidence
 from eventmesh.log.batch import Header
-from eventmesh.runtime.caller import Workload, WorkloadOptions
-from eventmesh.runtime.requests import Requests
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests, Workload, WorkloadOptions
 from tests.contract.conftest import RUNTIMES, DescribeMesh, Finished, Runtime, described_shop
 from tests.tiny import workload as library_workload
 

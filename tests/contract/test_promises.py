@@ -13,13 +13,12 @@ from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log
 from eventmesh.messages import encode_rows
-from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.requests import Requests
 from eventmesh.service import read_only
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.memory import Finished
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests, Workload, WorkloadOptions
 from tests.contract.conftest import DescribeMesh, Runtime
 from tests.tiny import workload as library_workload
 from tests.tiny.lending import MESSAGES, SCHEMAS

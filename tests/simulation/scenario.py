@@ -16,12 +16,12 @@ from eventmesh.audit.audit import Audit, audit
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.contract import Limits, Subscribe, Unsubscribe
 from eventmesh.runtime.simulated.network import Process, Speeds
 from eventmesh.runtime.simulated.simulation import Host, Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 MESHES = Path(__file__).parents[2] / "configs" / "meshes"
 WIRINGS = ("views", "hybrid", "request")

@@ -19,10 +19,10 @@ from eventmesh.lab.run import prepare
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.batch import CONTROL_PREFIX
 from eventmesh.needs import Needs
-from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.service import Trigger
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload, WorkloadOptions
 
 ROOT = Path(__file__).parents[2]
 SHOP = {path.stem: path for path in sorted((ROOT / "configs" / "meshes").glob("*.yaml"))}

@@ -15,11 +15,10 @@ from eventmesh.errors import KeyReused
 from eventmesh.lab.simulated_run import Crashes, run_simulated
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import WorkloadOptions
 from eventmesh.runtime.decider import REFUSED
-from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.service import Inputs, Outcome, Talk, Trigger
+from eventmesh.workload import Requests, WorkloadOptions
 from tests.tiny import MESSAGES, WIRINGS, Desk, workload
 
 

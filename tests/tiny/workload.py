@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eventmesh.runtime.caller import Workload, WorkloadOptions
-from eventmesh.runtime.requests import Requests
 from eventmesh.service import Row
+from eventmesh.workload import Requests, Workload, WorkloadOptions
 from tests.tiny.lending import MESSAGES
 
 BOOKS = [f"book-{number}" for number in range(7)]

@@ -19,7 +19,6 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
-from eventmesh.runtime.caller import WorkloadOptions
 from eventmesh.runtime.contract import Counters
 from eventmesh.runtime.decider import Decider
 from eventmesh.runtime.snapshots import (
@@ -37,6 +36,7 @@ from eventmesh.runtime.snapshots import (
 from eventmesh.runtime.snapshotter import Snapshotter
 from eventmesh.service import Place, Service, Trigger
 from eventmesh.views import View
+from eventmesh.workload import WorkloadOptions
 from tests.simulation.scenario import Scenario
 from tests.tiny import workload as library_workload
 

@@ -16,7 +16,7 @@ from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.process.directory import GENERATOR, Directory, Peer, peer_name
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 
 
 class CallerMember(Member):

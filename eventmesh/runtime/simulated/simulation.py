@@ -37,10 +37,10 @@ from eventmesh.runtime.contract import (
 )
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.journal import Journal
-from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
 from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
 from eventmesh.runtime.snapshotter import Snapshotter
+from eventmesh.workload import Requests
 
 BROKER, CLUSTER = "broker", "simulated"
 #: Microseconds from the append that makes snapshots due until they are taken.
