@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded, scratch
+from benchmarks.benchmark import PROCESSES, Part, Say, Settings, begin, label, recorded, scratch
 from eventmesh import mesh as meshes
 from eventmesh import shipped
 from eventmesh.audit.audit import Audit, Evidence
@@ -91,7 +91,7 @@ def on_ray() -> Iterator[Play]:
     """A Ray of our own."""
     from eventmesh.runtime.on_ray.cluster import embedded_ray
 
-    with embedded_ray():
+    with embedded_ray(PROCESSES):
         yield _mesh_on_ray
 
 
@@ -151,7 +151,7 @@ class Replay:
         work = self._workload(seed)
         begun = begin(self.name, self.settings, seed=seed, durability=loaded[0].log.durability)
         if work.summary is not None:
-            begun = begun.model_copy(update={"imported": record.Imported(**work.summary)})
+            begun = begun.model_copy(update={"imported": work.summary, "import_told": work.told})
         if work.write_refused is not None:
             work.write_refused(folder / "refused.csv")
         measuring = self._measured(loaded, work, folder, seed, report)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
 
 from eventmesh.messages import MessageType, encode_rows
 from eventmesh.service import Row
@@ -50,23 +51,21 @@ class Requests:
         return Requests(commands, keys, self.payload.take(pa.array(places)), self.at[places])
 
 
-@dataclass(frozen=True)
-class WorkloadOptions:
-    """What an application's ``workload(options)`` is made from.
+class WorkloadOptions(BaseModel):
+    """What every application's ``workload(options)`` is told.
 
-    ``rate`` is requests per second, None as fast as possible. Without an ``input`` (and its ``mapping``)
-    ``orders`` are generated from ``seed``, with ``generate`` as further arguments of the generator. ``asked`` is what
-    callers asked of the mesh before, and were told (:data:`eventmesh.history.CALLERS`): what these orders need has been
-    brought in then. None: it is a new mesh.
+    An application that lets its users choose more names a subclass as ``WORKLOAD``: each further field is an option of
+    ``eventmesh run``, with its type, bounds, default and description. ``rate`` is requests per second, None as fast as
+    possible. ``number`` counts the runs on a mesh that stays: what a later run makes up from the seed needs other names
+    than that of an earlier one. ``asked`` is what callers asked of the mesh before, and were told
+    (:data:`eventmesh.history.CALLERS`): what was brought in for them is there. None: it is a new mesh.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
     seed: int = 0
-    orders: int = 1_000
-    input: Path | None = None
-    mapping: Path | None = None
     rate: float | None = None
-    stock_fraction: float = 1.0
-    generate: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 1
     asked: pa.Table | None = None
 
 
@@ -74,14 +73,15 @@ class WorkloadOptions:
 class Workload:
     """What a run asks: first the seeding, stage by stage and each to its end, then the load.
 
-    ``window`` bounds the open requests of the load; ``summary`` is the report's ``import`` section.
-    ``seeding_name`` names the seeding by what it brings in for whom, so that a mesh that has had it knows it again
-    whichever run asks; None: the run's own.
+    ``window`` bounds the open requests of the load. Of an input that was read, ``summary`` has the counts, which become
+    the ``import`` part of ``run.json``, and ``told`` says the same in a sentence. ``seeding_name`` names the seeding by
+    what it brings in for whom, so that a mesh that has had it knows it again whichever run asks; None: the run's own.
     """
 
     seeding: Sequence[Requests]
     load: Requests
     window: int = 1_000_000
     summary: Mapping[str, Any] | None = None
+    told: str = ""
     write_refused: Callable[[Path], None] | None = None  # writes the rows of the input that were refused
     seeding_name: str | None = None

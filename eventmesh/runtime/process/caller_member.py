@@ -62,7 +62,7 @@ class CallerMember(Member):
         self.caller.replied(reply)
 
     def peer_lost(self, peer: Peer) -> None:
-        """The gateway is gone, for now."""
+        """The service that is asked is gone, for now."""
         assert self.caller is not None
         self.caller.peer_lost()
 
