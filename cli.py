@@ -17,6 +17,7 @@ try:
     from eventmesh.errors import EXIT_CODES, InputError
     from eventmesh.lab import known, shell
     from eventmesh.lab.examples import Commands
+    from eventmesh.lab.load_options import RunCommand, given
 except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl-C is a traceback otherwise
     sys.stderr.write("eventmesh: stopped\n")
     sys.exit(130)
@@ -72,8 +73,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
 ]
-#: Generated orders are kept in memory, about a kilobyte each.
-ORDERS_MAX = 10_000_000
 #: A request for each tick of the clock, which counts microseconds.
 RATE_MAX = 1_000_000.0
 #: A minute: every answer is waited for less.
@@ -137,8 +136,9 @@ def demo(
     _print(stories, json_output, lambda screen: screen.stories(stories))
 
 
-@app.command()
+@app.command(cls=RunCommand)
 def run(
+    ctx: typer.Context,
     mesh: Annotated[
         Path | None,
         typer.Argument(metavar="MESH", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."),
@@ -152,26 +152,18 @@ def run(
             help="A mesh that is up, instead of a mesh file.",
         ),
     ] = None,
-    input_file: Input = None,
-    mapping: MappingFile = None,
-    orders: Annotated[
-        int, typer.Option(metavar="N", min=1, max=ORDERS_MAX, help="Orders to generate where there is no input.")
-    ] = 1_000,
     rate: Annotated[
         float | None,
         typer.Option(
             metavar="X", min=0.001, max=RATE_MAX, help="Requests per second; as fast as possible if not given."
         ),
     ] = None,
-    stock_fraction: Annotated[
-        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Initial stock as a share of the demand.")
-    ] = 1.0,
     rtt_ms: Annotated[
         float,
         typer.Option(metavar="X", min=0.0, max=RTT_MS_MAX, help="Emulated round trip between processes, milliseconds."),
     ] = 0.0,
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of the generated orders and of every chance.")
+        int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of what is generated and of every chance.")
     ] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")
@@ -181,9 +173,9 @@ def run(
 ) -> None:
     """Run a mesh on a local Ray, or load one that is up; then audit everything.
 
-    It replays an order history with the mapping of its columns, or orders that it generates. On a mesh that is up,
-    the audit judges every run so far; an order that the mesh knows already is counted as repeated, another order under
-    its id is refused.
+    What is asked of the mesh comes from its application, and so do further options: with a mesh, `--help` shows them,
+    too. On a mesh that is up, the audit judges every run so far; a request that the mesh knows already is counted as
+    repeated, another one under its id is refused.
 
     \b
     Examples:
@@ -197,8 +189,6 @@ def run(
     from eventmesh.lab import run as runs
     from eventmesh.lab import standing as meshes
 
-    if (mesh is None) == (name is None):
-        raise InputError("name either a mesh, such as views, or with --name a mesh that is up")
     if name is not None and rtt_ms:
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
     if output is not None:
@@ -206,14 +196,11 @@ def run(
     with _progress() as (console, report):
         standing = meshes.find(name) if name is not None else None
         file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
+        chosen = given(ctx)
 
         @cache  # a run on a mesh that is up asks again once the run before has ended: mostly for the same
         def prepare(number: int, earlier: tuple[Path, ...] = ()) -> runs.Prepared:
-            return runs.prepare(
-                file, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate,
-                stock_fraction=stock_fraction, number=number,
-                asked=meshes.all_callers(earlier),
-            )  # fmt: skip
+            return runs.prepare(file, chosen, seed=seed, rate=rate, number=number, asked=meshes.all_callers(earlier))
 
         if standing is None:
             prepared = prepare(1)
@@ -550,12 +537,14 @@ def log_verify(run_folder: RunFolder = None, name: MeshName = None, json_output:
 
 @app.command()
 def trace(
-    order: Annotated[str, typer.Argument(metavar="ORDER", help="An order id.")],
+    story: Annotated[
+        str, typer.Argument(metavar="ID", help="What it is the story of: its correlation id, such as an order's id.")
+    ],
     run_folder: RunFolder = None,
     name: MeshName = None,
     json_output: Json = False,
 ) -> None:
-    """The whole story of one order, from the log alone.
+    """The whole story of one request, from the log alone.
 
     \b
     Example:
@@ -563,8 +552,8 @@ def trace(
     """
     from eventmesh.lab import inspect
 
-    steps = inspect.trace(_where(run_folder, name), order)
-    _print(steps, json_output, lambda screen: screen.trace(order, steps))
+    steps = inspect.trace(_where(run_folder, name), story)
+    _print(steps, json_output, lambda screen: screen.trace(story, steps))
 
 
 @app.command()

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from benchmarks.benchmark import Settings, scratch
+from benchmarks.benchmark import PROCESSES, Settings, scratch
 from eventmesh.audit.verdict import Audit
 from eventmesh.lab.run import audit_folder
 from eventmesh.mesh import Mesh
@@ -65,7 +65,7 @@ class Subject:
     """The mesh that is put under load, and how a report names it."""
 
     mesh: Mesh
-    join: record.Join
+    join: str
     rtt_ms: float = 0.0
     axis: Mapping[str, float] | None = None
 
@@ -98,7 +98,7 @@ def on_ray() -> Iterator[PutUnderLoad]:
     """A Ray of our own."""
     from eventmesh.runtime.on_ray.cluster import embedded_ray
 
-    with embedded_ray():
+    with embedded_ray(PROCESSES):
         yield _mesh_on_ray
 
 
@@ -146,8 +146,8 @@ def climb(
         record.write_table(folder / "records" / f"{name}.arrow", each.callers)
         record.write_histograms(folder, measure.histograms(name, window))
         yield measure.point(
-            window, wiring=subject.mesh.wiring, join=subject.join, axis=axis, audit=loaded.audit, turn=repetition,
-            machine_use=use,
+            window, wiring=subject.mesh.wiring, join=subject.join, joining=subject.mesh.words.joins[subject.join],
+            asks=subject.mesh.asks, axis=axis, audit=loaded.audit, turn=repetition, machine_use=use,
             staleness_us=each.staleness_us if subject.join == "view" else None,
             cpu_s=each.cpu_s, memory_mb=each.memory_mb, bytes_moved=each.bytes_moved,
         )  # fmt: skip

@@ -21,11 +21,11 @@ from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.report import record
-from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.limits import Limits
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay

@@ -6,25 +6,22 @@ read. It says who takes part; the application's wiring says how, and a runtime b
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, cast
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from eventmesh import configuration
+from eventmesh.application import TO_RUN, Application, Package, Words, load_package, optional
 from eventmesh.configuration import suggestion
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
-from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
-from eventmesh.needs import Needs, Part, topic_line
+from eventmesh.messages import ENVELOPE, REFUSAL
+from eventmesh.needs import Needs, Part, named, topic_line
 from eventmesh.progress import position_name
-from eventmesh.service import Service, Trigger
-from eventmesh.views import ViewShape
 
 SCHEMA = "eventmesh.mesh/1"
 #: Kafka's legal topic names, less those that begin with a dot: names become folders and Mermaid labels.
@@ -45,33 +42,6 @@ MESSAGE_BYTES_MAX = 32 << 20
 #: So many rows between two snapshots are, at a hundred bytes each, more than a log on one disk holds.
 SNAPSHOT_ROWS_MAX = 1_000_000_000
 _RESERVED_COLUMNS = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
-
-
-class Package(Protocol):
-    """What the package named by a mesh file must have as attributes for the file to be read."""
-
-    #: The wide schema of each topic, by topic name.
-    SCHEMAS: Mapping[str, pa.Schema]
-    #: The model of each service's own options, by service name. A service without an entry does not exist.
-    OPTIONS: Mapping[str, type[BaseModel]]
-    #: What triggers each service, by wiring and service.
-    WIRINGS: Mapping[str, Mapping[str, Trigger]]
-
-
-class Application(Package, Protocol):
-    """What the package must have besides for the mesh to be run."""
-
-    #: The services, by name.
-    SERVICES: Mapping[str, type[Service]]
-    #: The commands and queries, by name.
-    MESSAGES: Mapping[str, MessageType]
-    #: How facts become a table, by view name. Where a package has it, a mesh file names no other views.
-    VIEWS: Mapping[str, ViewShape]
-    # It may have FACTS besides, the types of fact by topic. Then it is known which topics each rule needs.
-
-
-_TO_READ = ("SCHEMAS", "OPTIONS", "WIRINGS")
-_TO_RUN = (*_TO_READ, "SERVICES", "MESSAGES", "VIEWS")
 
 
 class _Section(BaseModel):
@@ -204,7 +174,19 @@ class Mesh:
 
         Raises :class:`ConfigurationError` where it lacks a part.
         """
-        return cast(Application, load_package(self.description.application, parts=_TO_RUN))
+        return cast(Application, load_package(self.description.application, parts=TO_RUN))
+
+    @property
+    def words(self) -> Words:
+        """The application's words for what its callers ask for."""
+        words: Words = optional(self.application, "WORDS")
+        return words
+
+    @property
+    def asks(self) -> bool:
+        """Whether services ask each other in its wiring: a rule of one of them sends a command or a query."""
+        triggers = self.application.WIRINGS[self.wiring]
+        return any(named(triggers[name].sends, self.options[name]) for name in self.services if name in triggers)
 
     def topics(self) -> dict[str, Topic]:
         """Every topic by name, with the application's columns."""
@@ -238,6 +220,11 @@ class Mesh:
             raise NotFound(f"{service} has partitions 0 to {self.partitions_of(service) - 1}, not {partition}")
         section = self.services.get(service)
         return partition % section.instances if section else 0
+
+    @property
+    def processes(self) -> int:
+        """How many processes it runs in: each instance of each service, a broker and a load generator."""
+        return sum(section.instances for section in self.services.values()) + 2
 
     @property
     def keeps_snapshots(self) -> bool:
@@ -349,26 +336,6 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     owners = {name: topic.owner for name, topic in description.topics.items()}
     Needs.of(package, description.wiring, owners, parts, file).check()
     return Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
-
-
-def load_package(package: str, *, file: str = "", parts: Sequence[str] = _TO_READ) -> ModuleType:
-    """Import the application ``package``. Raises :class:`ConfigurationError` where it is absent or lacks a part."""
-    try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        hint = "Is it installed, or its folder on PYTHONPATH?"
-        raise ConfigurationError(
-            f"the package {package!r} cannot be imported: {error}", file=file, path="application", hint=hint
-        ) from error
-    except Exception as error:  # whatever its code does when it is imported
-        problem = f"the package {package!r} fails when it is imported: {type(error).__name__}: {error}"
-        hint = f"See where: python -c 'import {package}'"
-        raise ConfigurationError(problem, file=file, path="application", hint=hint) from error
-    missing = [part for part in parts if not hasattr(module, part)]
-    if missing:
-        problem = f"the package {package!r} is not an application: it has no {', '.join(missing)}"
-        raise ConfigurationError(problem, file=file, path="application", hint="Name a package that has them")
-    return module
 
 
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -20,7 +20,7 @@ from eventmesh.lab.run import audit_folder
 from eventmesh.mesh import Mesh
 from eventmesh.report.measure import SECOND, times
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay

@@ -25,8 +25,7 @@ from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.report.measure import SECOND
-from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests, Workload
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay

@@ -65,7 +65,7 @@ def _judged(command: Callable[[], int], streams: _Streams) -> int:
     except OSError as error:
         return streams.failed(error)
     except MemoryError:
-        say("there is not enough memory for this. Try fewer orders, or a machine that has more")
+        say("there is not enough memory for this. Try a smaller load, or a machine that has more")
         return EnvironmentUnavailable.exit_code
     except Exception as error:
         return _fault(error)

@@ -10,10 +10,10 @@ from eventmesh.audit.audit import Audit, audit
 from eventmesh.history import History
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
+from eventmesh.workload import Workload
 
 #: Microseconds between two crashes.
 BETWEEN_CRASHES = (1_000, 60_000)

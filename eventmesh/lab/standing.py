@@ -93,7 +93,7 @@ def up(
     """Start a mesh that stays, on a Ray of its own or in the cluster at ``address``.
 
     It goes on with what ``data`` holds. All that can be checked is checked before anything starts; what was started is
-    ended where the rest fails. Where a run was cut off, it ``say``s what becomes of its orders.
+    ended where the rest fails. Where a run was cut off, it ``say``s what becomes of its requests.
     """
     data, token_file = data.resolve(), token_file and token_file.resolve()
     path_of(name)
@@ -104,12 +104,12 @@ def up(
         return standing
     with claimed(name, "started"):
         _not_up(name)
-        _checked(standing, mesh_file)
+        mesh, _, _ = _checked(standing, mesh_file)
         _make(data)
         busy = f"a mesh on {data} is being {{}} now: a data directory belongs to one mesh. Name another with --data"
         with held(data / "up.lock", "started", busy):
             if left := set_lost_journals_aside(data) or unfinished(data):
-                say(left.text)
+                say(left.text(mesh.words))
             return _up(standing, mesh_file, address, report)
 
 
@@ -117,7 +117,7 @@ def _up(standing: Standing, mesh_file: Path | None, address: str | None, report:
     mesh, access, cluster_id = _checked(standing, mesh_file)  # again: nobody else starts anything on this data now
     report("starting Ray" if address is None else f"joining Ray at {address}", 0, 0)
     try:
-        standing = _on_ray(standing, address)
+        standing = _on_ray(standing, address, mesh.processes)
         write(standing)
         write_mesh(standing.data, mesh)
         report("starting the mesh", 0, 0)
@@ -155,7 +155,7 @@ def _mesh_file(given: Path | None, data: Path) -> Path:
 
 
 def _check_same_mesh(mesh: Mesh, data: Path) -> None:
-    """Settings may change from one start to the next; what triggers what may not, while orders are under way."""
+    """Settings may change from one start to the next; what triggers what may not, while requests are under way."""
     if not (data / MESH_FILE).is_file():
         return
     before = meshes.load(data / MESH_FILE)
@@ -163,8 +163,8 @@ def _check_same_mesh(mesh: Mesh, data: Path) -> None:
         found, asked = getattr(before.description, what), getattr(mesh.description, what)
         if found != asked:
             raise InputError(
-                f"{data} belongs to a mesh of {what} {found!r}, not {asked!r}: its orders would never be finished. "
-                f"Name another directory with --data"
+                f"{data} belongs to a mesh of {what} {found!r}, not {asked!r}: its {mesh.words.requests} would never "
+                f"be finished. Name another directory with --data"
             )
 
 
@@ -200,7 +200,7 @@ def _prepare_environment(address: str | None, token_file: Path | None) -> None:
     os.environ.update(ray_environment(address, token_file))
 
 
-def _on_ray(standing: Standing, address: str | None) -> Standing:
+def _on_ray(standing: Standing, address: str | None, processes: int) -> Standing:
     from eventmesh.runtime.on_ray.head import start_head
 
     _prepare_environment(address, standing.token_file)
@@ -212,7 +212,7 @@ def _on_ray(standing: Standing, address: str | None) -> Standing:
             )
         return standing.model_copy(update={"ray": address})
     # On record from its first moment: whatever ends this command, `eventmesh down` finds what it has started.
-    head = start_head(standing.token_file, lambda head: write(_headed(standing, head)))
+    head = start_head(standing.token_file, processes, lambda head: write(_headed(standing, head)))
     return _headed(standing, head)
 
 
@@ -400,7 +400,7 @@ def run(
 
     Leaves ``folder`` as any run does; its log is the mesh's. One run at a time: :class:`InputError` otherwise. A run
     that was interrupted goes on in the mesh, and the next one waits for its end. Where this one is interrupted, it
-    ``say``s what becomes of its orders.
+    ``say``s what becomes of its requests.
     """
     busy = f"{standing.name!r} is being {{}} now. Wait for the end of that run; one runs at a time"
     with held(standing.data / "run.lock", "loaded", busy), writing(folder), _found(standing) as running:
@@ -422,16 +422,18 @@ def run(
 
 
 def _what_becomes_of(standing: Standing, number: int) -> str:
-    """A sentence on the orders of a run that is cut off."""
+    """A sentence on the requests of a run that is cut off."""
+    words = standing.words
     if not _reachable(standing):
         left = unfinished(standing.data)
-        return f"run {number} was cut off, since {standing.name!r} is no longer up" + (f": {left.text}" if left else "")
+        cut_off = f"run {number} was cut off, since {standing.name!r} is no longer up"
+        return f"{cut_off}: {left.text(words)}" if left else cut_off
     if (standing.data / GENERATOR / f"{prefix(number)}load").exists():
         return (
-            f"run {number} was cut off; {standing.name!r} goes on with its orders, and the next run waits for them and "
-            f"audits them"
+            f"run {number} was cut off; {standing.name!r} goes on with its {words.requests}, and the next run waits "
+            f"for them and audits them"
         )
-    return f"run {number} was cut off before it placed any order"
+    return f"run {number} was cut off before it placed any {words.request}"
 
 
 def _await_earlier(standing: Standing, running: StandingMesh, report: Report) -> None:

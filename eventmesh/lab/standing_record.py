@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eventmesh import mesh as meshes
+from eventmesh.application import PLAIN_WORDS, Words
 from eventmesh.configuration import suggestion
-from eventmesh.errors import EnvironmentUnavailable, InputError, NotFound
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError, InputError, NotFound
 from eventmesh.lab.known import STATE_VARIABLE, meshes_up, state_folder
 from eventmesh.lab.run import MESH_FILE
 from eventmesh.mesh import Mesh
@@ -52,6 +53,14 @@ class Standing(BaseModel):
     def mesh(self) -> Mesh:
         """Its description, as it was when it was started."""
         return meshes.load(self.data / MESH_FILE)
+
+    @property
+    def words(self) -> Words:
+        """Its application's words; plain ones where its description, or the application, cannot be read any more."""
+        try:
+            return self.mesh.words
+        except EventmeshError:
+            return PLAIN_WORDS
 
     @property
     def access(self) -> Access:
@@ -168,7 +177,7 @@ def access_of(listen: str, token_file: Path | None) -> Access:
     from eventmesh.runtime.wire.channel import ANYWHERE, Access
 
     token = _token(token_file)
-    if listen != ANYWHERE:
+    if listen != ANYWHERE or token is None:  # without a token it is refused, and Ray is not asked for anything
         return Access(token, listen)
     from eventmesh.runtime.on_ray.directory import node_address
 

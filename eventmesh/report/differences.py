@@ -15,6 +15,7 @@ from functools import cache
 
 from scipy.special import stdtrit
 
+from eventmesh.application import Words
 from eventmesh.report.record import Repetition
 from eventmesh.report.ways import Axis, Way
 
@@ -40,6 +41,11 @@ class Criterion:
     name: str
     unit: str
     value: Callable[[Repetition], float | None]
+    per_request: bool = False
+
+    def named(self, words: Words) -> str:
+        """As a report names it: ``CPU of the mesh per request``."""
+        return f"{self.name} per {words.request}" if self.per_request else self.name
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,8 @@ def _slowest(each: Repetition) -> float | None:
 
 
 def _cpu(each: Repetition) -> float | None:
-    # Seconds per thousand orders are milliseconds per order.
-    return _of_the_mesh(each.cpu_s_per_1000_orders)
+    # Seconds per thousand requests are milliseconds per request.
+    return _of_the_mesh(each.cpu_s_per_1000_requests)
 
 
 def _memory(each: Repetition) -> float | None:
@@ -128,6 +134,6 @@ CRITERIA = (
     COMPLETED,
     SLOWEST,
     ACCEPTED,
-    Criterion("CPU of the mesh per order", "ms", _cpu),
+    Criterion("CPU of the mesh", "ms", _cpu, per_request=True),
     Criterion("memory of the mesh", "MB", _memory),
 )

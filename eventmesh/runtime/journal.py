@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from eventmesh.errors import DataDirectoryError, StorageFull
 from eventmesh.log.storage import NO_ROOM, FileStorage
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 
 NEVER = -1
 #: The folder beside a log that holds the journals of whoever loads the mesh.

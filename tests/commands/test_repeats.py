@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from eventmesh import mesh as meshes
 from eventmesh.history import CALLERS, History
 from eventmesh.lab import standing, standing_record
 from eventmesh.lab.run import begin, conclude, count_outcomes, load_mesh
@@ -63,6 +64,8 @@ def test_seeding_is_named_by_what_it_is_for_and_the_load_by_the_run() -> None:
     names = []
 
     class Running:
+        mesh = meshes.load(CONFIGS / "meshes" / "views.yaml")
+
         def seed_with(self, stages: Any, progress: Any, *, name: str) -> None:
             names.append(name)
 

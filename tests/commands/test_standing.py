@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,9 +151,11 @@ def test_a_ray_that_does_not_answer(
     eventmesh("status").must_have_refused("no mesh called 'shop' is up")
 
 
-def test_what_goes_together_and_what_does_not(eventmesh: Run, small_run: Path) -> None:
+def test_what_goes_together_and_what_does_not(eventmesh: Run, small_run: Path, state: Path) -> None:
     eventmesh("run").must_have_refused("name either a mesh, such as views", "--name")
     eventmesh("run", MESH, "--name", "shop").must_have_refused("name either a mesh, such as views", "--name")
+    record = {"schema": "eventmesh.standing/1", "name": "shop", "data": str(small_run), "ray": "127.0.0.1:1"}
+    (state / "shop.json").write_text(json.dumps({**record, "since": "2026-01-01T00:00:00Z"}))
     eventmesh("run", "--name", "shop", "--rtt-ms", 1).must_have_refused("--rtt-ms is for a mesh that is started")
     words = ["log", "topics", "--run", small_run, "--name", "shop"]
     eventmesh(*words).must_have_refused("--run names a run's folder, --name a mesh that is up")

@@ -16,8 +16,8 @@ from eventmesh.history import History
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.limits import Limits
+from eventmesh.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.requests import Requests
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests, Workload
 from tests.contract.conftest import DescribeMesh, Runtime
 from tests.tiny import workload as library_workload
 from tests.tiny.lending import MESSAGES
-from tests.tiny.workload import asking
+from tests.tiny.workload import LoanOptions, asking
 
 
 def after(seeding: list[Requests], *stages: tuple[str, str, list[dict[str, Any]]]) -> Workload:
@@ -74,7 +73,7 @@ def test_a_poisoned_command_is_its_callers_definite_no(runtime: Runtime, library
 
 
 def test_a_full_queue_says_so_and_nothing_is_lost(runtime: Runtime, library: DescribeMesh) -> None:
-    loans = library_workload(WorkloadOptions(orders=3_300))
+    loans = library_workload(LoanOptions(loans=3_300))
     run = runtime(library("events"), loans, limits=Limits(asks_queued_rows_max=600, appends_in_flight_max=1))
     throttled = [row["throttled"] for row in run.callers("Borrow")]
     assert sum(throttled) > 0, "the queue was never full: nothing was tested"

@@ -16,9 +16,9 @@ from eventmesh.lab.recovery import Fault, Recovery, strike, survive
 from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
-from eventmesh.runtime.requests import Requests
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]

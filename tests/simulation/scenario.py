@@ -16,7 +16,6 @@ from eventmesh.audit.audit import Audit, audit
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
 from eventmesh.runtime.effects import Subscribe, Unsubscribe
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
@@ -24,6 +23,7 @@ from eventmesh.runtime.simulated.processes import ServiceProcess
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 #: The topic that each service of the shop owns.
 OWN_TOPICS = {

@@ -17,12 +17,12 @@ from eventmesh.lab.simulated_run import SimulatedRun
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.processes import ServiceProcess
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests
 from tests.simulation.scenario import shop
 
 #: Each append waits for a sync of 3.5 ms, and 20 orders may be open in each of the gateway's two partitions: that is

@@ -46,7 +46,7 @@ WORDS = {
         journal.FORMAT, journal.REQUESTS, journal.PROGRESS, journal.WORDS, *journal.COLUMNS,
     ],
     "## A run's folder": REFUSED.names,
-    "### run.json": keys(record.Run, record.Figure, record.Imported),
+    "### run.json": keys(record.Run, record.Figure),
     "### Callers' records": CALLERS.names,
     "## A mesh that stays": keys(Standing),
     "## Files that you write": keys(

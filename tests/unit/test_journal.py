@@ -26,7 +26,7 @@ from eventmesh.log import storage as storage_module
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.effects import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, PROGRESS, REQUESTS, WORDS, Journal
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 from tests.unit.journal_story import START, Desk, caller, facts, is_repeat, life, requests
 
 COUNT = 10

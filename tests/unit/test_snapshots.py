@@ -19,7 +19,6 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
-from eventmesh.runtime.caller import WorkloadOptions
 from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.snapshots import (
@@ -39,6 +38,7 @@ from eventmesh.service import Place, Service, Trigger
 from eventmesh.views import View
 from tests.simulation.scenario import Scenario
 from tests.tiny import workload as library_workload
+from tests.tiny.workload import LoanOptions
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = "simulated"
@@ -49,7 +49,7 @@ def run(application: str) -> SimulatedRun:
     """A finished run of the shop, in one of its wirings, or of the library."""
     if application == "library":
         mesh = meshes.load(ROOT / "tests" / "tiny" / "mesh.yaml")
-        return run_simulated(mesh, library_workload(WorkloadOptions(seed=1, orders=40, rate=2_000.0)), seed=1)
+        return run_simulated(mesh, library_workload(LoanOptions(seed=1, loans=40, rate=2_000.0)), seed=1)
     return Scenario(application, orders=40, cancel_permille=300, restocks=True).run(5)
 
 

@@ -17,8 +17,8 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually, get, wait_until
 from eventmesh.runtime.process.directory import peer_name
-from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.waiting import NO_LOG, explained
+from eventmesh.workload import Requests
 
 #: Seconds between two looks at how far a load has come.
 PROGRESS_S = 0.5

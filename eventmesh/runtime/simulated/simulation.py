@@ -21,7 +21,6 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.broker import ACKNOWLEDGEMENTS
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.requests import Requests
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
 from eventmesh.runtime.simulated.processes import (
     BrokerLost,
@@ -35,6 +34,7 @@ from eventmesh.runtime.simulated.processes import (
 from eventmesh.runtime.simulated.world import START, World
 from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
 from eventmesh.runtime.snapshotter import Snapshotter
+from eventmesh.workload import Requests
 
 CLUSTER = "simulated"
 #: Microseconds from the append that makes snapshots due until they are taken.
