@@ -217,8 +217,6 @@ def _spaced(ticks: Iterable[Tick]) -> list[Tick]:
 def _row(
     scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, capacities: Capacities, words: Words
 ) -> Panels:
-    scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, capacities: Capacities, words: Words
-) -> Panels:
     points = {way: [p for p in points if _drawable(p)] for way, points in scenario.ways.items()}
     lines = place_labels([_line(way, styles, points[way], x, y, words) for way in points if points[way]])
     hidden = sum(point.audit.verdict == "invalid" for each in scenario.ways.values() for point in each)
