@@ -20,7 +20,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import LogReader
 from eventmesh.messages import encode_rows
 from eventmesh.runtime.process.broker_member import BrokerMember
-from eventmesh.runtime.process.producer import Writer
+from eventmesh.runtime.process.producer import Producer
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.service_member import ServiceMember
 from eventmesh.runtime.process.subscription import Subscription
@@ -251,12 +251,12 @@ def broker(tmp_path: Path) -> Iterator[BrokerMember]:
 def test_a_producer_that_hears_nonsense_fails_what_is_in_flight(
     broker: BrokerMember, local: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    producer = Writer(broker.address(), ORDERS, "first", local=local)
+    producer = Producer(broker.address(), ORDERS, "first", local=local)
 
     def nonsense(channel: Channel, *rest: object) -> None:
         channel.send([raw({"kind": "gossip"})])
 
-    monkeypatch.setattr(broker, "_append", nonsense)
+    monkeypatch.setattr(broker.rules, "append", nonsense)
     answer = producer.append(encode_rows(ORDERS.schema, rows_at(0, ["a"])))
     with pytest.raises(PeerLost, match="Invalid value 'gossip'") as told:
         answer.result(SOON_S)
@@ -285,10 +285,10 @@ def test_a_reader_that_hears_nonsense_is_told_and_can_read_on(
 def test_a_broker_that_cannot_push_for_a_reason_that_nobody_foresaw_says_so(
     broker: BrokerMember, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(name: str, offset: int, max_bytes: int) -> list[LogBatch]:
+    def broken(reader: object, max_bytes: int) -> None:
         raise ZeroDivisionError("nobody foresaw this")
 
-    monkeypatch.setattr(broker, "read", broken)
+    monkeypatch.setattr(broker.rules, "take", broken)
     reader, over = Reader(), queue.Queue[PeerLost]()
     reading = Subscription(
         broker.address(), {"orders": ORDERS.schema}, reader.deliver, over.put, failed=str, local=False
