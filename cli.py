@@ -9,6 +9,7 @@ try:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import contextmanager, suppress
     from dataclasses import asdict, is_dataclass
+    from enum import StrEnum
     from pathlib import Path
     from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +70,15 @@ MappingFile = Annotated[
         help="How the input's columns become orders: online-retail or another that ships, or a file.",
     ),
 ]
+
+
+class Runtime(StrEnum):
+    """What a mesh runs on."""
+
+    ray = "ray"
+    simulated = "simulated"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
@@ -165,13 +175,16 @@ def run(
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of what is generated and of every chance.")
     ] = 0,
+    runtime: Annotated[
+        Runtime, typer.Option(help="Real processes on a local Ray, or a simulation on a virtual clock.")
+    ] = Runtime.ray,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, start nothing.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Run a mesh on a local Ray, or load one that is up; then audit everything.
+    """Run a mesh on a local Ray or simulated, or load one that is up; then audit everything.
 
     What is asked of the mesh comes from its application, and so do further options: with a mesh, `--help` shows them,
     too. On a mesh that is up, the audit judges every run so far; a request that the mesh knows already is counted as
@@ -180,6 +193,7 @@ def run(
     \b
     Examples:
       eventmesh run views --orders 2000 --rate 500
+      eventmesh run views --orders 200 --runtime simulated
       eventmesh run request --input orders.parquet \\
         --mapping online-retail
       eventmesh run --name shop --orders 2000
@@ -191,6 +205,8 @@ def run(
 
     if name is not None and rtt_ms:
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
+    if name is not None and runtime is Runtime.simulated:
+        raise InputError("a mesh that is up runs on Ray: name a mesh file, such as views, for --runtime simulated")
     if output is not None:
         runs.must_be_empty(output)
     with _progress() as (console, report):
@@ -210,7 +226,9 @@ def run(
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, name or prepared.mesh.name)
             if standing is None:
-                finished = runs.run(prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, report=report)
+                finished = runs.run(
+                    prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, runtime=runtime, report=report
+                )
             else:
                 finished = meshes.run(standing, prepare, folder, seed=seed, report=report, say=_sayer(console))
     if finished is None:

@@ -21,12 +21,13 @@ from eventmesh.report import measure, record
 from eventmesh.report.machine import Watch
 from eventmesh.report.measure import Window
 from eventmesh.report.repetitions import summarise
+from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.running import Measured
+    from eventmesh.runtime.running import Measured
 
 PRIMARY = "PlaceOrder"
 #: Orders of one step, which are made before it begins: about a kilobyte each.
@@ -112,11 +113,11 @@ def _mesh_on_ray(
     uses: list[record.MachineUse | None] = []
     with MeshOnRay(subject.mesh, folder / "log", rtt_ms=subject.rtt_ms, seed=seed) as running:
         # Stock for all steps together, so that no step is short of anything.
-        running.seed_with(of_history(_together(list(steps.values()))).seeding)
+        seed_with(running, of_history(_together(list(steps.values()))).seeding)
         for number, (offered, orders) in enumerate(steps.items()):
             work = of_history(orders, rate=offered).load
             with Watch() as watch:
-                loads.append(running.measure(f"load-{number}", work))
+                loads.append(measure_load(running, f"load-{number}", work))
             uses.append(watch.use)
             if measure.saturated(cut(loads[-1], settings)):
                 break

@@ -109,7 +109,8 @@ class Screen:
 
     def run(self, finished: Run, folder: Path | None) -> None:
         """What came of a run, and where everything about it is."""
-        self.line(f"{legible(finished.name)}: audit {finished.verdict}")
+        clock = f", simulated from seed {finished.seed} on a virtual clock" if finished.virtual else ""
+        self.line(f"{legible(finished.name)}: audit {finished.verdict}{clock}")
         for title, values in (("import", finished.imported), ("outcomes", finished.outcomes)):
             if values:
                 self.line(f"  {title}: {legible(_in_words(values))}")

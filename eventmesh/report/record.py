@@ -281,6 +281,7 @@ class Run(_Part):
     versions: dict[str, str]
     config: dict[str, Any]
     durability: str
+    runtime: Literal["ray", "simulated"] = "ray"
     started_at: AwareDatetime
     status: Status
     warmup_s: float
@@ -296,6 +297,11 @@ class Run(_Part):
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []
+
+    @property
+    def virtual(self) -> bool:
+        """Whether its times are of a virtual clock."""
+        return self.runtime == "simulated"
 
 
 def start(name: str, *, seed: int, config: Mapping[str, Any], source: Path, now: datetime, **known: Any) -> Run:

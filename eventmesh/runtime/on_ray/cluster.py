@@ -18,7 +18,7 @@ from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, allow_files
-from eventmesh.runtime.on_ray.running import RunningMesh
+from eventmesh.runtime.on_ray.running import RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
 
 #: Seconds that Ray has to end what it was told to kill.
@@ -44,7 +44,7 @@ def embedded_ray(processes: int) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class MeshOnRay(RunningMesh):
+class MeshOnRay(RayMesh):
     """A mesh that lives as long as it is entered: leaving it ends every process of it.
 
     ``directory`` holds the log; a mesh goes on with what lies there. At level ``memory`` the log is written there when

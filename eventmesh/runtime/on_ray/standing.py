@@ -19,7 +19,7 @@ from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, hom
 from eventmesh.runtime.on_ray.calls import answered, eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
-from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
+from eventmesh.runtime.on_ray.running import PROGRESS_S, RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
 from eventmesh.runtime.process.subscription import Entry, Subscription
@@ -50,7 +50,7 @@ def joined(address: str) -> Iterator[None]:
         yield
 
 
-class StandingMesh(RunningMesh):
+class StandingMesh(RayMesh):
     """The processes of a mesh that stays. Made within :func:`joined`."""
 
     def __init__(self, mesh: Mesh, directory: RayDirectory, log_directory: Path, actors: Actors) -> None:
