@@ -26,7 +26,7 @@
         └── PeerLost                 the connection broke while an answer was owed
 
 The distinction is Maelstrom's ``definite?``. A handler may retry what did not happen under a new
-name; what may have happened is only ever retried under the same id.
+name; what may have happened is only ever retried under the same id. :class:`StoredSetting` is no error but a warning.
 """
 
 from __future__ import annotations
@@ -216,3 +216,7 @@ class AskTimeout(MayHaveHappened):
 
 class PeerLost(MayHaveHappened):
     """The peer or the connection to it is gone while an answer was owed."""
+
+
+class StoredSetting(UserWarning):
+    """A setting that has no effect stands in a file that was stored with data: the data is opened all the same."""

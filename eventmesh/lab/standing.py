@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eventmesh import configuration, shipped
 from eventmesh import mesh as meshes
-from eventmesh import shipped
 from eventmesh.errors import (
     ConfigurationError,
     DataDirectoryError,
@@ -157,9 +157,9 @@ def _check_same_mesh(mesh: Mesh, data: Path) -> None:
     """Settings may change from one start to the next; what triggers what may not, while requests are under way."""
     if not (data / MESH_FILE).is_file():
         return
-    before = meshes.load(data / MESH_FILE)
+    before = configuration.read(data / MESH_FILE)
     for what in ("application", "wiring"):
-        found, asked = getattr(before.description, what), getattr(mesh.description, what)
+        found, asked = before.get(what), getattr(mesh.description, what)
         if found != asked:
             raise InputError(
                 f"{data} belongs to a mesh of {what} {found!r}, not {asked!r}: its {mesh.words.requests} would never "
@@ -170,7 +170,8 @@ def _check_same_mesh(mesh: Mesh, data: Path) -> None:
 def _checked(standing: Standing, mesh_file: Path | None) -> tuple[Mesh, Access, str]:
     """The mesh, who is let in, and the id of its log's cluster, a new one where there is no log yet."""
     data = standing.data
-    mesh = meshes.load(_mesh_file(mesh_file, data))
+    load = meshes.load_stored if mesh_file is None else meshes.load
+    mesh = load(_mesh_file(mesh_file, data))
     _check_same_mesh(mesh, data)
     if mesh.log.durability == Durability.memory:
         raise ConfigurationError(

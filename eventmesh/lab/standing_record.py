@@ -52,7 +52,7 @@ class Standing(BaseModel):
     @property
     def mesh(self) -> Mesh:
         """Its description, as it was when it was started."""
-        return meshes.load(self.data / MESH_FILE)
+        return meshes.load_stored(self.data / MESH_FILE)
 
     @property
     def words(self) -> Words:
