@@ -27,7 +27,7 @@
             └── ProtocolError        one side could not take what the other sent
 
 The distinction is Maelstrom's ``definite?``. A handler may retry what did not happen under a new
-name; what may have happened is only ever retried under the same id.
+name; what may have happened is only ever retried under the same id. :class:`StoredSetting` is no error but a warning.
 """
 
 from __future__ import annotations
@@ -235,3 +235,7 @@ def _tree(kind: type[EventmeshError]) -> Iterator[type[EventmeshError]]:
 
 #: The classes above by name. An error travels between processes under its name.
 KINDS: Mapping[str, type[EventmeshError]] = {kind.__name__: kind for kind in _tree(EventmeshError)}
+
+
+class StoredSetting(UserWarning):
+    """A setting that has no effect stands in a file that was stored with data: the data is opened all the same."""

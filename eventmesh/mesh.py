@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from eventmesh import configuration
 from eventmesh.application import TO_RUN, Application, Package, Words, load_package, optional
-from eventmesh.configuration import suggestion
+from eventmesh.configuration import no_effect, suggestion
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL
@@ -24,6 +24,8 @@ from eventmesh.needs import Needs, Part, named, topic_line
 from eventmesh.progress import position_name
 
 SCHEMA = "eventmesh.mesh/1"
+#: Kafka's policy that is not carried out yet, and the key that asks for it.
+COMPACT, POLICY = "compact", "cleanup.policy"
 #: Kafka's legal topic names, less those that begin with a dot: names become folders and Mermaid labels.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,248}$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
@@ -74,8 +76,10 @@ class TopicSection(_Section):
     owner: Name = Field(description="The one service that writes this topic.")
     key: str = Field(description="The payload column that the partition is chosen by.")
     partitions: int = Field(1, ge=1, le=PARTITIONS_MAX, description="Fixed at creation.")
-    compatibility: Compatibility = "BACKWARD"
-    cleanup_policy: Literal["delete", "compact"] = Field(TopicSettings.cleanup_policy, alias="cleanup.policy")
+    compatibility: Literal["BACKWARD"] = Field(
+        "BACKWARD", description="Of a topic's columns from one version to the next. They cannot change yet."
+    )
+    cleanup_policy: Literal["delete"] = Field("delete", alias="cleanup.policy", description="Nothing is compacted yet.")
     retention_ms: int = Field(
         TopicSettings.retention_ms, alias="retention.ms", ge=-1, le=MILLISECONDS_MAX, description="-1: for ever."
     )
@@ -88,6 +92,22 @@ class TopicSection(_Section):
         TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1, le=MESSAGE_BYTES_MAX,
         description="Of one append, which is one Arrow batch.",
     )  # fmt: skip
+
+    @field_validator("compatibility", mode="before")
+    @classmethod
+    def _can_be_compared(cls, mode: object) -> object:
+        if mode in get_args(Compatibility) and mode != "BACKWARD":
+            problem = "does nothing: the columns of a topic cannot change yet, so there is nothing to compare"
+            raise no_effect(problem, "Leave the key out, or write compatibility: BACKWARD")
+        return mode
+
+    @field_validator("cleanup_policy", mode="before")
+    @classmethod
+    def _is_carried_out(cls, policy: object) -> object:
+        if policy == COMPACT:
+            problem = "does nothing: there is no compaction yet, and the topic would only be kept for ever"
+            raise no_effect(problem, "Write cleanup.policy: delete, with retention.ms: -1 to keep it for ever")
+        return policy
 
     def settings(self) -> TopicSettings:
         """Kafka's settings of this topic."""
@@ -315,20 +335,32 @@ def load(path: Path | str) -> Mesh:
     return parse(configuration.read(path), file=str(path))
 
 
-def parse(document: Mapping[str, Any], *, file: str = "", package: Package | None = None) -> Mesh:
+def load_stored(path: Path | str) -> Mesh:
+    """The mesh whose description was stored with its data. Raises :class:`ConfigurationError`.
+
+    A setting that is refused in a new file, since it has no effect, is passed over with a
+    :class:`~eventmesh.errors.StoredSetting`.
+    """
+    return parse(configuration.read(path), file=str(path), stored=True)
+
+
+def parse(document: Mapping[str, Any], *, file: str = "", package: Package | None = None, stored: bool = False) -> Mesh:
     """The mesh that ``document`` describes; ``file`` is only named in errors.
 
-    The application's package is imported by the name that the document gives, unless one is passed in.
-    Raises :class:`ConfigurationError`.
+    The application's package is imported by the name that the document gives, unless one is passed in. ``stored``: see
+    :func:`load_stored`. Raises :class:`ConfigurationError`.
     """
-    framework, options = _split(document)
-    description = configuration.validate(MeshFile, framework, file=file)
+    framework, options = _split(_kept(document, file) if stored else document)
+    description = configuration.validate(MeshFile, framework, file=file, stored=stored)
     package = package or cast(Package, load_package(description.application, file=file))
     _Check(file, description, package).all()
     models = {}
     for name, own in options.items():
         model, path = package.OPTIONS[name], f"services.{name}"
-        models[name] = configuration.validate(model, own, file=file, path=path, beside=ServiceSection.model_fields)
+        models[name] = configuration.validate(
+            model, own, file=file, path=path, beside=ServiceSection.model_fields, stored=stored
+        )
+        _check_wirings(models[name], description.wiring, file, path, stored)
     parts = {
         name: Part(section.listens, section.views, section.asks, models[name])
         for name, section in description.services.items()
@@ -347,6 +379,39 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[
             if isinstance(section, Mapping):
                 framework["services"][name], options[name] = ServiceSection.split(section)
     return framework, options
+
+
+def _kept(document: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    """A stored document, in which a topic that was to be compacted is kept for ever, as it has been all along."""
+    topics = document.get("topics")
+    if not isinstance(topics, Mapping):
+        return document
+    kept = dict(topics)
+    for name, section in topics.items():
+        if isinstance(section, Mapping) and section.get(POLICY) == COMPACT:
+            kept[name] = {**section, POLICY: "delete", "retention.ms": -1, "retention.bytes": -1}
+            path = configuration.dotted(("topics", str(name), POLICY))
+            instead = "All of it is kept, as before: retention.ms and retention.bytes are -1"
+            configuration.passed_over(
+                "does nothing: there is no compaction yet, found text 'compact'", file=file, path=path, instead=instead
+            )
+    return {**document, "topics": kept}
+
+
+def _check_wirings(options: BaseModel, wiring: str, file: str, path: str, stored: bool) -> None:
+    """An option may say in its schema in which ``wirings`` it is read at all; elsewhere nothing may be set by it."""
+    for name in options.model_fields_set:
+        field, value = type(options).model_fields[name], getattr(options, name)
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, Mapping) else {}
+        wirings = extra.get("wirings", [wiring])
+        if value == field.default or not isinstance(wirings, list) or wiring in wirings:
+            continue
+        problem = f"does nothing in wiring {wiring!r}, found {configuration.describe(value)}"
+        if stored:
+            configuration.passed_over(problem, file=file, path=f"{path}.{name}")
+        else:
+            hint = f"Leave it out, or choose a wiring that reads it: {', '.join(map(str, wirings))}"
+            raise ConfigurationError(problem, file=file, path=f"{path}.{name}", hint=hint)
 
 
 def _identifier(name: str) -> str:

@@ -215,7 +215,7 @@ def _check_floors(data: Path, moment: Moment, snapshots: Mapping[str, Snapshot])
     storage = MemoryStorage()
     for path, snapshot in snapshots.items():
         storage.replace(path, snapshot.to_bytes())
-    floors = Floors(meshes.load(data / MESH_FILE), SnapshotStore(storage).header, grace_us=0).at(0)
+    floors = Floors(meshes.load_stored(data / MESH_FILE), SnapshotStore(storage).header, grace_us=0).at(0)
     late = [name for name, start in moment.starts.items() if start > floors.get(name, start)]
     if late:
         raise ChangedMeanwhile(f"retention has deleted what no snapshot holds of {', '.join(late)}")

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmesh import configuration
 from eventmesh import mesh as meshes
 from eventmesh.application import optional
 from eventmesh.errors import CorruptSegment, DataDirectoryError, EventmeshError, LogTruncated, NotFound
@@ -51,6 +52,7 @@ def _opened(folder: Path) -> Iterator[LogReader]:
     directory = folder / "log"
     try:
         with closing(open_read_only(directory)) as reader:
+            _warn_of_compaction(reader, directory)
             yield reader
     except CorruptSegment as error:
         raise _in(directory, error) from error
@@ -59,6 +61,16 @@ def _opened(folder: Path) -> Iterator[LogReader]:
     except OSError as error:
         problem = f"{error.filename or directory}: cannot be read ({error.strerror})"
         raise DataDirectoryError(f"{problem}. Restore it from a copy") from error
+
+
+def _warn_of_compaction(reader: LogReader, directory: Path) -> None:
+    for name, topic in reader.topics.items():
+        if topic.settings.cleanup_policy != "delete":
+            problem = f"does nothing: there is no compaction yet, found {topic.settings.cleanup_policy!r}"
+            path = f"topics.{name}.cleanup_policy"
+            configuration.passed_over(
+                problem, file=f"{directory}/manifest.json", path=path, instead="All of it is kept"
+            )
 
 
 def _in(directory: Path, error: CorruptSegment) -> CorruptSegment:
@@ -246,7 +258,7 @@ def _unknown_story(reader: LogReader, story: str, column: str | None) -> str:
 def _story_column(folder: Path) -> str | None:
     """The column that names the stories of the mesh's application; None where it has none, or cannot be read."""
     with suppress(EventmeshError):  # the log alone tells a story, whatever has become of the application
-        column: str | None = optional(meshes.load(folder / MESH_FILE).application, "STORY")
+        column: str | None = optional(meshes.load_stored(folder / MESH_FILE).application, "STORY")
         return column
     return None
 

@@ -91,12 +91,13 @@ def options_of(model: type[BaseModel]) -> list[Any]:
 
 
 def given(ctx: Any) -> dict[str, Any]:
-    """The values of the application's options, by the names of its fields."""
+    """The values of the application's options that were typed, by the names of its fields."""
     return dict(ctx.meta.get(_GIVEN, {}))
 
 
 def _keep(ctx: Any, param: Any, value: Any) -> Any:
-    ctx.meta.setdefault(_GIVEN, {})[param.name] = value
+    if ctx.get_parameter_source(param.name).name != "DEFAULT":
+        ctx.meta.setdefault(_GIVEN, {})[param.name] = value
     return value
 
 

@@ -288,14 +288,16 @@ def prepare(
     rate: float | None = None,
     number: int = 1,
     asked: pa.Table | None = None,
+    stored: bool = False,
 ) -> Prepared:
     """Read and check everything that a run needs, before anything starts.
 
     ``chosen`` are the application's own options (:func:`options_model`). ``number`` counts the runs on a mesh that
-    stays, and ``asked`` is what the callers of the earlier ones asked and were told.
+    stays, whose description is a ``stored`` one, and ``asked`` is what the callers of the earlier ones asked and were
+    told.
     """
     mesh_file = shipped.find("meshes", mesh_file)
-    mesh = meshes.load(mesh_file)
+    mesh = meshes.load_stored(mesh_file) if stored else meshes.load(mesh_file)
     model: type[WorkloadOptions] = optional(mesh.application, "WORKLOAD") or WorkloadOptions
     options = model(seed=seed, rate=rate, number=number, asked=asked, **chosen)
     workload = _workload_of(mesh, mesh_file)(options)

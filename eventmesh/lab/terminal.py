@@ -26,7 +26,7 @@ from eventmesh.report.tables import Fitted, Row, number
 
 if TYPE_CHECKING:
     from eventmesh.lab.inspect import Step
-    from eventmesh.lab.standing import Standing
+    from eventmesh.lab.standing_record import Standing
     from eventmesh.lab.standing_runs import Unfinished
     from eventmesh.log.store import Finding
     from eventmesh.report.record import Run
@@ -194,7 +194,7 @@ class Screen:
         )
 
     def status(self, found: Row) -> None:
-        """How a mesh is (:func:`eventmesh.lab.standing.watching`)."""
+        """How a mesh is (:func:`eventmesh.lab.standing_status.watching`)."""
         self._console.print(self._status(found))
 
     def watch(self, looks: Iterable[Row]) -> None:

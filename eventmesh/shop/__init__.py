@@ -19,6 +19,7 @@ from eventmesh.shop.options import (
     OrdersOptions,
     PaymentsOptions,
     SourceOptions,
+    TableOptions,
 )
 from eventmesh.shop.orders import Orders
 from eventmesh.shop.payments import Payments
@@ -39,7 +40,7 @@ OPTIONS = {
     "shipping": Options,
     "customers": SourceOptions,
     "catalog": SourceOptions,
-    "pricing": Options,  # the plug-in: it owns a topic from the start and runs when it is plugged in
+    "pricing": TableOptions,  # the plug-in: it owns a topic from the start and runs when it is plugged in
 }
 
 WORDS = Words(

@@ -54,6 +54,8 @@ def workload(options: OrderOptions) -> Workload:
     """Read or generate the orders, and say what seeds them."""
     if (options.input is None) != (options.mapping is None):
         raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
+    if options.input is not None and "orders" in options.model_fields_set:
+        raise InputError("--orders is for orders that are generated, and the input has its own: leave it out")
     if options.input is not None and options.mapping is not None:
         history = read_orders(options.input, OrderMapping.load(shipped.find("mappings", options.mapping)))
     else:

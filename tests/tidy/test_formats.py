@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from benchmarks.benchmark import Settings
 from eventmesh.history import CALLERS
-from eventmesh.lab.standing import Standing
+from eventmesh.lab.standing_record import Standing
 from eventmesh.log import manifest, segment
 from eventmesh.log.batch import BatchKind, Header
 from eventmesh.log.store import open_read_only

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.commands.conftest import eventmesh, no_ray
+from tests.commands.conftest import eventmesh, no_ray, state
 
-__all__ = ["eventmesh", "no_ray"]
+__all__ = ["eventmesh", "no_ray", "state"]
