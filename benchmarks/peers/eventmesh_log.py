@@ -15,9 +15,10 @@ from benchmarks.backbone_loads import SINGLE, TOPICS, Appended, Barrier, Deliver
 from benchmarks.peers.servers import Served, in_process, last_word, wait_for_end
 from eventmesh.errors import EventmeshError
 from eventmesh.log.topic import Topic
+from eventmesh.runtime.process.backbone import BrokerBackbone, Callbacks
 from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.producer import Producer
-from eventmesh.runtime.process.subscription import Entry, Subscription
+from eventmesh.runtime.process.subscription import Entry
 
 NAME = "eventmesh"
 PATIENCE_S = 120.0
@@ -45,7 +46,7 @@ def server(folder: Path) -> Iterator[str]:
 
 def appending(address: str, topic: str, batches: Sequence[pa.RecordBatch], rows: int, barrier: Barrier) -> Appended:
     """Append the batches again and again until there are ``rows``; the clock stops at the last acknowledgement."""
-    producer = Producer(address, TOPICS[topic], f"appending-{read_clock()}")
+    producer = Producer.at(address, TOPICS[topic], f"appending-{read_clock()}")
     barrier.wait()
     started, done, number = read_clock(), 0, 0
     while done < rows:
@@ -59,7 +60,7 @@ def appending(address: str, topic: str, batches: Sequence[pa.RecordBatch], rows:
 
 def sending(address: str, count: int, rate: float, barrier: Barrier) -> list[int]:
     """Append single rows when they are due; when each was made, in nanoseconds."""
-    producer = Producer(address, TOPICS[SINGLE], f"sending-{read_clock()}")
+    producer = Producer.at(address, TOPICS[SINGLE], f"sending-{read_clock()}")
     barrier.wait()
     first, sent = read_clock(), []
     for number in range(count):
@@ -113,9 +114,13 @@ def _subscribed(address: str, topic: str, deliver: Any) -> Iterator[None]:
     def failed(error: EventmeshError) -> None:
         raise error
 
-    subscription = Subscription(address, {topic: TOPICS[topic].schema}, deliver, lambda error: None, failed=failed)
-    subscription.subscribe(f"{topic}/0", 0)
+    backbone = BrokerBackbone(
+        lambda: address, Callbacks(delivered=deliver, cannot_read=failed), schemas={topic: TOPICS[topic].schema},
+        once=True,
+    )  # fmt: skip
+    backbone.start()
+    backbone.subscribe(topic, 0, 0)
     try:
         yield
     finally:
-        subscription.close()
+        backbone.close()

@@ -38,7 +38,7 @@ def broker(tmp_path: Path) -> Iterator[BrokerMember]:
 
 @pytest.fixture(params=[True, False], ids=["unix", "flight"])
 def producer(broker: BrokerMember, request: pytest.FixtureRequest) -> Iterator[Producer]:
-    made = Producer(broker.address(), LINES, "first", local=request.param)
+    made = Producer.at(broker.address(), LINES, "first", local=request.param)
     yield made
     made.close()
 
@@ -56,7 +56,7 @@ def test_what_is_acknowledged_is_kept_in_order(broker: BrokerMember, producer: P
 
 
 def test_the_offsets_of_an_envelope_are_filled_in(broker: BrokerMember) -> None:
-    orders = Producer(broker.address(), ORDERS, "first")
+    orders = Producer.at(broker.address(), ORDERS, "first")
     batch = encode_rows(ORDERS.schema, rows_at(77, ["a", "b"]))
     assert orders.append(batch).result(SOON_S) == 3
     assert orders.append(batch).result(SOON_S) == 5
@@ -82,7 +82,7 @@ def test_a_refused_append_takes_along_all_behind_it(broker: BrokerMember, produc
 
 def test_a_later_incarnation_fences_this_one(broker: BrokerMember, producer: Producer, tmp_path: Path) -> None:
     producer.append(rows(1)).result(SOON_S)
-    second = Producer(broker.address(), LINES, "second")
+    second = Producer.at(broker.address(), LINES, "second")
     assert second.append(rows(2)).result(SOON_S) == second.end
     with pytest.raises(Fenced):
         producer.append(rows(3)).result(SOON_S)
@@ -93,7 +93,7 @@ def test_a_later_incarnation_fences_this_one(broker: BrokerMember, producer: Pro
 def test_a_topic_of_somebody_else_is_not_granted(broker: BrokerMember) -> None:
     foreign = Topic("lines", "payments", "sku", 1, SCHEMA)
     with pytest.raises(NotOwner):
-        Producer(broker.address(), foreign, "first")
+        Producer.at(broker.address(), foreign, "first")
 
 
 def test_when_the_broker_goes_what_is_in_flight_may_have_happened(broker: BrokerMember, producer: Producer) -> None:
@@ -111,7 +111,7 @@ def test_when_the_broker_goes_what_is_in_flight_may_have_happened(broker: Broker
 
 
 def test_appends_in_flight_are_bounded(broker: BrokerMember) -> None:
-    producer = Producer(broker.address(), LINES, "first", in_flight_max=2)
+    producer = Producer.at(broker.address(), LINES, "first", in_flight_max=2)
     third = threading.Event()
 
     def append_three() -> None:
@@ -133,5 +133,5 @@ def test_appends_in_flight_are_bounded(broker: BrokerMember) -> None:
 def test_without_the_token_there_is_no_producer(tmp_path: Path) -> None:
     guarded = BrokerMember(TOPICS, tmp_path / "log", "os", "test", access=Access(token="a secret of this mesh"))
     with pytest.raises(Unauthenticated):
-        Producer(guarded.address(), LINES, "first")
+        Producer.at(guarded.address(), LINES, "first")
     guarded.close()

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.peers import eventmesh_query
 from benchmarks.peers.eventmesh_members import catalog
-from eventmesh.errors import PeerLost, ProtocolError
+from eventmesh.errors import EventmeshError, PeerLost, ProtocolError
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import LogReader
 from eventmesh.messages import encode_rows
@@ -100,7 +100,7 @@ class Client:
 
     def __init__(self, address: str, *, local: bool) -> None:
         self.up: queue.Queue[Connection] = queue.Queue()
-        self.down: queue.Queue[None] = queue.Queue()
+        self.down: queue.Queue[EventmeshError] = queue.Queue()
         self.refused: queue.Queue[ProtocolError] = queue.Queue()
         self.came: queue.Queue[bytes] = queue.Queue()
         self.stream: Connection
@@ -112,7 +112,7 @@ class Client:
         self.link: Link[Connection] = Link(
             "server",
             lambda lost: Connection(address, "talk", received, lost, local=local),
-            up=self.up.put, down=lambda: self.down.put(None), refused=self.refused.put,
+            up=self.up.put, down=self.down.put, refused=self.refused.put,
         )  # fmt: skip
         self.link.start()
 
@@ -152,7 +152,7 @@ def test_a_client_that_sends_it(server: Server, client: Client, frame: bytes, sa
     assert "a client of the stream 'talk' sent what cannot be taken" in str(problem)
     assert said in str(why)
     assert f"{server.listener.address} could not take what it was sent" in str(why)
-    assert client.down.get(timeout=SOON_S) is None
+    assert isinstance(client.down.get(timeout=SOON_S), ProtocolError)
     client.works(b"after")
     assert not first.channel.open
     first._thread.join(SOON_S)
@@ -171,7 +171,7 @@ def test_a_server_that_sends_it(server: Server, client: Client, frame: bytes, sa
     assert f"{server.listener.address} sent what cannot be taken" in str(why)
     assert said in str(problem)
     assert "a client of the stream 'talk' could not take what it was sent" in str(problem)
-    assert client.down.get(timeout=SOON_S) is None
+    assert isinstance(client.down.get(timeout=SOON_S), ProtocolError)
     client.works(b"after")
     assert not first.channel.open
     first._thread.join(SOON_S)
@@ -251,7 +251,7 @@ def broker(tmp_path: Path) -> Iterator[BrokerMember]:
 def test_a_producer_that_hears_nonsense_fails_what_is_in_flight(
     broker: BrokerMember, local: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    producer = Producer(broker.address(), ORDERS, "first", local=local)
+    producer = Producer.at(broker.address(), ORDERS, "first", local=local)
 
     def nonsense(channel: Channel, *rest: object) -> None:
         channel.send([raw({"kind": "gossip"})])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from eventmesh.errors import EventmeshError, PeerLost, ProtocolError
+from eventmesh.errors import PeerLost
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
@@ -21,16 +20,14 @@ from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.running import PROGRESS_S, RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
+from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, follow
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
-from eventmesh.runtime.process.subscription import Entry, Subscription
 from eventmesh.runtime.wire.channel import Access
 from eventmesh.runtime.wire.connection import flight_location
 
 SUPERVISOR: Peer = ("supervisor", 0)
 #: Seconds that a process has to say how it is: one that does not is shown as silent.
 LOOK_S = 2.0
-#: Deliveries that wait to be shown at most.
-ARRIVED_MAX = 16
 #: Seconds that an interrupted run may still take.
 FINISHING_S = 3_600.0
 #: Seconds that Ray has to end what it was told to kill.
@@ -131,27 +128,15 @@ class StandingMesh(RayMesh):
         where this process and the broker do not understand each other.
         """
         schemas = {topic: self.mesh.topics()[topic].schema}
-        arrived: queue.Queue[Sequence[Entry] | EventmeshError | None] = queue.Queue(ARRIVED_MAX)
-        cursors = {position_name(topic, partition): offset for partition, offset in offsets.items()}
-        while True:
-            subscription = Subscription(
-                self._broker_address(), schemas, lambda entries, sent_at: arrived.put(entries),
-                lambda why: arrived.put(why if isinstance(why, ProtocolError) else None), failed=arrived.put,
-                access=self.directory.access,
+
+        def connect(callbacks: Callbacks) -> Backbone:
+            return BrokerBackbone(
+                self._broker_address, callbacks, schemas=schemas, access=self.directory.access, once=True
             )  # fmt: skip
-            for name, offset in cursors.items():
-                subscription.subscribe(name, offset)
-            try:
-                while (entries := arrived.get()) is not None:
-                    if isinstance(entries, EventmeshError):
-                        raise entries
-                    for _, partition, entry in entries:
-                        name = position_name(topic, partition)
-                        if entry.header.end > cursors[name]:
-                            cursors[name] = entry.header.end
-                            yield name, entry
-            finally:
-                subscription.close()
+
+        cursors = {(topic, partition): offset for partition, offset in offsets.items()}
+        for _, partition, entry in follow(connect, cursors):
+            yield position_name(topic, partition), entry
 
     def _broker_address(self) -> str:
         address: str = eventually(self.directory.actor(BROKER).address.remote, "the broker")

@@ -74,7 +74,7 @@ class Member(Process):
             return Connection(address, self.name, self._reply_received, lost, access, local=self.local)
 
         link = self._links[peer] = Link(
-            peer_name(peer), connect, up=lambda connection: None, down=lambda: self._lost(peer),
+            peer_name(peer), connect, up=lambda connection: None, down=lambda why: self._lost(peer),
             refused=lambda problem: self.note_refusal(peer_name(peer), problem),
         )  # fmt: skip
         link.start()

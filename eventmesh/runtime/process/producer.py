@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,35 +17,36 @@ import pyarrow as pa
 from eventmesh.errors import AskTimeout, EventmeshError, PeerLost
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.topic import Topic
+from eventmesh.runtime.effects import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
+from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, Writer
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.channel import OPEN, Access
-from eventmesh.runtime.wire.connection import Connection
-from eventmesh.runtime.wire.protocol import FrameHeader
 
 #: Appends that may be unacknowledged at a time; what comes then waits for the oldest.
 IN_FLIGHT_MAX = 64
 GRANT_S = 10.0
 
 
+#: Makes a backbone, not started, that connects once.
+ConnectOnce = Callable[[Writer, Callbacks], Backbone]
+
+
 class Producer:
-    """Appends to ``topic``/``partition`` at the broker at ``address``, as ``incarnation`` of the topic's owner.
+    """Appends to ``topic``/``partition`` as ``incarnation`` of the topic's owner, on the backbone that it ``connect``s.
 
     An older incarnation is fenced by this one. Raises what the broker says to the grant:
     :class:`~eventmesh.errors.NotOwner`, :class:`~eventmesh.errors.LogStopped`; and
-    :class:`~eventmesh.errors.PeerLost` where nobody is there. ``local`` False goes over Flight.
+    :class:`~eventmesh.errors.PeerLost` where nobody is there.
     """
 
     def __init__(
         self,
-        address: str,
+        connect: ConnectOnce,
         topic: Topic,
         incarnation: str,
         *,
         partition: int = 0,
         in_flight_max: int = IN_FLIGHT_MAX,
-        access: Access = OPEN,
-        local: bool = True,
         clock: Callable[[], int] = now,
     ) -> None:
         self.topic, self.partition, self.incarnation = topic, partition, incarnation
@@ -55,18 +55,37 @@ class Producer:
         self._waiting: deque[Future[int]] = deque()
         self._failed: EventmeshError | None = None  # no append after it could follow
         self._lock = threading.Lock()
-        self._granted: Future[protocol.Granted] = Future()
-        self._connection = Connection(address, "write", self._answered, self._lost, access, local=local)
+        self._granted: Future[Granted] = Future()
+        writer = Writer(topic.name, topic.owner, incarnation)
+        self._backbone = connect(writer, Callbacks(answered=self._answered, lost=self._lost))
         try:
+            self._backbone.start()
             grant = self._ask_for_grant()
         except BaseException:
-            self._connection.close()
+            self._backbone.close()
             raise
         self.epoch, self.end, self._number = grant.epoch, grant.end, 0
 
-    def _ask_for_grant(self) -> protocol.Granted:
-        asked = protocol.Grant(self.topic.name, self.partition, self.topic.owner, self.incarnation, self._clock())
-        self._connection.channel.send(protocol.pack(asked))
+    @classmethod
+    def at(
+        cls,
+        address: str,
+        topic: Topic,
+        incarnation: str,
+        *,
+        in_flight_max: int = IN_FLIGHT_MAX,
+        access: Access = OPEN,
+        local: bool = True,
+    ) -> Producer:
+        """One at the broker at ``address``; ``local`` False goes over Flight."""
+
+        def connect(writer: Writer, callbacks: Callbacks) -> Backbone:
+            return BrokerBackbone(lambda: address, callbacks, writer=writer, access=access, local=local, once=True)
+
+        return cls(connect, topic, incarnation, in_flight_max=in_flight_max)
+
+    def _ask_for_grant(self) -> Granted:
+        self._backbone.grant(self.partition)
         try:
             return self._granted.result(GRANT_S)
         except TimeoutError as error:
@@ -100,8 +119,7 @@ class Producer:
                 return answer
             self._waiting.append(answer)
         self.end, self._number = header.end, self._number + 1
-        if not self._connection.channel.send(frames.pack_append(self.topic.name, self.partition, entry, header.time)):
-            self._lost(PeerLost("nothing can be sent on it"))
+        self._backbone.append(self.partition, entry)
         return answer
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -113,23 +131,21 @@ class Producer:
         elif self._failed is not None:
             raise self._failed
 
-    def _answered(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
-        match header:
-            case protocol.Granted():
-                self._granted.set_result(header)
-            case protocol.GrantFailed():
-                self._granted.set_exception(header.failure.error())
-            case protocol.AppendFailed():
-                self._fail(header.failure.error())
-            case protocol.Appended():
+    def _answered(self, answer: BrokerAnswer, sent_at: int) -> None:
+        match answer:
+            case Granted():
+                self._granted.set_result(answer)
+            case GrantFailed():
+                self._granted.set_exception(answer.error)
+            case AppendFailed():
+                self._fail(answer.error)
+            case Appended():
                 with self._lock:
-                    answer = self._waiting.popleft() if self._waiting else None
-                if answer is not None:
-                    answer.set_result(header.end)
-            case _:
-                raise protocol.unexpected(header, *get_args(protocol.BrokerAnswer))
+                    oldest = self._waiting.popleft() if self._waiting else None
+                if oldest is not None:
+                    oldest.set_result(answer.end)
 
-    def _lost(self, why: PeerLost) -> None:
+    def _lost(self, why: EventmeshError) -> None:
         lost = PeerLost(f"appends to {self.topic.name}/{self.partition} may be kept, their stream is over: {why}")
         if not self._granted.done():
             self._granted.set_exception(lost)
@@ -144,5 +160,5 @@ class Producer:
 
     def close(self) -> None:
         """End the stream; what is not acknowledged by then may have happened."""
-        self._connection.close()
+        self._backbone.close()
         self._fail(PeerLost(f"the producer of {self.topic.name}/{self.partition} was closed"))

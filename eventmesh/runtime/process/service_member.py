@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError, InputError, PeerLost, ProtocolError, Throttled
 from eventmesh.history import ViewDump
 from eventmesh.mesh import Mesh
-from eventmesh.progress import position_name
 from eventmesh.runtime.effects import (
     Append,
     AskMessage,
+    BrokerAnswer,
     Effect,
     Exit,
     ReplyMessage,
@@ -27,41 +26,23 @@ from eventmesh.runtime.effects import (
 )
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.process import metrics, snapshot_transfer
+from eventmesh.runtime.process import metrics
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, Writer
 from eventmesh.runtime.process.directory import BROKER, Directory, Peer
 from eventmesh.runtime.process.intake import Intake
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.process.subscription import Entry, Subscription
+from eventmesh.runtime.process.subscription import Entry
 from eventmesh.runtime.snapshots import Snapshot, no_snapshots
 from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.channel import Channel, Received
-from eventmesh.runtime.wire.connection import Connection, Listener
+from eventmesh.runtime.wire.connection import Listener
 from eventmesh.runtime.wire.discovery import Offer
-from eventmesh.runtime.wire.link import Link
-from eventmesh.runtime.wire.protocol import Frame, FrameHeader
+from eventmesh.runtime.wire.protocol import FrameHeader
 
 #: What a process exits with when a later incarnation holds its partition.
 FENCED = 3
-
-
-@dataclass(frozen=True)
-class BrokerStreams:
-    """The two streams to the broker, which live and die together: one for appends and grants, one for batches."""
-
-    writing: Connection
-    reading: Subscription
-
-    @property
-    def channel(self) -> Channel:
-        """Where appends and grants go out."""
-        return self.writing.channel
-
-    def close(self) -> None:
-        """End both."""
-        self.writing.close()
-        self.reading.close()
 
 
 class ServiceMember(Member):
@@ -93,21 +74,25 @@ class ServiceMember(Member):
             seed=seed,
             snapshots=self._snapshot if mesh.keeps_snapshots else no_snapshots,
         )
-        self.schemas = {name: topic.schema for name, topic in self.instance.topics.items()}
         self.unreadable: EventmeshError | None = None
         self._delivered = Intake(self.instance.limits.inputs_queued_rows_max)
         self._asked = Intake(self.instance.limits.asks_queued_rows_max)
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self._answered = metrics.Answered()
-        self._asked_on: dict[int, BrokerStreams | None] = {}  # the stream that a partition's last request went out on
-        self._broker_broken: Callable[[PeerLost], None] = lambda error: None
         self.listener = Listener(self, directory.access)
         self.reactor.start(self.instance)
-        self._broker: Link[BrokerStreams] = Link(
-            "broker", self._connect, up=self._broker_up, down=self._broker_lost,
-            refused=lambda problem: self.note_refusal("broker", problem),
+        self._backbone: Backbone = BrokerBackbone(
+            lambda: directory.address(BROKER),
+            Callbacks(
+                up=self._broker_up, lost=lambda why: self._broker_lost(), answered=self._broker_answered,
+                delivered=self._deliver, cannot_read=self._cannot_read,
+                refused=lambda problem: self.note_refusal("broker", problem),
+            ),
+            schemas={name: topic.schema for name, topic in self.instance.topics.items()},
+            writer=Writer(self.instance.topic.name, service, self.incarnation),
+            access=directory.access, local=local,
         )  # fmt: skip
-        self._broker.start()
+        self._backbone.start()
         self.publish(directory.mesh, self.readings)
 
     def address(self) -> str:
@@ -117,45 +102,23 @@ class ServiceMember(Member):
     # --- the broker -----------------------------------------------------------------------------
 
     def _snapshot(self, name: str) -> Snapshot | None:
-        return snapshot_transfer.fetch(self.directory.address(BROKER), name, self.directory.access)
+        return self._backbone.snapshot(name)
 
-    def _connect(self, broken: Callable[[PeerLost], None]) -> BrokerStreams:
-        self._broker_broken = broken
-        address = self.directory.address(BROKER)
-        access = self.directory.access
-        writing = Connection(address, "write", self._write_answered, broken, access, local=self.local)
-        try:
-            reading = Subscription(
-                address,
-                self.schemas,
-                self._deliver,
-                broken,
-                failed=self._cannot_read,
-                local=self.local,
-                access=access,
-            )
-        except EventmeshError:
-            writing.close()
-            raise
-        return BrokerStreams(writing, reading)
-
-    def _broker_up(self, streams: BrokerStreams) -> None:
+    def _broker_up(self) -> None:
         def up() -> None:
             try:
                 self.instance.broker_up()
             except PeerLost as error:
-                self._broker_broken(error)  # on a new stream, again
+                self._backbone.renew(error)  # on a new connection, again
 
         self.reactor.post(up)
 
     def _broker_lost(self) -> None:
-        def lost() -> None:
-            stream = self._broker.stream
-            self.instance.broker_lost(
-                [number for number, asked_on in self._asked_on.items() if stream is not None and asked_on is stream]
-            )
+        # Looked at when its turn has come: what was asked on the next connection by then is not concerned.
+        self.reactor.post(lambda: self.instance.broker_lost(self._backbone.asked_now()))
 
-        self.reactor.post(lost)
+    def _broker_answered(self, answer: BrokerAnswer, sent_at: int) -> None:
+        self.reactor.post(lambda: self.instance.answered(answer), sent_at)
 
     def _cannot_read(self, error: EventmeshError) -> None:
         """A partition cannot be read on: that is for a human to decide, so the instance stops and says why."""
@@ -167,16 +130,6 @@ class ServiceMember(Member):
         self.reactor.post(stop)
 
     # --- what comes in --------------------------------------------------------------------------
-
-    def _write_answered(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
-        if not isinstance(header, protocol.BrokerAnswer):
-            raise protocol.unexpected(header, *get_args(protocol.BrokerAnswer))
-        if header.partition not in self.instance.tasks:
-            raise InputError(
-                f"an answer for {self.instance.topic.name}/{header.partition}, which is not of this process"
-            )
-        answer = frames.unpack_answer(header)
-        self.reactor.post(lambda: self.instance.answered(answer), header.sent_at)
 
     def _deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
         rows = sum(entry.header.rows for _, _, entry in entries)
@@ -278,36 +231,17 @@ class ServiceMember(Member):
     def carry_out_one(self, effect: Effect) -> None:
         """Grants, appends and subscriptions go to the broker."""
         if isinstance(effect, Append):
-            self._write(
-                effect.partition, frames.pack_append(self.instance.topic.name, effect.partition, effect.entry, now())
-            )
+            self._backbone.append(effect.partition, effect.entry)
         elif isinstance(effect, RequestGrant):
-            self._request_grant(effect.partition)
-        elif isinstance(effect, (Subscribe, Unsubscribe)):
-            self._subscribe(effect)
+            self._backbone.grant(effect.partition)
+        elif isinstance(effect, Subscribe):
+            self._backbone.subscribe(effect.topic, effect.partition, effect.offset)
+        elif isinstance(effect, Unsubscribe):
+            self._backbone.unsubscribe(effect.topic, effect.partition)
         elif isinstance(effect, Exit):
             self._exit(effect.reason)
         else:
             super().carry_out_one(effect)
-
-    def _request_grant(self, partition: int) -> None:
-        instance = self.instance
-        asked = protocol.Grant(instance.topic.name, partition, instance.service_name, self.incarnation, now())
-        self._write(partition, protocol.pack(asked))
-
-    def _write(self, partition: int, frame: Frame) -> None:
-        self._asked_on[partition] = self._broker.stream
-        if not self._broker.send(frame):
-            self._broker_lost()
-
-    def _subscribe(self, effect: Subscribe | Unsubscribe) -> None:
-        streams, name = self._broker.stream, position_name(effect.topic, effect.partition)
-        if streams is None:
-            return  # whatever is subscribed to is asked for again on the next stream
-        if isinstance(effect, Subscribe):
-            streams.reading.subscribe(name, effect.offset)
-        else:
-            streams.reading.unsubscribe(name)
 
     def _exit(self, reason: str) -> None:
         """This incarnation ends for good (rule 6); if it is one that Ray knows, the next one is started."""
@@ -330,7 +264,7 @@ class ServiceMember(Member):
             },
             "answered_rows": self._answered.rows,
             "throttled_rows": self._answered.throttled + self._asked.refused,
-            "unreached": self._broker.unreached,
+            "unreached": self._backbone.unreached,
             "pid": self.pid(),
             "incarnation": self.incarnation,
             "failure": str(self.unreadable or repr(self.reactor.failure)) if self.reactor.failure else None,
@@ -364,5 +298,5 @@ class ServiceMember(Member):
         self.publish_no_more()
         super().close()
         self._delivered.close()
-        self._broker.close()
+        self._backbone.close()
         self.listener.end()

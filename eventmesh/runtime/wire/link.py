@@ -63,8 +63,8 @@ class _Over:
 
 
 class Link(Generic[Made]):
-    """A stream to one peer. ``up`` is called with each new stream, ``down`` when it is over or could not be made while
-    frames waited, ``refused`` with why the two sides did not understand each other; all on the link's own thread.
+    """A stream to one peer. ``up`` is called with each new stream, ``down`` with why it is over, or could not be made
+    while frames waited, ``refused`` with why the two sides did not understand each other; all on the link's own thread.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Link(Generic[Made]):
         connect: Connect[Made],
         *,
         up: Callable[[Made], None],
-        down: Callable[[], None],
+        down: Callable[[EventmeshError], None],
         refused: Callable[[ProtocolError], None],
     ) -> None:
         self._connect, self._up, self._down, self._refused = connect, up, down, refused
@@ -118,7 +118,7 @@ class Link(Generic[Made]):
                 self.unreached = str(error)
                 wait_s = RETRY_S
                 if self._fail():
-                    self._down()
+                    self._down(error)
             else:
                 self._keep(stream, over)
             if self._closing.is_set():
@@ -132,7 +132,7 @@ class Link(Generic[Made]):
         self._fail()
         stream.close()
         if not self._closing.is_set():
-            self._down()
+            self._down(over.why or PeerLost("the stream is over"))
 
     def _refused_wait_s(self, why: EventmeshError | None, lasted_s: float) -> float:
         """Report a stream that ended since the two sides do not understand each other, and how long to wait then."""
@@ -161,3 +161,59 @@ class Link(Generic[Made]):
         self._over.tell(None)
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
+
+
+class Once(Generic[Made]):
+    """A stream to one peer that is made once and not again; the callbacks are those of :class:`Link`.
+
+    Who starts it is told why it cannot be made. Sending waits while the peer does not read.
+    """
+
+    unreached: str | None = None  # whoever was told knows
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect[Made],
+        *,
+        up: Callable[[Made], None],
+        down: Callable[[EventmeshError], None],
+        refused: Callable[[ProtocolError], None],
+    ) -> None:
+        self._name, self._connect, self._up, self._down, self._refused = name, connect, up, down, refused
+        self._stream: Made | None = None
+        self._over = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Connect; raises why it cannot."""
+        stream = self._connect(self._lost)
+        with self._lock:
+            self._stream = stream
+        self._up(stream)
+
+    def _lost(self, why: PeerLost) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        if isinstance(why, ProtocolError):
+            self._refused(why)
+        self._down(why)
+
+    def send(self, frame: Frame) -> bool:
+        """Send a frame; False where the stream is over: it was not sent, or may be lost."""
+        stream = self.stream
+        return stream is not None and stream.channel.send(frame)
+
+    @property
+    def stream(self) -> Made | None:
+        """The stream, until it is over."""
+        return None if self._over else self._stream
+
+    def close(self) -> None:
+        """End the stream; ``down`` is not called any more."""
+        with self._lock:
+            self._over = True
+        if self._stream is not None:
+            self._stream.close()
