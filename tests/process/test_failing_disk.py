@@ -101,7 +101,7 @@ def append(producer: Producer, name: str) -> int:
 def test_the_log_is_opened_again_once_the_disk_lets_it(
     broker: BrokerMember, disk: Disk, tmp_path: Path, local: bool
 ) -> None:
-    reader, first = Reader(broker, local=local), Producer(broker.address(), ORDERS, "first")
+    reader, first = Reader(broker, local=local), Producer.at(broker.address(), ORDERS, "first")
     append(first, "before")
     assert reader.next() == "before"
 
@@ -113,13 +113,13 @@ def test_the_log_is_opened_again_once_the_disk_lets_it(
     assert "the disk failed" in broker.status()["stopped"]
     assert broker.status()["ends"] == {}
     with pytest.raises(LogStopped, match="keeps what was acknowledged"):
-        Producer(broker.address(), ORDERS, "second")
+        Producer.at(broker.address(), ORDERS, "second")
     with pytest.raises(LogStopped):
         broker.ends()
 
     disk.broken = False
     until(lambda: broker.status()["stopped"] is None)
-    third = Producer(broker.address(), ORDERS, "third")
+    third = Producer.at(broker.address(), ORDERS, "third")
     append(third, "after")
     assert (found := reader.next()) in ("unsure", "after")
     assert found == "after" or reader.next() == "after"
@@ -136,7 +136,7 @@ def test_a_disk_that_fails_at_the_start_is_waited_for(disk: Disk, tmp_path: Path
     assert "the disk failed" in broker.status()["stopped"]
     disk.broken = False
     until(lambda: broker.status()["stopped"] is None)
-    producer = Producer(broker.address(), ORDERS, "first")
+    producer = Producer.at(broker.address(), ORDERS, "first")
     assert append(producer, "at last") > 0
     producer.close()
     broker.close()
@@ -144,7 +144,7 @@ def test_a_disk_that_fails_at_the_start_is_waited_for(disk: Disk, tmp_path: Path
 
 def test_a_broker_whose_log_has_stopped_ends_all_the_same(disk: Disk, tmp_path: Path) -> None:
     broker = BrokerMember({ORDERS.name: ORDERS}, tmp_path / "log", "fsync", "test")
-    producer = Producer(broker.address(), ORDERS, "first")
+    producer = Producer.at(broker.address(), ORDERS, "first")
     disk.broken = True
     with pytest.raises(MayHaveHappened):
         append(producer, "unsure")
