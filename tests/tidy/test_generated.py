@@ -8,10 +8,11 @@ import re
 import pytest
 import yaml
 
-from docs import commands
+from docs import commands, faults
 from eventmesh.errors import EXIT_CODES
 from eventmesh.lab.examples import split
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.faults import FAULTS
 from eventmesh.shop.order_mapping import OrderMapping
 
 AGAIN = "python -c 'from eventmesh.mesh import Mesh; import json; print(json.dumps(Mesh.json_schema(), indent=2))'"
@@ -41,6 +42,12 @@ def test_the_page_on_mappings_tells_of_every_key(files: dict[str, str]) -> None:
 def test_the_reference_of_the_commands_is_current(files: dict[str, str]) -> None:
     path = "docs/commands.md"
     assert files[path] == commands.reference(), f"write it again: python docs/commands.py > {path}"
+
+
+def test_the_table_of_the_faults_is_current(files: dict[str, str]) -> None:
+    path = "docs/faults.md"
+    assert files[path] == faults.reference(), f"write it again: python docs/faults.py > {path}"
+    assert [kind for kind in FAULTS if files[path].count(f"| `{kind}` |") != 1] == []
 
 
 def test_every_command_option_and_exit_code_stands_in_the_reference() -> None:
