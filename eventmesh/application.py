@@ -77,6 +77,8 @@ OPTIONAL: Mapping[str, Any] = MappingProxyType(
         "workload": None,
         # The model of what a user may choose of the workload: eventmesh.workload.WorkloadOptions, or a subclass.
         "WORKLOAD": None,
+        # What a fuzzer varies beside the faults: eventmesh.workload.Variation, or a subclass. None: the former.
+        "VARIATION": None,
         # The words for what callers ask for.
         "WORDS": PLAIN_WORDS,
         # The column whose values name the stories that people ask for (`eventmesh trace`): None: any correlation id.
