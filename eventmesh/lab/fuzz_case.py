@@ -23,7 +23,6 @@ from eventmesh import mesh as meshes
 from eventmesh.application import optional
 from eventmesh.audit.audit import Audit, audit
 from eventmesh.errors import ConfigurationError
-from eventmesh.lab.carried_out import arrange
 from eventmesh.lab.run import count_outcomes
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
@@ -209,11 +208,11 @@ def run(case: Case) -> Ran:
 def _carry_out(ran: Ran) -> None:
     case, simulation = ran.case, ran.simulation
     stages = {f"seeding-{number}": stage for number, stage in enumerate(ran.workload.seeding)}
-    ran.plans.append(arrange(simulation, case.seeding_faults, [*stages, LOAD]))
+    ran.plans.append(simulation.arrange(case.seeding_faults, [*stages, LOAD]))
     for name, stage in stages.items():
         simulation.call(name, stage)
     simulation.drain(seconds=SECONDS)
     ran.load_began_us = simulation.world.now
-    ran.plans.append(arrange(simulation, case.faults, [*stages, LOAD]))
+    ran.plans.append(simulation.arrange(case.faults, [*stages, LOAD]))
     simulation.call(LOAD, ran.workload.load, window=ran.workload.window)
     simulation.drain(seconds=SECONDS)

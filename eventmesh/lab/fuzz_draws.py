@@ -5,16 +5,16 @@ Each part has dice of its own, so that a change to one leaves the others as they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from eventmesh.lab import carried_out
 from eventmesh.lab.fuzz_case import Case, Setup, variation_of
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import (
     BROKER,
+    FAULTS,
     GENERATOR,
     MACHINE,
     OTHERS,
@@ -54,6 +54,8 @@ SLOW_NETWORK = Speeds(network=(100, 15_000), restart=(1_000, 40_000))
 IMPATIENT = Limits(attempt_timeout=15_000, backoff=1_000, backoff_max=8_000, refold_delay=5_000)
 #: Seconds after the last request in which faults still come: restarts take up to 0.3 s.
 AFTERWARDS_S = 0.25
+#: Seconds, more than any load has.
+TO_THE_END_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class Kind:
 
 #: Every kind of fault that the simulated runtime has.
 KINDS: dict[str, Kind] = {
-    "kill": Kind(_kill, 10),
+    "kill": Kind(_kill, 20),
     "freeze": Kind(_freeze, 2),
     "end": Kind(_end, 1),
     "clock-jump": Kind(_clock_jump, 1),
@@ -227,8 +229,8 @@ KINDS: dict[str, Kind] = {
     "full-disk": Kind(_full_disk, 2),
     "failing-syncs": Kind(_failing_syncs, 2),
     "torn-write": Kind(_torn_write, 2),
-    "flipped-bit": Kind(_flipped_bit, 2),
-    "lost-unsynced": Kind(_lost_unsynced, 6),
+    "flipped-bit": Kind(_flipped_bit, 9),
+    "lost-unsynced": Kind(_lost_unsynced, 9),
 }
 OF_DISKS = {"slow-disk", "full-disk", "failing-syncs", "torn-write", "flipped-bit", "lost-unsynced"}
 #: The share of the seeds in which bits rot, which ends most of the runs that it happens in.
@@ -249,11 +251,11 @@ def possible(setup: Setup, dice: Random) -> list[str]:
         chosen.discard("flipped-bit")
     if not dies:
         chosen.discard("lost-unsynced")
-    return [kind for kind in KINDS if kind in chosen and kind in carried_out.KINDS]
+    return [kind for kind in KINDS if kind in chosen and "simulated" in FAULTS[kind].runtimes]
 
 
 def _moment(places: Places, dice: Random) -> FixedMoment:
-    if carried_out.AT_OFFSETS and dice.random() < 0.4:
+    if dice.random() < 0.4:
         return AtOffset(partition=dice.choice(places.partitions), offset=dice.randint(1, 60))
     return AtTime(seconds=round(dice.uniform(0.001, places.seconds), 6))
 
@@ -263,6 +265,32 @@ def plan(places: Places, kinds: Sequence[str], count: int, dice: Random) -> tupl
     weights = [KINDS[kind].weight for kind in kinds]
     chosen = dice.choices(kinds, weights, k=count)
     return tuple(Planned(moment=_moment(places, dice), fault=KINDS[kind].draw(places, dice)) for kind in chosen)
+
+
+def slow_streams(places: Places, dice: Random) -> Iterator[Fault]:
+    """What each process reads of others comes late all the time, each topic by its own time; its own facts do not."""
+    for reader in places.processes:
+        for topic in places.mesh.topics().values():
+            if topic.owner != reader.rpartition("/")[0]:
+                yield Latency(
+                    source=BROKER, target=reader, direction="to", topics=(topic.name,), latency_ms=dice.randint(0, 80),
+                    lasts_s=TO_THE_END_S,
+                )  # fmt: skip
+
+
+def overtaking(places: Places, dice: Random) -> Iterator[Fault]:
+    """Some of the messages between services take a detour, all the time."""
+    services = tuple(places.mesh.services)
+    share, delay_ms = dice.choice(((0.1, (20, 200)), (0.5, (20, 2_000))))
+    yield Reordering(
+        source=services, target=services, direction="to", share=share, delay_ms=delay_ms, lasts_s=TO_THE_END_S
+    )
+
+
+def links(places: Places, dice: Random) -> tuple[Planned, ...]:
+    """What is wrong with the network from the beginning of the load to its end: nothing, in half of the seeds."""
+    chosen = dice.choice((None, None, slow_streams, overtaking))
+    return tuple(Planned(moment=AtTime(seconds=0), fault=each) for each in chosen(places, dice)) if chosen else ()
 
 
 # --- everything else ----------------------------------------------------------------------------------
@@ -307,6 +335,6 @@ def drawn(document: Mapping[str, Any], seed: int) -> Case:
     struck = dice("faults")
     kinds = possible(case.setup, struck)
     seeding = plan(replace(places, seconds=0.1), ["kill"], struck.choice((0, 2)), dice("seeding faults"))
-    return case.model_copy(
-        update={"seeding_faults": seeding, "faults": plan(places, kinds, struck.randint(3, 14), struck)}
-    )
+    faults = plan(places, kinds, struck.randint(3, 14), struck)
+    all_the_time = links(places, dice("links"))
+    return case.model_copy(update={"seeding_faults": seeding, "faults": (*all_the_time, *faults)})

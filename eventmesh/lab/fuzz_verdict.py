@@ -5,8 +5,8 @@ Most faults change nothing of what is right: every promise holds, whatever dies 
 - a **bit** that rots must be *found*: the run ends with :class:`~eventmesh.errors.CorruptSegment`, which names the
   file, or the audit says that it cannot read it. Only where the log has cut or rewritten those bytes all is valid.
 - a **machine** that dies at level ``os`` may take facts along that were acknowledged. Then a reader that had seen
-  them ends with :class:`~eventmesh.errors.LogTruncated`, and the audit may miss them; what is in the log must still
-  be in order (group A of the checks).
+  them ends with :class:`~eventmesh.errors.LogTruncated`, a caller may wait for ever for what came of them, and the
+  audit may miss them. What is in the log must still be in order (group A of the checks), and services must go on.
 - **retention** deletes what the audit needs for all checks but those of group A: they are unknown then.
 """
 
@@ -20,6 +20,7 @@ from eventmesh.audit.verdict import CheckResult
 from eventmesh.errors import CorruptSegment, LogTruncated
 from eventmesh.lab.fuzz_case import Ran
 from eventmesh.runtime.faults import MACHINE, FlippedBit, Kill, LostUnsynced
+from eventmesh.runtime.simulated.world import Deadlock
 
 #: The name of the finding that nobody has noticed a bit that rots.
 ROT_UNNOTICED = "rot-unnoticed"
@@ -47,10 +48,19 @@ class Finding:
 def judge(ran: Ran) -> Finding:
     """What speaks against it; nothing where all is right."""
     if ran.error is not None:
-        expected = isinstance(ran.error, LogTruncated) and lost_by_level(ran)
-        expected = expected or (isinstance(ran.error, CorruptSegment) and ran.error.file in rotten(ran))
-        return Finding({} if expected else {type(ran.error).__name__: str(ran.error)})
+        return Finding({} if _right(ran, ran.error) else {type(ran.error).__name__: str(ran.error)})
     return Finding(dict(_in_audit(ran)) | dict(_of_rot(ran)) | dict(_of_who_asked(ran)))
+
+
+def _right(ran: Ran, error: Exception) -> bool:
+    match error:
+        case CorruptSegment():
+            return error.file in rotten(ran)
+        case LogTruncated():
+            return lost_by_level(ran)
+        case Deadlock():
+            return lost_by_level(ran) and ran.simulation.services_quiet()
+    return False
 
 
 def _in_audit(ran: Ran) -> Iterator[tuple[str, str]]:

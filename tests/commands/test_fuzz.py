@@ -56,12 +56,10 @@ def test_a_story_as_json(eventmesh: Run) -> None:
     story = json.loads(eventmesh("fuzz", "views", "--seed", 3, "--json").out)
     assert story["found"] == {}
     assert story["faults planned"] >= len(story["faults"]) > 0
-    assert story["deaths"] == sum(life - 1 for life in story["lives"].values())
+    assert story["deaths"] >= sum(life - 1 for life in story["lives"].values()) > 0
 
 
-@pytest.mark.parametrize(
-    ("words", "said"), [(["--seed", 3], "kill, "), (["--seeds", 300, "--resume"], "0 to 299")]
-)
+@pytest.mark.parametrize(("words", "said"), [(["--seed", 3], "kill, "), (["--seeds", 300, "--resume"], "0 to 299")])
 def test_what_would_be_run_is_said_and_nothing_done(eventmesh: Run, words: list[object], said: str) -> None:
     ended = eventmesh("fuzz", *words, "--dry-run")
     assert (ended.code, ended.err, ended.made) == (0, "", [])

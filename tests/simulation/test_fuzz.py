@@ -105,6 +105,7 @@ def test_every_kind_of_fault_that_exists_here_is_drawn_and_fits_the_mesh() -> No
 def test_how_faults_are_drawn_leaves_the_rest_of_a_seed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fuzz_draws.drawn(DOCUMENTS["views"], 3)
     monkeypatch.setattr(fuzz_draws, "plan", lambda places, kinds, count, dice: ())
+    monkeypatch.setattr(fuzz_draws, "links", lambda places, dice: ())
     after = fuzz_draws.drawn(DOCUMENTS["views"], 3)
     assert after.faults == ()
     assert after == before.model_copy(update={"faults": (), "seeding_faults": ()})
