@@ -71,6 +71,8 @@ OPTIONAL: Mapping[str, Any] = MappingProxyType(
         "FACTS": None,
         # Checks of the business, by id: they join the framework's own in every audit.
         "CHECKS": {},
+        # Those of them that hold facts of different services against their times: good as far as clocks are.
+        "TIMED_CHECKS": (),
         # ``totals(evidence)``: counts that stand beside the outcomes of a run, by name.
         "totals": None,
         # ``workload(options)``: what callers ask. Without it there is nothing to run.

@@ -7,6 +7,10 @@ Most faults change nothing of what is right: every promise holds, whatever dies 
 - a **machine** that dies at level ``os`` may take facts along that were acknowledged. Then a reader that had seen
   them ends with :class:`~eventmesh.errors.LogTruncated`, a caller may wait for ever for what came of them, and the
   audit may miss them. What is in the log must still be in order (group A of the checks), and services must go on.
+  The same holds at level ``fsync`` where a bit rots in what was written last: after the machine's death nobody can
+  tell it from a write that was torn, and it is cut.
+- a **clock** that jumps makes facts older than what they follow from: checks that hold facts against times, which an
+  application names in its ``TIMED_CHECKS``, say nothing then.
 - **retention** deletes what the audit needs for all checks but those of group A: they are unknown then.
 """
 
@@ -15,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from eventmesh.application import optional
 from eventmesh.audit import log_checks
 from eventmesh.audit.verdict import CheckResult
 from eventmesh.errors import CorruptSegment, LogTruncated
 from eventmesh.lab.fuzz_case import Ran
-from eventmesh.runtime.faults import MACHINE, FlippedBit, Kill, LostUnsynced
+from eventmesh.runtime.faults import MACHINE, ClockJump, FlippedBit, Kill, LostUnsynced
 from eventmesh.runtime.simulated.world import Deadlock
 
 #: The name of the finding that nobody has noticed a bit that rots.
@@ -57,9 +62,9 @@ def _right(ran: Ran, error: Exception) -> bool:
         case CorruptSegment():
             return error.file in rotten(ran)
         case LogTruncated():
-            return lost_by_level(ran)
+            return may_be_lost(ran)
         case Deadlock():
-            return lost_by_level(ran) and ran.simulation.services_quiet()
+            return may_be_lost(ran) and ran.simulation.services_quiet()
     return False
 
 
@@ -73,9 +78,15 @@ def _in_audit(ran: Ran) -> Iterator[tuple[str, str]]:
 def _excused(ran: Ran, name: str, check: CheckResult) -> bool:
     if check.verdict == "unknown" and deleted(ran):
         return name not in log_checks.CHECKS
-    if lost_by_level(ran):
+    if may_be_lost(ran):
         return name not in log_checks.CHECKS
+    if name in optional(ran.mesh.application, "TIMED_CHECKS") and _clocks_were_off(ran):
+        return True
     return bool(_files_in(ran, check))
+
+
+def _clocks_were_off(ran: Ran) -> bool:
+    return any(isinstance(each.fault, ClockJump) and each.happened for each in ran.struck)
 
 
 def _files_in(ran: Ran, check: CheckResult) -> set[str]:
@@ -94,14 +105,14 @@ def deleted(ran: Ran) -> bool:
     )
 
 
-def lost_by_level(ran: Ran) -> bool:
-    """Whether a machine died at a level that does not survive that."""
+def may_be_lost(ran: Ran) -> bool:
+    """Whether a machine died at a level that does not survive that, or after a bit had rotted."""
     died = any(
         isinstance(each.fault, LostUnsynced) or (isinstance(each.fault, Kill) and each.fault.process == MACHINE)
         for each in ran.struck
         if each.happened
     )
-    return died and ran.case.setup.durability != "fsync"
+    return died and (ran.case.setup.durability != "fsync" or bool(rotten(ran)))
 
 
 def rotten(ran: Ran) -> dict[str, int]:
@@ -126,5 +137,5 @@ def _of_rot(ran: Ran) -> Iterator[tuple[str, str]]:
 
 def _of_who_asked(ran: Ran) -> Iterator[tuple[str, str]]:
     """What the application says of it, where all facts are there to be read."""
-    if not (rotten(ran) or deleted(ran) or lost_by_level(ran)):
+    if not (rotten(ran) or deleted(ran) or may_be_lost(ran)):
         yield from ran.case.varied.problems(ran.workload, ran.facts).items()
