@@ -5,29 +5,37 @@ from __future__ import annotations
 import sys
 
 try:
-    import json
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import contextmanager, suppress
-    from dataclasses import asdict, is_dataclass
+    from contextlib import suppress
+    from enum import StrEnum
     from pathlib import Path
-    from typing import TYPE_CHECKING, Annotated, Any
+    from typing import Annotated, cast
 
     import typer
 
     from eventmesh.errors import EXIT_CODES, InputError
     from eventmesh.lab import known, shell
+    from eventmesh.lab.command_line import (
+        RUNS,
+        Data,
+        DryRun,
+        Json,
+        MeshName,
+        Name,
+        RunFolder,
+        plain,
+        progress,
+        sayer,
+        show,
+        show_again,
+        where,
+    )
     from eventmesh.lab.examples import Commands
+    from eventmesh.lab.load_options import RunCommand, given
+    from eventmesh.lab.log_commands import log_app
 except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl-C is a traceback otherwise
     sys.stderr.write("eventmesh: stopped\n")
     sys.exit(130)
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from eventmesh.lab.terminal import Screen
-    from eventmesh.report.progress_bar import Report
-
-RUNS = Path("runs")
 #: What a run and a benchmark exit with, by their verdict.
 VERDICTS = {"valid": 0, "invalid": 3, "unknown": 5}
 
@@ -39,9 +47,6 @@ app = Commands(
 )
 bench_app = Commands(
     help="Benchmarks: one question each.\n\n\b\nExample:\n  eventmesh bench run join-scaling --quick",
-)
-log_app = Commands(
-    help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log read orders --limit 5",
 )
 runs_app = Commands(
     help="The runs in this folder's runs/.\n\n\b\nExample:\n  eventmesh runs prune --keep 10 --dry-run",
@@ -68,36 +73,21 @@ MappingFile = Annotated[
         help="How the input's columns become orders: online-retail or another that ships, or a file.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-RunFolder = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
-]
-#: Generated orders are kept in memory, about a kilobyte each.
-ORDERS_MAX = 10_000_000
+
+
+class Runtime(StrEnum):
+    """What a mesh runs on."""
+
+    ray = "ray"
+    simulated = "simulated"
+
+
 #: A request for each tick of the clock, which counts microseconds.
 RATE_MAX = 1_000_000.0
 #: A minute: every answer is waited for less.
 RTT_MS_MAX = 60_000.0
 #: 32 bits, as in most generators.
 SEED_MAX = 2**32 - 1
-MeshName = Annotated[
-    str | None,
-    typer.Option(
-        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="A mesh that is up, instead of a run."
-    ),
-]
-Name = Annotated[
-    str,
-    typer.Option(
-        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="What the mesh is called: a-z, 0-9 and -."
-    ),
-]
-Topic = Annotated[
-    str,
-    typer.Argument(metavar="TOPIC", autocompletion=known.complete_topic, help="A topic of `eventmesh log topics`."),
-]
-Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Its data directory.", show_default="data/NAME")]
-DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, write nothing.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -134,11 +124,12 @@ def demo(
     from eventmesh.shop.demo import tell
 
     stories = tell(shipped.folder("meshes"), seed=seed)
-    _print(stories, json_output, lambda screen: screen.stories(stories))
+    show(stories, json_output, lambda screen: screen.stories(stories))
 
 
-@app.command()
+@app.command(cls=RunCommand)
 def run(
+    ctx: typer.Context,
     mesh: Annotated[
         Path | None,
         typer.Argument(metavar="MESH", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."),
@@ -152,85 +143,73 @@ def run(
             help="A mesh that is up, instead of a mesh file.",
         ),
     ] = None,
-    input_file: Input = None,
-    mapping: MappingFile = None,
-    orders: Annotated[
-        int, typer.Option(metavar="N", min=1, max=ORDERS_MAX, help="Orders to generate where there is no input.")
-    ] = 1_000,
     rate: Annotated[
         float | None,
         typer.Option(
             metavar="X", min=0.001, max=RATE_MAX, help="Requests per second; as fast as possible if not given."
         ),
     ] = None,
-    stock_fraction: Annotated[
-        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Initial stock as a share of the demand.")
-    ] = 1.0,
     rtt_ms: Annotated[
         float,
         typer.Option(metavar="X", min=0.0, max=RTT_MS_MAX, help="Emulated round trip between processes, milliseconds."),
     ] = 0.0,
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of the generated orders and of every chance.")
+        int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of what is generated and of every chance.")
     ] = 0,
+    runtime: Annotated[
+        Runtime, typer.Option(help="Real processes on a local Ray, or a simulation on a virtual clock.")
+    ] = Runtime.ray,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the run.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, start nothing.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Run a mesh on a local Ray, or load one that is up; then audit everything.
+    """Run a mesh on a local Ray or simulated, or load one that is up; then audit everything.
 
-    It replays an order history with the mapping of its columns, or orders that it generates. On a mesh that is up,
-    the audit judges every run so far; an order that the mesh knows already is counted as repeated, another order under
-    its id is refused.
+    What is asked of the mesh comes from its application, and so do further options: with a mesh, `--help` shows them,
+    too. On a mesh that is up, the audit judges every run so far; a request that the mesh knows already is counted as
+    repeated, another one under its id is refused.
 
     \b
     Examples:
       eventmesh run views --orders 2000 --rate 500
+      eventmesh run views --orders 200 --runtime simulated
       eventmesh run request --input orders.parquet \\
         --mapping online-retail
       eventmesh run --name shop --orders 2000
     """
-    from functools import cache
-
     from eventmesh.lab import run as runs
     from eventmesh.lab import standing as meshes
+    from eventmesh.lab.standing_record import find
 
-    if (mesh is None) == (name is None):
-        raise InputError("name either a mesh, such as views, or with --name a mesh that is up")
     if name is not None and rtt_ms:
         raise InputError("--rtt-ms is for a mesh that is started for the run: one that is up goes at its own pace")
+    if name is not None and runtime is Runtime.simulated:
+        raise InputError("a mesh that is up runs on Ray: name a mesh file, such as views, for --runtime simulated")
     if output is not None:
         runs.must_be_empty(output)
-    with _progress() as (console, report):
-        standing = meshes.find(name) if name is not None else None
-        file: Any = mesh if standing is None else standing.data / runs.MESH_FILE
-
-        @cache  # a run on a mesh that is up asks again once the run before has ended: mostly for the same
-        def prepare(number: int, earlier: tuple[Path, ...] = ()) -> runs.Prepared:
-            return runs.prepare(
-                file, seed=seed, orders=orders, input_file=input_file, mapping=mapping, rate=rate,
-                stock_fraction=stock_fraction, number=number,
-                asked=meshes.all_callers(earlier),
-            )  # fmt: skip
-
-        if standing is None:
-            prepared = prepare(1)
+    with progress() as (console, report):
+        if name is not None:
+            standing = find(name)
+            prepare = meshes.preparing(standing, given(ctx), seed=seed, rate=rate)
+            prepared = meshes.planned(standing, prepare)
         else:
-            prepared = prepare(meshes.next_run(standing.data), meshes.earlier(standing.data))
+            prepared = runs.prepare(cast(Path, mesh), given(ctx), seed=seed, rate=rate)
         finished, folder = None, None
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, name or prepared.mesh.name)
-            if standing is None:
-                finished = runs.run(prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, report=report)
+            if name is not None:
+                finished = meshes.run(standing, prepare, folder, seed=seed, report=report, say=sayer(console))
             else:
-                finished = meshes.run(standing, prepare, folder, seed=seed, report=report, say=_sayer(console))
+                finished = runs.run(
+                    prepared.mesh, prepared.workload, folder, seed=seed, rtt_ms=rtt_ms, runtime=runtime, report=report
+                )
     if finished is None:
-        _print(prepared.summary(), json_output, lambda screen: screen.pairs(prepared.summary()))
+        show(prepared.summary(), json_output, lambda screen: screen.pairs(prepared.summary()))
         return
     document = finished.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda screen: screen.run(finished, folder))
+    show(document, json_output, lambda screen: screen.run(finished, folder))
     raise typer.Exit(VERDICTS[finished.verdict])
 
 
@@ -268,14 +247,15 @@ def up(
       eventmesh up --name shop --data data/shop
     """
     from eventmesh.lab import standing as meshes
+    from eventmesh.lab.standing_record import DATA
 
-    with _progress() as (console, report):
+    with progress() as (console, report):
         standing = meshes.up(
-            mesh, name, data=data or meshes.DATA / name, address=address, listen=listen, token_file=token_file,
-            dry_run=dry_run, report=report, say=_sayer(console),
+            mesh, name, data=data or DATA / name, address=address, listen=listen, token_file=token_file,
+            dry_run=dry_run, report=report, say=sayer(console),
         )  # fmt: skip
     document = standing.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda screen: screen.pairs(document) if dry_run else screen.up(standing))
+    show(document, json_output, lambda screen: screen.pairs(document) if dry_run else screen.up(standing))
 
 
 @app.command()
@@ -289,8 +269,8 @@ def down(name: Name = "shop", json_output: Json = False) -> None:
     from eventmesh.lab import standing as meshes
 
     standing, left = meshes.down(name)
-    document = standing.model_dump(mode="json", by_alias=True) | {"unfinished": _plain(left)}
-    _print(document, json_output, lambda screen: screen.down(standing, left))
+    document = standing.model_dump(mode="json", by_alias=True) | {"unfinished": plain(left)}
+    show(document, json_output, lambda screen: screen.down(standing, left))
 
 
 @app.command()
@@ -306,15 +286,16 @@ def status(
       eventmesh status --name shop
       eventmesh status --name shop --watch
     """
-    from eventmesh.lab import standing as meshes
+    from eventmesh.lab.standing_record import find
+    from eventmesh.lab.standing_status import watching
 
-    with meshes.watching(meshes.find(name)) as look:
+    with watching(find(name)) as look:
         if not watch:
             found = look()
-            _print(found, json_output, lambda screen: screen.status(found))
+            show(found, json_output, lambda screen: screen.status(found))
             return
         with suppress(KeyboardInterrupt):  # how it is meant to end
-            _watch(look, json_output)
+            show_again(look, json_output)
 
 
 @app.command()
@@ -333,11 +314,11 @@ def backup(
       eventmesh backup shop.tar.zst --data data/shop
     """
     from eventmesh.lab import backup as backups
-    from eventmesh.lab import standing as meshes
+    from eventmesh.lab.standing_record import data_of
 
-    with _progress() as (_, report):
-        taken = backups.take(meshes.data_of(name, data), file, dry_run=dry_run, report=report)
-    _print(taken, json_output, lambda screen: screen.backup(taken))
+    with progress() as (_, report):
+        taken = backups.take(data_of(name, data), file, dry_run=dry_run, report=report)
+    show(taken, json_output, lambda screen: screen.backup(taken))
 
 
 @app.command()
@@ -355,12 +336,12 @@ def restore(
       eventmesh restore shop.tar --name shop
     """
     from eventmesh.lab import backup as backups
-    from eventmesh.lab import standing as meshes
+    from eventmesh.lab.standing_record import new_data
 
-    folder = meshes.new_data(name, data)
-    with _progress() as (_, report):
+    folder = new_data(name, data)
+    with progress() as (_, report):
         restored = backups.restore(file, folder, dry_run=dry_run, report=report)
-    _print(restored, json_output, lambda screen: screen.backup(restored))
+    show(restored, json_output, lambda screen: screen.backup(restored))
     if not (json_output or dry_run):
         typer.echo(f"next: eventmesh up --name {name} --data {folder}")
 
@@ -377,7 +358,7 @@ def bench_list(json_output: Json = False) -> None:
     from eventmesh import shipped
 
     found = catalog.questions(shipped.folder("benchmarks"))
-    _print(found, json_output, lambda screen: screen.pairs(found))
+    show(found, json_output, lambda screen: screen.pairs(found))
 
 
 @bench_app.command("run")
@@ -412,19 +393,19 @@ def bench_run(
 
     if output is not None:
         runs.must_be_empty(output)
-    with _progress() as (console, report):
+    with progress() as (console, report):
         given = {"input": input_file, "mapping": mapping}
         benchmark = catalog.load(shipped.folder("benchmarks"), name, quick=quick, given=given)
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)
             with runs.writing(folder):
-                finished = benchmark.run(folder, seed=seed, report=report, say=_sayer(console))
+                finished = benchmark.run(folder, seed=seed, report=report, say=sayer(console))
     if dry_run:
-        _print(points, json_output, lambda screen: screen.line("\n".join(points)))
+        show(points, json_output, lambda screen: screen.line("\n".join(points)))
         return
     document = finished.model_dump(mode="json", by_alias=True)
-    _print(document, json_output, lambda screen: screen.benchmark(folder))
+    show(document, json_output, lambda screen: screen.benchmark(folder))
     raise typer.Exit(VERDICTS[finished.verdict])
 
 
@@ -439,7 +420,7 @@ def runs_list(json_output: Json = False) -> None:
     from eventmesh.lab import pruning
 
     found = [folder.row() for folder in pruning.listed(RUNS)]
-    _print(found, json_output, lambda screen: screen.runs(found))
+    show(found, json_output, lambda screen: screen.runs(found))
 
 
 @runs_app.command("prune")
@@ -464,98 +445,19 @@ def runs_prune(
 
     older = pruning.older_than(older_than) if older_than is not None else None
     pruned = pruning.prune(RUNS, keep=keep, older=older, now=datetime.now(UTC), dry_run=dry_run)
-    _print(pruned, json_output, lambda screen: screen.pruned(pruned))
-
-
-@log_app.command("topics")
-def log_topics(run_folder: RunFolder = None, name: MeshName = None, json_output: Json = False) -> None:
-    """Topics, owners and offsets of a run.
-
-    \b
-    Example:
-      eventmesh log topics
-    """
-    from eventmesh.lab import inspect
-
-    found = inspect.topics(_where(run_folder, name))
-    _print(found, json_output, lambda screen: screen.table([asdict(row) for row in found]))
-
-
-@log_app.command("read")
-def log_read(
-    topic: Topic,
-    partition: Annotated[int, typer.Option(metavar="N", min=0, help="The partition of the topic.")] = 0,
-    offset: Annotated[int, typer.Option(metavar="N", min=0, help="The first offset.")] = 0,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many records.")] = 20,
-    run_folder: RunFolder = None,
-    name: MeshName = None,
-    json_output: Json = False,
-) -> None:
-    """Records of one partition, control records included.
-
-    \b
-    Example:
-      eventmesh log read stock --partition 1 --offset 10 --limit 5
-    """
-    from eventmesh.lab import inspect
-
-    rows = inspect.read(_where(run_folder, name), topic, partition, offset, limit)
-    _print(rows, json_output, lambda screen: screen.records(rows, f"{topic}/{partition}", offset))
-
-
-@log_app.command("tail")
-def log_tail(
-    topic: Topic,
-    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=0, help="The last so many records.")] = 10,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")] = False,
-    run_folder: RunFolder = None,
-    name: MeshName = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each record.")] = False,
-) -> None:
-    """The last records of a topic, and on a mesh that is up those that come.
-
-    \b
-    Examples:
-      eventmesh log tail orders
-      eventmesh log tail orders --name shop --follow
-    """
-    from eventmesh.lab import inspect
-    from eventmesh.lab import standing as meshes
-    from eventmesh.lab.terminal import Screen
-
-    folder = _where(run_folder, name)
-    if follow and name is None:
-        raise InputError("a run that is over grows no more: --follow is for a mesh that is up, with --name")
-    show = _json_line if json_output else Screen().record
-    ends = inspect.tail(folder, topic, limit, show)
-    if follow and name is not None:
-        with shell.while_read():
-            meshes.follow(meshes.find(name), topic, ends, show)
-
-
-@log_app.command("verify")
-def log_verify(run_folder: RunFolder = None, name: MeshName = None, json_output: Json = False) -> None:
-    """Check every checksum of a run's log. Exit code 3 where something is damaged.
-
-    \b
-    Example:
-      eventmesh log verify
-    """
-    from eventmesh.lab import inspect
-
-    findings = inspect.verify(_where(run_folder, name))
-    _print(findings, json_output, lambda screen: screen.findings(findings))
-    raise typer.Exit(3 if any(finding.damage for finding in findings) else 0)
+    show(pruned, json_output, lambda screen: screen.pruned(pruned))
 
 
 @app.command()
 def trace(
-    order: Annotated[str, typer.Argument(metavar="ORDER", help="An order id.")],
+    story: Annotated[
+        str, typer.Argument(metavar="ID", help="What it is the story of: its correlation id, such as an order's id.")
+    ],
     run_folder: RunFolder = None,
     name: MeshName = None,
     json_output: Json = False,
 ) -> None:
-    """The whole story of one order, from the log alone.
+    """The whole story of one request, from the log alone.
 
     \b
     Example:
@@ -563,8 +465,8 @@ def trace(
     """
     from eventmesh.lab import inspect
 
-    steps = inspect.trace(_where(run_folder, name), order)
-    _print(steps, json_output, lambda screen: screen.trace(order, steps))
+    steps = inspect.trace(where(run_folder, name), story)
+    show(steps, json_output, lambda screen: screen.trace(story, steps))
 
 
 @app.command()
@@ -579,67 +481,7 @@ def describe(mesh: MeshFile, json_output: Json = False) -> None:
     from eventmesh import shipped
 
     loaded = meshes.load(shipped.find("meshes", mesh))
-    _print(loaded.resolved(), json_output, lambda screen: screen.line(loaded.diagram().removesuffix("\n")))
-
-
-def _where(run_folder: Path | None, name: str | None) -> Path:
-    """The folder that holds the log that is meant."""
-    from eventmesh.lab import inspect
-    from eventmesh.lab import standing as meshes
-
-    if run_folder is not None and name is not None:
-        raise InputError("--run names a run's folder, --name a mesh that is up: give one of them")
-    return inspect.find_run(RUNS, run_folder) if name is None else meshes.find(name).data
-
-
-# --- printing ------------------------------------------------------------------------------------
-
-
-def _print(result: Any, as_json: bool, show: Callable[[Screen], object]) -> None:
-    with suppress(BrokenPipeError):  # a reader who has seen enough changes no exit code
-        if as_json:
-            typer.echo(json.dumps(_plain(result), indent=2, default=str))
-        else:
-            from eventmesh.lab.terminal import Screen
-
-            show(Screen())
-
-
-def _json_line(row: Mapping[str, Any]) -> None:
-    typer.echo(json.dumps(row, default=str))
-
-
-def _watch(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
-    from eventmesh.lab.terminal import Screen, every_second
-
-    looks = every_second(look)
-    if as_json:
-        for found in looks:
-            _json_line(found)
-    else:
-        Screen().watch(looks)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Console, Report]]:
-    """Where a command says how far it is: its console on stderr, and its progress bar."""
-    from eventmesh.lab.terminal import console_of
-    from eventmesh.report.progress_bar import progress_bar
-
-    console = console_of(sys.stderr)
-    with progress_bar(console) as report:
-        yield console, report
-
-
-def _sayer(console: Console) -> Callable[[str], None]:
-    """Says lines on stderr, above the progress bar."""
-    return lambda line: console.print(line, highlight=False, markup=False)
+    show(loaded.resolved(), json_output, lambda screen: screen.line(loaded.diagram().removesuffix("\n")))
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def mesh_s(mesh: Mesh, folder: Path) -> tuple[int, float]:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay, embedded_ray
 
     begun = time.monotonic()
-    with embedded_ray(), MeshOnRay(mesh, folder / "log") as running:
+    with embedded_ray(mesh.processes), MeshOnRay(mesh, folder / "log") as running:
         return len(running.actors.all), time.monotonic() - begun
 
 
@@ -48,6 +48,6 @@ def bare_s(actors: int) -> float:
     from eventmesh.runtime.on_ray.cluster import embedded_ray
 
     begun = time.monotonic()
-    with embedded_ray():
+    with embedded_ray(actors):
         start(actors)
         return time.monotonic() - begun

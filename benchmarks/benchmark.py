@@ -16,11 +16,14 @@ from eventmesh.report import record, report
 from eventmesh.report.machine import Watch
 from eventmesh.report.measure import threshold
 from eventmesh.report.progress_bar import Report
+from eventmesh.shop import WORDS
 
 Say = Callable[[str], None]
 Sample = TypeVar("Sample")
 
 
+#: Of a mesh of the shop: a broker, seven services and a load generator. Ray has so many ready.
+PROCESSES = 9
 #: The largest number that a benchmark's file may give, by the end of its key. A window of a day, a request for each
 #: tick of the clock (a microsecond), a minute of delay: beyond, a machine or a person gives up first. All else counts
 #: rows, orders or repetitions, of which a billion take days.
@@ -100,7 +103,7 @@ def begin(
     """The record of a benchmark that starts now; ``known`` holds further fields of it."""
     return record.start(
         name, seed=seed, config=settings.model_dump(mode="json", by_alias=True), source=Path(__file__).parent,
-        now=datetime.now(UTC), durability=durability, warmup_s=warmup_s, **known,
+        now=datetime.now(UTC), durability=durability, warmup_s=warmup_s, words=WORDS, **known,
     )  # fmt: skip
 
 

@@ -49,6 +49,10 @@ def load(folder: Path, name: str, *, quick: bool, given: Mapping[str, Any] | Non
             f"must be a mapping of settings to their quick values, found {configuration.describe(overrides)}",
             file=str(path), path="quick",
         )  # fmt: skip
+    if quick and not overrides:
+        problem = "the key 'quick' is missing, so --quick would measure the whole grid"
+        hint = "Leave --quick out, or write quick: with the settings that it replaces"
+        raise ConfigurationError(problem, file=str(path), hint=hint)
     if quick:
         document = _over(document, overrides)
     document |= _known({key: value for key, value in (given or {}).items() if value is not None}, kind)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from benchmarks.benchmark import Settings, scratch
+from benchmarks.benchmark import PROCESSES, Settings, scratch
 from eventmesh.audit.verdict import Audit
 from eventmesh.lab.run import audit_folder
 from eventmesh.mesh import Mesh
@@ -21,12 +21,13 @@ from eventmesh.report import measure, record
 from eventmesh.report.machine import Watch
 from eventmesh.report.measure import Window
 from eventmesh.report.repetitions import summarise
+from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.running import Measured
+    from eventmesh.runtime.running import Measured
 
 PRIMARY = "PlaceOrder"
 #: Orders of one step, which are made before it begins: about a kilobyte each.
@@ -65,7 +66,7 @@ class Subject:
     """The mesh that is put under load, and how a report names it."""
 
     mesh: Mesh
-    join: record.Join
+    join: str
     rtt_ms: float = 0.0
     axis: Mapping[str, float] | None = None
 
@@ -98,7 +99,7 @@ def on_ray() -> Iterator[PutUnderLoad]:
     """A Ray of our own."""
     from eventmesh.runtime.on_ray.cluster import embedded_ray
 
-    with embedded_ray():
+    with embedded_ray(PROCESSES):
         yield _mesh_on_ray
 
 
@@ -112,11 +113,11 @@ def _mesh_on_ray(
     uses: list[record.MachineUse | None] = []
     with MeshOnRay(subject.mesh, folder / "log", rtt_ms=subject.rtt_ms, seed=seed) as running:
         # Stock for all steps together, so that no step is short of anything.
-        running.seed_with(of_history(_together(list(steps.values()))).seeding)
+        seed_with(running, of_history(_together(list(steps.values()))).seeding)
         for number, (offered, orders) in enumerate(steps.items()):
             work = of_history(orders, rate=offered).load
             with Watch() as watch:
-                loads.append(running.measure(f"load-{number}", work))
+                loads.append(measure_load(running, f"load-{number}", work))
             uses.append(watch.use)
             if measure.saturated(cut(loads[-1], settings)):
                 break
@@ -146,8 +147,8 @@ def climb(
         record.write_table(folder / "records" / f"{name}.arrow", each.callers)
         record.write_histograms(folder, measure.histograms(name, window))
         yield measure.point(
-            window, wiring=subject.mesh.wiring, join=subject.join, axis=axis, audit=loaded.audit, turn=repetition,
-            machine_use=use,
+            window, wiring=subject.mesh.wiring, join=subject.join, joining=subject.mesh.words.joins[subject.join],
+            asks=subject.mesh.asks, axis=axis, audit=loaded.audit, turn=repetition, machine_use=use,
             staleness_us=each.staleness_us if subject.join == "view" else None,
             cpu_s=each.cpu_s, memory_mb=each.memory_mb, bytes_moved=each.bytes_moved,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import Field
 
 from benchmarks import recovery_trials as trials
-from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded, scratch
+from benchmarks.benchmark import PROCESSES, Part, Say, Settings, begin, label, recorded, scratch
 from benchmarks.recovery_trials import Overload, Resume, Resumed
 from eventmesh import mesh as meshes
 from eventmesh.errors import EnvironmentUnavailable
@@ -26,9 +26,9 @@ from eventmesh.lab.recovery import Fault, Survived
 from eventmesh.mesh import Mesh
 from eventmesh.report import measure, record
 from eventmesh.report.progress_bar import Report
-from eventmesh.runtime.caller import Workload
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 
 class Victim(Part):
@@ -110,7 +110,7 @@ def on_ray() -> Iterator[Ground]:
     """A Ray of our own."""
     from eventmesh.runtime.on_ray.cluster import embedded_ray
 
-    with embedded_ray():
+    with embedded_ray(PROCESSES):
         yield trials.OnRay()
 
 

@@ -21,11 +21,12 @@ from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.report import record
-from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
+from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
@@ -122,8 +123,8 @@ class OnRay:
         filling, *loads = _stages(part, seed)
         tables, struck = [], []
         with MeshOnRay(mesh, folder / "log", seed=seed) as running:
-            running.seed_with(filling.seeding)
-            tables.append(running.measure("filling", filling.load, window=part.window, timeout_s=3_600.0).callers)
+            seed_with(running, filling.seeding)
+            tables.append(measure_load(running, "filling", filling.load, window=part.window, timeout_s=3_600.0).callers)
             for victim, load in zip(part.victims, loads, strict=True):
                 found, callers = _kill(running, part, victim, load)
                 struck.append(found)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded, scratch
+from benchmarks.benchmark import PROCESSES, Part, Say, Settings, begin, label, recorded, scratch
 from eventmesh import mesh as meshes
 from eventmesh import shipped
 from eventmesh.audit.audit import Audit, Evidence
@@ -28,13 +28,13 @@ from eventmesh.mesh import Mesh
 from eventmesh.report import measure, record
 from eventmesh.report.differences import GENERATOR
 from eventmesh.report.progress_bar import Report
-from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_file import read_orders
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.order_mapping import OrderMapping
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 Wiring = Literal["views", "hybrid", "request"]
 CONFIRMED = "confirmed"
@@ -91,7 +91,7 @@ def on_ray() -> Iterator[Play]:
     """A Ray of our own."""
     from eventmesh.runtime.on_ray.cluster import embedded_ray
 
-    with embedded_ray():
+    with embedded_ray(PROCESSES):
         yield _mesh_on_ray
 
 
@@ -151,7 +151,7 @@ class Replay:
         work = self._workload(seed)
         begun = begin(self.name, self.settings, seed=seed, durability=loaded[0].log.durability)
         if work.summary is not None:
-            begun = begun.model_copy(update={"imported": record.Imported(**work.summary)})
+            begun = begun.model_copy(update={"imported": work.summary, "import_told": work.told})
         if work.write_refused is not None:
             work.write_refused(folder / "refused.csv")
         measuring = self._measured(loaded, work, folder, seed, report)

@@ -159,7 +159,7 @@ def simulated(settings: SimulationSettings, mesh: Mesh, repetition: int, number:
     audit = record.AuditRecord.of(done.audit())
     ended = time.monotonic()
     return Seed(
-        number, repetition, begun, ran - begun, ended - ran, done.simulation.crashes,
+        number, repetition, begun, ran - begun, ended - ran, done.simulation.deaths,
         count_outcomes(done.history.callers), _naming(number, audit),
     )  # fmt: skip
 

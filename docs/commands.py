@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,9 +13,13 @@ import typer
 import cli
 from eventmesh.errors import EXIT_CODES
 from eventmesh.lab.examples import split
+from eventmesh.lab.load_options import RunCommand, options_of
+from eventmesh.lab.run import options_model
 
 PROGRAM = "eventmesh"
 COLUMNS = 100  # of prose, as in every page
+#: ``eventmesh run`` has further options of the application whose mesh it runs: the page shows those of the shop.
+MESH = "views"
 OPENING = f"""\
 # Commands
 
@@ -58,7 +63,13 @@ def _chapter(name: str, context: Any) -> str:
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     lines = [f"## {name}", "", purpose, "", *shown, "", f"Usage: `{usage}`", ""]
     arguments = [each for each in command.get_params(context) if each.param_type_name == "argument"]
-    return "\n".join([*lines, *_table("argument", arguments, context), *_options(context)])
+    return "\n".join([*lines, *_table("argument", arguments, context), *_options(context), *_of_application(context)])
+
+
+def _of_application(context: Any) -> Iterator[str]:
+    if isinstance(context.command, RunCommand):
+        yield from (f"Of a mesh of the shop, as `{PROGRAM} run {MESH} --help` shows:", "")
+        yield from _table("option", options_of(options_model(Path(MESH))), context)
 
 
 def _options(context: Any) -> Iterator[str]:

@@ -3,8 +3,10 @@ the file, the path inside it, what was found, what is allowed, and the nearest a
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -14,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-from eventmesh.errors import ConfigurationError
+from eventmesh.errors import ConfigurationError, StoredSetting
 
 #: What a user calls the types that pydantic names in Python's words, by pydantic's error type.
 _PLAIN = {
@@ -31,8 +33,8 @@ _PLAIN = {
     "model_type": "a mapping",
     "string_type": "text",
 }
-#: Pydantic's error type of what a model's own validator found.
-_MISTAKE = "mistake"
+#: Pydantic's error types of what a model's own validator found.
+_MISTAKE, _NO_EFFECT = "mistake", "no_effect"
 _TYPES = {"str": "text", "int": "number", "float": "number", "bytes": "binary data", "datetime": "date"}
 #: What YAML's own types are called.
 _KINDS = {"int": "whole number", "float": "number", "bool": "truth value", "timestamp": "date", "binary": "base64"}
@@ -65,6 +67,15 @@ def mistake(problem: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError(_MISTAKE, "{problem}", {"problem": problem, "hint": hint})
 
 
+def no_effect(problem: str, hint: str, key: str = "") -> PydanticCustomError:
+    """For a model's validator to raise where nothing follows from a value: in a file that somebody writes now, a
+    mistake as any other.
+
+    In a stored one it is passed over with a warning. ``key`` names it where the validator is of the whole model.
+    """
+    return PydanticCustomError(_NO_EFFECT, "{problem}", {"problem": problem, "hint": hint, "key": key})
+
+
 def read(path: Path | str) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -78,22 +89,56 @@ def read(path: Path | str) -> dict[str, Any]:
     return document
 
 
-def validate(model: type[Model], document: Any, *, file: str = "", path: str = "", beside: Iterable[str] = ()) -> Model:
+def validate(
+    model: type[Model], document: Any, *, file: str = "", path: str = "", beside: Iterable[str] = (),
+    stored: bool = False,
+) -> Model:  # fmt: skip
     """``document`` as a ``model`` that knows no other keys than its own.
 
     ``path`` says where in the file the document stands; ``beside`` are keys of the same mapping that another model
-    has read, and that a hint must name too. Raises :class:`ConfigurationError` for the first mistake, unknown keys
-    first, since a mistyped key also looks like a missing one.
+    has read, and that a hint must name too. Of a ``stored`` document, settings without effect are passed over with a
+    :class:`StoredSetting`. Raises :class:`ConfigurationError` for the first mistake, unknown keys first, since a
+    mistyped key also looks like a missing one.
     """
     try:
         return model.model_validate(document, extra="forbid")
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
+    vain = [each for each in mistakes if each["type"] == _NO_EFFECT] if stored else []
+    if vain:
+        for each in vain:
+            problem, _ = explain(each, [])
+            passed_over(problem, file=file, path=dotted(_where(each), path))
+        document = _without([_where(each) for each in vain], document)
+        return validate(model, document, file=file, path=path, beside=beside, stored=True)
     first = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
-    location: Location = first["loc"]
+    location = _where(first)
     allowed = [*_keys_at(model, location[:-1]), *(beside if len(location) == 1 else ())]
     problem, hint = explain(first, allowed)
     raise ConfigurationError(problem, file=file, path=dotted(location, path), hint=hint)
+
+
+def passed_over(problem: str, *, file: str, path: str, instead: str = "It is passed over") -> None:
+    """Warn of a setting without effect in a stored file, and say what holds ``instead``."""
+    warnings.warn(f"{file}: {path}: {problem}. {instead}", StoredSetting, stacklevel=3)
+
+
+def _where(error: Mapping[str, Any]) -> Location:
+    """Where the mistake is; the validator of a whole model says which key it means."""
+    location: Location = error["loc"]
+    key = error.get("ctx", {}).get("key")
+    return (*location, key) if key else location
+
+
+def _without(locations: Iterable[Location], document: Any) -> Any:
+    """The document, or a part of it, without what stands at these places."""
+    left = copy.deepcopy(document)
+    for *way, last in locations:
+        part = left
+        for step in way:
+            part = part[step]
+        del part[last]
+    return left
 
 
 def dotted(location: Location, path: str = "") -> str:
@@ -286,7 +331,7 @@ def explain(error: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
     if kind == "literal_error":
         expected = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
         return f"unknown value {found!r}", suggestion(found, expected.split(", "))
-    if kind == _MISTAKE:
+    if kind in (_MISTAKE, _NO_EFFECT):
         of_a_section = isinstance(found, Mapping | BaseModel)
         return error["msg"] + ("" if of_a_section else f", found {describe(found)}"), error["ctx"]["hint"]
     if kind == "string_type" and isinstance(found, bool | int | float):

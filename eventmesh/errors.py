@@ -4,7 +4,7 @@
     ├── DidNotHappen                 definite: nothing was changed
     │   ├── ConfigurationError       a mesh, mapping or benchmark file is wrong
     │   ├── InputError               a data file is missing, empty, of another format
-    │   ├── NotFound                 an order, topic, run or benchmark that does not exist
+    │   ├── NotFound                 a story, topic, run or benchmark that does not exist
     │   ├── AppendRefused            the log decided not to append
     │   │   ├── NotOwner             the topic belongs to another service
     │   │   ├── Fenced               a later incarnation of the owner holds the partition
@@ -13,7 +13,7 @@
     │   │   ├── RecordTooLarge       the batch exceeds max.message.bytes
     │   │   ├── StorageFull          no room on the disk; goes on when there is room
     │   │   └── LogStopped           the disk failed a sync; the log must be opened again
-    │   ├── KeyReused                an order id came again with another payload; refused on record
+    │   ├── KeyReused                an id came again with another payload; refused on record
     │   ├── Throttled                a queue is full; come back later
     │   ├── OffsetOutOfRange         below the log start, or beyond the end
     │   ├── LogTruncated             the reader's position lies in a gap the machine's death left
@@ -27,7 +27,7 @@
             └── ProtocolError        one side could not take what the other sent
 
 The distinction is Maelstrom's ``definite?``. A handler may retry what did not happen under a new
-name; what may have happened is only ever retried under the same id.
+name; what may have happened is only ever retried under the same id. :class:`StoredSetting` is no error but a warning.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ConfigurationError(DidNotHappen):
 
 
 class InputError(DidNotHappen):
-    """A data file cannot be read as orders."""
+    """A data file cannot be read as what callers ask."""
 
     exit_code = 2
 
@@ -235,3 +235,7 @@ def _tree(kind: type[EventmeshError]) -> Iterator[type[EventmeshError]]:
 
 #: The classes above by name. An error travels between processes under its name.
 KINDS: Mapping[str, type[EventmeshError]] = {kind.__name__: kind for kind in _tree(EventmeshError)}
+
+
+class StoredSetting(UserWarning):
+    """A setting that has no effect stands in a file that was stored with data: the data is opened all the same."""

@@ -22,7 +22,7 @@ CALLERS = pa.schema(
     [
         pa.field("request", pa.int64()),  # counted from 0, in order of intended time
         pa.field("command", pa.string()),
-        pa.field("key", pa.string()),  # the order id
+        pa.field("key", pa.string()),  # the id that the caller gave it
         pa.field("intended_at", pa.int64()),
         pa.field("sent_at", pa.int64()),
         pa.field("accepted_at", pa.int64()),  # a durable acknowledgement

@@ -1,4 +1,4 @@
-"""The same question asked two ways, with the same type of answer: of a local view, or of its owner.
+"""A question of the owner of a table, with the same type of answer as a local view's ``lookup``.
 
 Either way a key is answered by ``(version, *values)``: the offset of the fact that the values come
 from, or version -1 and nulls where nothing is known of the key.
@@ -11,20 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventmesh.service import Row
-from eventmesh.views import View, ViewShape
+from eventmesh.views import ViewShape
 
 Joined = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class LocalJoin:
-    """Look up in a view fed by events: at once, and as old as the view is."""
-
-    view: View
-
-    def lookup(self, keys: Sequence[str | None]) -> list[Joined]:
-        """One answer per key, in order."""
-        return self.view.lookup(keys)
 
 
 @dataclass(frozen=True)

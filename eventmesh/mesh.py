@@ -6,27 +6,26 @@ read. It says who takes part; the application's wiring says how, and a runtime b
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from eventmesh import configuration
-from eventmesh.configuration import suggestion
+from eventmesh.application import TO_RUN, Application, Package, Words, load_package, optional
+from eventmesh.configuration import no_effect, suggestion
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
-from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
-from eventmesh.needs import Needs, Part, topic_line
+from eventmesh.messages import ENVELOPE, REFUSAL
+from eventmesh.needs import Needs, Part, named, topic_line
 from eventmesh.progress import position_name
-from eventmesh.service import Service, Trigger
-from eventmesh.views import ViewShape
 
 SCHEMA = "eventmesh.mesh/1"
+#: Kafka's policy that is not carried out yet, and the key that asks for it.
+COMPACT, POLICY = "compact", "cleanup.policy"
 #: Kafka's legal topic names, less those that begin with a dot: names become folders and Mermaid labels.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,248}$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
@@ -45,33 +44,6 @@ MESSAGE_BYTES_MAX = 32 << 20
 #: So many rows between two snapshots are, at a hundred bytes each, more than a log on one disk holds.
 SNAPSHOT_ROWS_MAX = 1_000_000_000
 _RESERVED_COLUMNS = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
-
-
-class Package(Protocol):
-    """What the package named by a mesh file must have as attributes for the file to be read."""
-
-    #: The wide schema of each topic, by topic name.
-    SCHEMAS: Mapping[str, pa.Schema]
-    #: The model of each service's own options, by service name. A service without an entry does not exist.
-    OPTIONS: Mapping[str, type[BaseModel]]
-    #: What triggers each service, by wiring and service.
-    WIRINGS: Mapping[str, Mapping[str, Trigger]]
-
-
-class Application(Package, Protocol):
-    """What the package must have besides for the mesh to be run."""
-
-    #: The services, by name.
-    SERVICES: Mapping[str, type[Service]]
-    #: The commands and queries, by name.
-    MESSAGES: Mapping[str, MessageType]
-    #: How facts become a table, by view name. Where a package has it, a mesh file names no other views.
-    VIEWS: Mapping[str, ViewShape]
-    # It may have FACTS besides, the types of fact by topic. Then it is known which topics each rule needs.
-
-
-_TO_READ = ("SCHEMAS", "OPTIONS", "WIRINGS")
-_TO_RUN = (*_TO_READ, "SERVICES", "MESSAGES", "VIEWS")
 
 
 class _Section(BaseModel):
@@ -104,8 +76,10 @@ class TopicSection(_Section):
     owner: Name = Field(description="The one service that writes this topic.")
     key: str = Field(description="The payload column that the partition is chosen by.")
     partitions: int = Field(1, ge=1, le=PARTITIONS_MAX, description="Fixed at creation.")
-    compatibility: Compatibility = "BACKWARD"
-    cleanup_policy: Literal["delete", "compact"] = Field(TopicSettings.cleanup_policy, alias="cleanup.policy")
+    compatibility: Literal["BACKWARD"] = Field(
+        "BACKWARD", description="Of a topic's columns from one version to the next. They cannot change yet."
+    )
+    cleanup_policy: Literal["delete"] = Field("delete", alias="cleanup.policy", description="Nothing is compacted yet.")
     retention_ms: int = Field(
         TopicSettings.retention_ms, alias="retention.ms", ge=-1, le=MILLISECONDS_MAX, description="-1: for ever."
     )
@@ -118,6 +92,22 @@ class TopicSection(_Section):
         TopicSettings.max_message_bytes, alias="max.message.bytes", ge=1, le=MESSAGE_BYTES_MAX,
         description="Of one append, which is one Arrow batch.",
     )  # fmt: skip
+
+    @field_validator("compatibility", mode="before")
+    @classmethod
+    def _can_be_compared(cls, mode: object) -> object:
+        if mode in get_args(Compatibility) and mode != "BACKWARD":
+            problem = "does nothing: the columns of a topic cannot change yet, so there is nothing to compare"
+            raise no_effect(problem, "Leave the key out, or write compatibility: BACKWARD")
+        return mode
+
+    @field_validator("cleanup_policy", mode="before")
+    @classmethod
+    def _is_carried_out(cls, policy: object) -> object:
+        if policy == COMPACT:
+            problem = "does nothing: there is no compaction yet, and the topic would only be kept for ever"
+            raise no_effect(problem, "Write cleanup.policy: delete, with retention.ms: -1 to keep it for ever")
+        return policy
 
     def settings(self) -> TopicSettings:
         """Kafka's settings of this topic."""
@@ -204,7 +194,19 @@ class Mesh:
 
         Raises :class:`ConfigurationError` where it lacks a part.
         """
-        return cast(Application, load_package(self.description.application, parts=_TO_RUN))
+        return cast(Application, load_package(self.description.application, parts=TO_RUN))
+
+    @property
+    def words(self) -> Words:
+        """The application's words for what its callers ask for."""
+        words: Words = optional(self.application, "WORDS")
+        return words
+
+    @property
+    def asks(self) -> bool:
+        """Whether services ask each other in its wiring: a rule of one of them sends a command or a query."""
+        triggers = self.application.WIRINGS[self.wiring]
+        return any(named(triggers[name].sends, self.options[name]) for name in self.services if name in triggers)
 
     def topics(self) -> dict[str, Topic]:
         """Every topic by name, with the application's columns."""
@@ -238,6 +240,11 @@ class Mesh:
             raise NotFound(f"{service} has partitions 0 to {self.partitions_of(service) - 1}, not {partition}")
         section = self.services.get(service)
         return partition % section.instances if section else 0
+
+    @property
+    def processes(self) -> int:
+        """How many processes it runs in: each instance of each service, a broker and a load generator."""
+        return sum(section.instances for section in self.services.values()) + 2
 
     @property
     def keeps_snapshots(self) -> bool:
@@ -328,20 +335,32 @@ def load(path: Path | str) -> Mesh:
     return parse(configuration.read(path), file=str(path))
 
 
-def parse(document: Mapping[str, Any], *, file: str = "", package: Package | None = None) -> Mesh:
+def load_stored(path: Path | str) -> Mesh:
+    """The mesh whose description was stored with its data. Raises :class:`ConfigurationError`.
+
+    A setting that is refused in a new file, since it has no effect, is passed over with a
+    :class:`~eventmesh.errors.StoredSetting`.
+    """
+    return parse(configuration.read(path), file=str(path), stored=True)
+
+
+def parse(document: Mapping[str, Any], *, file: str = "", package: Package | None = None, stored: bool = False) -> Mesh:
     """The mesh that ``document`` describes; ``file`` is only named in errors.
 
-    The application's package is imported by the name that the document gives, unless one is passed in.
-    Raises :class:`ConfigurationError`.
+    The application's package is imported by the name that the document gives, unless one is passed in. ``stored``: see
+    :func:`load_stored`. Raises :class:`ConfigurationError`.
     """
-    framework, options = _split(document)
-    description = configuration.validate(MeshFile, framework, file=file)
+    framework, options = _split(_kept(document, file) if stored else document)
+    description = configuration.validate(MeshFile, framework, file=file, stored=stored)
     package = package or cast(Package, load_package(description.application, file=file))
     _Check(file, description, package).all()
     models = {}
     for name, own in options.items():
         model, path = package.OPTIONS[name], f"services.{name}"
-        models[name] = configuration.validate(model, own, file=file, path=path, beside=ServiceSection.model_fields)
+        models[name] = configuration.validate(
+            model, own, file=file, path=path, beside=ServiceSection.model_fields, stored=stored
+        )
+        _check_wirings(models[name], description.wiring, file, path, stored)
     parts = {
         name: Part(section.listens, section.views, section.asks, models[name])
         for name, section in description.services.items()
@@ -349,26 +368,6 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     owners = {name: topic.owner for name, topic in description.topics.items()}
     Needs.of(package, description.wiring, owners, parts, file).check()
     return Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
-
-
-def load_package(package: str, *, file: str = "", parts: Sequence[str] = _TO_READ) -> ModuleType:
-    """Import the application ``package``. Raises :class:`ConfigurationError` where it is absent or lacks a part."""
-    try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        hint = "Is it installed, or its folder on PYTHONPATH?"
-        raise ConfigurationError(
-            f"the package {package!r} cannot be imported: {error}", file=file, path="application", hint=hint
-        ) from error
-    except Exception as error:  # whatever its code does when it is imported
-        problem = f"the package {package!r} fails when it is imported: {type(error).__name__}: {error}"
-        hint = f"See where: python -c 'import {package}'"
-        raise ConfigurationError(problem, file=file, path="application", hint=hint) from error
-    missing = [part for part in parts if not hasattr(module, part)]
-    if missing:
-        problem = f"the package {package!r} is not an application: it has no {', '.join(missing)}"
-        raise ConfigurationError(problem, file=file, path="application", hint="Name a package that has them")
-    return module
 
 
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -380,6 +379,39 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[
             if isinstance(section, Mapping):
                 framework["services"][name], options[name] = ServiceSection.split(section)
     return framework, options
+
+
+def _kept(document: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    """A stored document, in which a topic that was to be compacted is kept for ever, as it has been all along."""
+    topics = document.get("topics")
+    if not isinstance(topics, Mapping):
+        return document
+    kept = dict(topics)
+    for name, section in topics.items():
+        if isinstance(section, Mapping) and section.get(POLICY) == COMPACT:
+            kept[name] = {**section, POLICY: "delete", "retention.ms": -1, "retention.bytes": -1}
+            path = configuration.dotted(("topics", str(name), POLICY))
+            instead = "All of it is kept, as before: retention.ms and retention.bytes are -1"
+            configuration.passed_over(
+                "does nothing: there is no compaction yet, found text 'compact'", file=file, path=path, instead=instead
+            )
+    return {**document, "topics": kept}
+
+
+def _check_wirings(options: BaseModel, wiring: str, file: str, path: str, stored: bool) -> None:
+    """An option may say in its schema in which ``wirings`` it is read at all; elsewhere nothing may be set by it."""
+    for name in options.model_fields_set:
+        field, value = type(options).model_fields[name], getattr(options, name)
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, Mapping) else {}
+        wirings = extra.get("wirings", [wiring])
+        if value == field.default or not isinstance(wirings, list) or wiring in wirings:
+            continue
+        problem = f"does nothing in wiring {wiring!r}, found {configuration.describe(value)}"
+        if stored:
+            configuration.passed_over(problem, file=file, path=f"{path}.{name}")
+        else:
+            hint = f"Leave it out, or choose a wiring that reads it: {', '.join(map(str, wirings))}"
+            raise ConfigurationError(problem, file=file, path=f"{path}.{name}", hint=hint)
 
 
 def _identifier(name: str) -> str:

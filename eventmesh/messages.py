@@ -27,7 +27,7 @@ ENVELOPE: tuple[pa.Field, ...] = (
     pa.field("subject", pa.string()),  # what it is about: the key
     pa.field("time", TIMESTAMP, nullable=False),  # when it was decided
     pa.field("dataschema", pa.string(), nullable=False),  # topic and version of the columns
-    pa.field("correlationid", pa.string()),  # the story it belongs to: the order id
+    pa.field("correlationid", pa.string()),  # the story it belongs to
     pa.field("causationid", pa.string()),  # the id of the message that caused it (for tracing)
     pa.field("partitionkey", pa.string()),  # what the partition was chosen by
     pa.field("sequence", pa.int64(), nullable=False),  # its offset

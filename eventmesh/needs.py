@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from eventmesh.application import optional
 from eventmesh.configuration import suggestion
 from eventmesh.errors import ConfigurationError
 from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
@@ -54,7 +55,7 @@ class Needs:
     def of(cls, package: Any, wiring: str, owners: Mapping[str, str], parts: Mapping[str, Part], file: str) -> Needs:
         """Those of an application's wiring. Of a package that is only read, facts, messages and views may be absent."""
         return cls(
-            file, wiring, package.WIRINGS[wiring], owners, parts, package.SCHEMAS, getattr(package, "FACTS", None),
+            file, wiring, package.WIRINGS[wiring], owners, parts, package.SCHEMAS, optional(package, "FACTS"),
             getattr(package, "MESSAGES", {}), getattr(package, "VIEWS", {}),
         )  # fmt: skip
 

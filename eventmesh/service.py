@@ -1,4 +1,4 @@
-"""The contract of a service: what it owns, how it decides, how it folds, what it answers.
+"""What a service is: what it owns, how it decides, how it folds, what it answers.
 
 A service is Chassaing's *decider*: ``decide(state, what came in) -> facts`` and ``evolve(state, facts)``,
 both over batches, columns in and columns out. Its state is the fold of its own facts and nothing else.

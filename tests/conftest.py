@@ -25,5 +25,5 @@ def ray_cluster() -> Iterator[None]:
     """One embedded Ray for all tests that need it, and none left behind."""
     from eventmesh.runtime.on_ray.cluster import embedded_ray
 
-    with embedded_ray():
+    with embedded_ray(processes=9):
         yield

@@ -16,7 +16,7 @@ from benchmarks.peers.servers import Served, in_process, last_word, wait_for_end
 from eventmesh.errors import EventmeshError
 from eventmesh.log.topic import Topic
 from eventmesh.runtime.process.backbone import BrokerBackbone, Callbacks
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.producer import Producer
 from eventmesh.runtime.process.subscription import Entry
 
@@ -25,7 +25,7 @@ PATIENCE_S = 120.0
 
 
 def _serve(folder: Path, topics: Mapping[str, Topic], told: Any) -> None:
-    broker = Broker(topics, folder / "log", "os", "backbone")
+    broker = BrokerMember(topics, folder / "log", "os", "backbone")
     told.send(broker.address())
     wait_for_end(told)
     last_word(told, broker.usage()["private_mb"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from benchmarks.backbone_loads import Answers, check_price, read_clock, sku
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.asks import Asks
-from eventmesh.runtime.contract import Counters, Limits
-from eventmesh.runtime.conversation import Pending
+from eventmesh.runtime.limits import Counters, Limits
+from eventmesh.runtime.pending import Pending
 from eventmesh.runtime.process.directory import BROKER, FixedDirectory, Peer
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
@@ -36,12 +37,12 @@ class Asker(Member):
         super().__init__(mesh, ASKER, FixedDirectory(mesh.name, {CATALOG: address}), 0.0)
         self.answers = Answers()
         self._left = iter(numbers)
-        self._waiting: dict[Pending, Coroutine[Pending, None, None]] = {}
+        self._running = 0
         self._failure: BaseException | None = None
         self._ended = threading.Event()
         self._asks = Asks(
             ASKER, self.messages, {topic.owner: topic for topic in mesh.topics().values()}, Limits(), now,
-            self.reactor.effects.append, self._resolve, Pending, Counters(),
+            self.reactor.effects.append, Counters(),
         )  # fmt: skip
         self.reactor.start(self)
 
@@ -49,6 +50,7 @@ class Asker(Member):
         """Ask all of them, ``at_once`` on their way at a time; raises what went wrong."""
 
         def begin() -> None:
+            self._running = at_once
             for _ in range(at_once):
                 self._advance(self._one_by_one())
 
@@ -68,17 +70,14 @@ class Asker(Member):
 
     def _advance(self, conversation: Coroutine[Pending, None, None]) -> None:
         try:
-            self._waiting[conversation.send(None)] = conversation
+            conversation.send(None).then = partial(self._advance, conversation)
         except StopIteration:
-            if not self._waiting:
+            self._running -= 1
+            if self._running == 0:
                 self._ended.set()
         except BaseException as failure:
             self._failure = failure
             self._ended.set()
-
-    def _resolve(self, pending: Pending, value: object, error: Exception | None) -> None:
-        pending.resolved, pending.value, pending.error = True, value, error
-        self._advance(self._waiting.pop(pending))
 
     def replied(self, reply: Any) -> None:
         """An answer arrived."""

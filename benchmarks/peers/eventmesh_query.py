@@ -20,7 +20,7 @@ from benchmarks.peers.servers import in_process, last_word, wait_for_end
 from eventmesh import mesh as meshes
 from eventmesh.mesh import Mesh
 from eventmesh.messages import Columns
-from eventmesh.runtime.contract import AskMessage
+from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.connection import Connection

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import closing
 
+from eventmesh.application import optional
 from eventmesh.audit import log_checks, mesh_checks, progress_checks, refusal_checks
 from eventmesh.audit.evidence import Check, Evidence
 from eventmesh.audit.verdict import Audit, CheckResult, unknown
@@ -50,7 +51,7 @@ def judge(
     all checks but those of group A where retention has deleted the beginning of a partition.
     """
     if checks is None:
-        checks = getattr(evidence.mesh.application, "CHECKS", {})
+        checks = optional(evidence.mesh.application, "CHECKS")
     chosen = {**FRAMEWORK_CHECKS, **checks}
     names = sorted(chosen, key=lambda name: (name[:1], len(name), name))
     return Audit({name: _carry_out(name, chosen[name], evidence) for name in names if only is None or name in only})

@@ -115,7 +115,7 @@ def start_moved_with_reason(evidence: Evidence) -> CheckResult:
     findings = Findings("A7", "the log start is 0 unless retention moved it")
     for log in evidence.all_partitions():
         settings = log.topic.settings
-        limited = settings.retention_ms >= 0 or settings.retention_bytes >= 0 or settings.cleanup_policy == "compact"
+        limited = settings.retention_ms >= 0 or settings.retention_bytes >= 0
         if log.start < 0 or (log.start and not limited):
             findings.flag(f"{log.name}: starts at {log.start}, and nothing may be removed from it")
         findings.examined += 1

@@ -177,7 +177,7 @@ def _collect(data: Path) -> _Collected:
     moment = Moment(data / LOG)
     try:
         journals = journal_copy.joined(before, journal_copy.look(data / GENERATOR))
-        kept = {path: each for path, each in snapshots.items() if each.head.cluster_id == moment.manifest.cluster_id}
+        kept = {path: each for path, each in snapshots.items() if each.header.cluster_id == moment.manifest.cluster_id}
         _check_floors(data, moment, kept)
     except BaseException:
         moment.close()
@@ -215,7 +215,7 @@ def _check_floors(data: Path, moment: Moment, snapshots: Mapping[str, Snapshot])
     storage = MemoryStorage()
     for path, snapshot in snapshots.items():
         storage.replace(path, snapshot.to_bytes())
-    floors = Floors(meshes.load(data / MESH_FILE), SnapshotStore(storage).head, grace_us=0).at(0)
+    floors = Floors(meshes.load_stored(data / MESH_FILE), SnapshotStore(storage).header, grace_us=0).at(0)
     late = [name for name, start in moment.starts.items() if start > floors.get(name, start)]
     if late:
         raise ChangedMeanwhile(f"retention has deleted what no snapshot holds of {', '.join(late)}")
@@ -313,5 +313,5 @@ def _settle_snapshots(folder: Path, cluster_id: str) -> None:
         return
     with closing(FileStorage(folder)) as storage:
         for snapshot in found.values():
-            head = msgspec.structs.replace(snapshot.head, cluster_id=cluster_id)
-            SnapshotStore(storage).put(Snapshot(head, snapshot.body))
+            header = msgspec.structs.replace(snapshot.header, cluster_id=cluster_id)
+            SnapshotStore(storage).put(Snapshot(header, snapshot.body))

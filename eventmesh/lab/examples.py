@@ -49,8 +49,8 @@ class _ExamplesFirst:
         return [piece.strip("{}") for piece in super().collect_usage_pieces(context)]  # type: ignore[misc]
 
 
-class _Command(_ExamplesFirst, TyperCommand):
-    pass
+class Command(_ExamplesFirst, TyperCommand):
+    """A command whose help begins with examples."""
 
 
 class _Group(_ExamplesFirst, TyperGroup):
@@ -68,4 +68,4 @@ class Commands(typer.Typer):
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         """Register a command, as :meth:`typer.Typer.command` does."""
-        return super().command(name, cls=_Command, **settings)
+        return super().command(name, **{"cls": Command, **settings})

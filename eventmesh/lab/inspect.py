@@ -1,10 +1,10 @@
-"""What a finished run's folder can tell: its topics, its facts, its checksums, the story of one order."""
+"""What a finished run's folder can tell: its topics, its facts, its checksums, the story of one request."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,15 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.errors import CorruptSegment, DataDirectoryError, LogTruncated, NotFound
-from eventmesh.lab.run import LATEST
+from eventmesh import configuration
+from eventmesh import mesh as meshes
+from eventmesh.application import optional
+from eventmesh.errors import CorruptSegment, DataDirectoryError, EventmeshError, LogTruncated, NotFound
+from eventmesh.lab.run import LATEST, MESH_FILE
 from eventmesh.log.batch import CONTROL_PREFIX, LogBatch
 from eventmesh.log.store import Finding, LogReader, open_read_only
 from eventmesh.messages import ENVELOPE, Columns
 from eventmesh.report.legible import legible
 
-#: The key of the topics that tell of orders.
-ORDER_KEY = "order_id"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: After so many years the Gregorian calendar begins again with the same days.
 _CALENDAR_YEARS = 400
@@ -51,6 +52,7 @@ def _opened(folder: Path) -> Iterator[LogReader]:
     directory = folder / "log"
     try:
         with closing(open_read_only(directory)) as reader:
+            _warn_of_compaction(reader, directory)
             yield reader
     except CorruptSegment as error:
         raise _in(directory, error) from error
@@ -59,6 +61,16 @@ def _opened(folder: Path) -> Iterator[LogReader]:
     except OSError as error:
         problem = f"{error.filename or directory}: cannot be read ({error.strerror})"
         raise DataDirectoryError(f"{problem}. Restore it from a copy") from error
+
+
+def _warn_of_compaction(reader: LogReader, directory: Path) -> None:
+    for name, topic in reader.topics.items():
+        if topic.settings.cleanup_policy != "delete":
+            problem = f"does nothing: there is no compaction yet, found {topic.settings.cleanup_policy!r}"
+            path = f"topics.{name}.cleanup_policy"
+            configuration.passed_over(
+                problem, file=f"{directory}/manifest.json", path=path, instead="All of it is kept"
+            )
 
 
 def _in(directory: Path, error: CorruptSegment) -> CorruptSegment:
@@ -208,7 +220,7 @@ def trace(folder: Path, story: str) -> list[Step]:
             for partition in range(topic.partitions):
                 found += _facts_of(reader.table(name, partition), name, story)
         if not found:
-            raise NotFound(_unknown_story(reader, story))
+            raise NotFound(_unknown_story(reader, story, _story_column(folder)))
     found.sort(key=lambda timed: (timed[0], timed[1]["offset"]))
     first = found[0][0]
     return [_step(row, time - first) for time, row in found]
@@ -221,8 +233,9 @@ def _facts_of(table: pa.Table, topic: str, story: str) -> list[Timed]:
 
 
 def _step(row: dict[str, Any], since_us: int) -> Step:
-    hidden = _ENVELOPE | {"topic", "offset", "partition", "epoch", "base", "kind", "order_id", "position"}
-    details = {name: value for name, value in row.items() if name not in hidden and value is not None}
+    hidden = _ENVELOPE | {"topic", "offset", "partition", "epoch", "base", "kind", "position"}
+    known = (None, row["correlationid"])  # whose story it is, every fact of it says
+    details = {name: value for name, value in row.items() if name not in hidden and value not in known}
     return Step(
         since_us / 1_000,
         row["time"],
@@ -235,19 +248,31 @@ def _step(row: dict[str, Any], since_us: int) -> Step:
     )
 
 
-def _unknown_story(reader: LogReader, story: str) -> str:
-    """Only orders are suggested: customers and products have ids that look much the same."""
-    known = [legible(order) for order in sorted(_order_ids(reader))]
+def _unknown_story(reader: LogReader, story: str, column: str | None) -> str:
+    known = [legible(each) for each in sorted(_stories(reader, column))]
     near = difflib.get_close_matches(story, known, 3)
     hint = f"Did you mean {', '.join(near)}?" if near else f"Known are, for example, {', '.join(known[:3]) or 'none'}"
     return f"no fact of this run belongs to {story!r}. {hint}"
 
 
-def _order_ids(reader: LogReader) -> set[str]:
+def _story_column(folder: Path) -> str | None:
+    """The column that names the stories of the mesh's application; None where it has none, or cannot be read."""
+    with suppress(EventmeshError):  # the log alone tells a story, whatever has become of the application
+        column: str | None = optional(meshes.load_stored(folder / MESH_FILE).application, "STORY")
+        return column
+    return None
+
+
+def _stories(reader: LogReader, column: str | None) -> set[str]:
+    """The ids of stories in the topics that are kept by that column; of all stories without one.
+
+    Where an application names the column, nothing else is suggested: in a shop, customers and products have ids that
+    look much like those of orders.
+    """
     return {
-        order
+        story
         for name, topic in reader.topics.items()
-        if topic.key == ORDER_KEY
+        if column in (None, topic.key)
         for partition in range(topic.partitions)
-        for order in pc.unique(reader.table(name, partition)[ORDER_KEY]).drop_null().to_pylist()
+        for story in pc.unique(reader.table(name, partition)[column or "correlationid"]).drop_null().to_pylist()
     }

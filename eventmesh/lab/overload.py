@@ -19,8 +19,9 @@ from eventmesh.audit.verdict import Audit
 from eventmesh.lab.run import audit_folder
 from eventmesh.mesh import Mesh
 from eventmesh.report.measure import SECOND, times
-from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.limits import Limits
+from eventmesh.runtime.running import measure_load, seed_with
+from eventmesh.workload import Requests
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
@@ -77,10 +78,10 @@ def overload(
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
 
     with MeshOnRay(mesh, folder / "log", seed=seed, limits=limits) as running:
-        running.seed_with(seeding)
+        seed_with(running, seeding)
         before = running.usage().memory_mb
-        surged = running.measure("surge", surge)
-        calm = running.measure("normal", normal)
+        surged = measure_load(running, "surge", surge)
+        calm = measure_load(running, "normal", normal)
         queues = _queues(running)
         history = running.history(pa.concat_tables([surged.callers, calm.callers]))
     audited, _ = audit_folder(mesh, folder, history)

@@ -25,12 +25,12 @@ from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.report.measure import SECOND
-from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.running import measure_load, seed_with
+from eventmesh.workload import Requests, Workload
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
-    from eventmesh.runtime.on_ray.running import Measured
+    from eventmesh.runtime.running import Measured
 
 LOOK_S = 0.001
 PATIENCE_S = 60.0
@@ -81,7 +81,7 @@ def survive(mesh: Mesh, workload: Workload, fault: Fault, folder: Path, *, seed:
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
 
     with MeshOnRay(mesh, folder / "log", seed=seed, lease_s=lease_s) as running:
-        running.seed_with(workload.seeding)
+        seed_with(running, workload.seeding)
         recovery, measured = strike(running, "load", workload.load, fault, window=workload.window)
         history = running.history(measured.callers)
     audited, _ = audit_folder(mesh, folder, history)
@@ -103,7 +103,7 @@ def strike(
     ``patience_s``.
     """
     injector = Injector(running, fault, patience_s)
-    measured = running.measure(name, requests, window=window)
+    measured = measure_load(running, name, requests, window=window)
     recovery = injector.recovery()
     if fault.watched is None:
         recovery = replace(recovery, resumed_s=next_accepted_s(measured.callers, recovery.at_us))

@@ -11,14 +11,16 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from eventmesh import configuration, shipped
 from eventmesh import mesh as meshes
-from eventmesh import shipped
+from eventmesh.application import load_package, optional
 from eventmesh.audit.audit import Evidence, judge
 from eventmesh.audit.verdict import Audit
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, EventmeshError, InputError
@@ -27,11 +29,12 @@ from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.report import measure, record
 from eventmesh.report.progress_bar import Report, silent
-from eventmesh.runtime.caller import Workload, WorkloadOptions
+from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.service import Trigger
+from eventmesh.workload import Workload, WorkloadOptions
 
 if TYPE_CHECKING:
-    from eventmesh.runtime.on_ray.running import Measured, RunningMesh
+    from eventmesh.runtime.running import Measured, RunningMesh
 
 LATEST = "latest"
 #: So many refusals are told one by one.
@@ -104,13 +107,13 @@ def load_mesh(
     running: RunningMesh, workload: Workload, report: Report, *, prefix: str = "", timeout_s: float = 3_600.0
 ) -> Measured:
     """Seed, load, drain. ``prefix`` is what tells this run's workloads from those of other runs on the same mesh."""
-    running.seed_with(
-        workload.seeding, lambda command, state: _reporter(report, f"seeding {command}")(state),
+    seed_with(
+        running, workload.seeding, lambda command, state: _reporter(report, f"seeding {command}")(state),
         name=workload.seeding_name or f"{prefix}seeding",
     )  # fmt: skip
-    return running.measure(
-        f"{prefix}load", workload.load, window=workload.window, progress=_reporter(report, "orders"),
-        timeout_s=timeout_s,
+    return measure_load(
+        running, f"{prefix}load", workload.load, window=workload.window,
+        progress=_reporter(report, running.mesh.words.requests), timeout_s=timeout_s,
     )  # fmt: skip
 
 
@@ -125,19 +128,32 @@ def run(
     *,
     seed: int = 0,
     rtt_ms: float = 0.0,
+    runtime: str = "ray",
     report: Report = silent,
 ) -> record.Run:
     """Run ``workload`` on ``mesh``, audit it, and leave ``folder`` with log, history and ``run.json``."""
+    with writing(folder):
+        begun = begin(mesh.name, mesh, workload, folder, seed=seed, runtime=runtime)
+        with _running(mesh, folder / LOG, runtime, seed=seed, rtt_ms=rtt_ms, report=report) as running:
+            measured = load_mesh(running, workload, report)
+            history = running.history(measured.callers)
+            running.save_log(folder / LOG)
+        return conclude(begun, mesh, workload, measured, history, folder, report=report)
+
+
+@contextmanager
+def _running(mesh: Mesh, log: Path, runtime: str, *, seed: int, rtt_ms: float, report: Report) -> Iterator[RunningMesh]:
+    if runtime == "simulated":
+        from eventmesh.runtime.simulated.running import SimulatedMesh
+
+        yield SimulatedMesh(mesh, seed=seed, rtt_ms=rtt_ms)
+        return
     from eventmesh.runtime.on_ray.cluster import MeshOnRay, embedded_ray  # importing ray takes seconds
 
-    with writing(folder):
-        begun = begin(mesh.name, mesh, workload, folder, seed=seed)
-        with embedded_ray():
-            report("starting", 0, 0)
-            with MeshOnRay(mesh, folder / LOG, rtt_ms=rtt_ms, seed=seed) as running:
-                measured = load_mesh(running, workload, report)
-                history = running.history(measured.callers)
-        return conclude(begun, mesh, workload, measured, history, folder, report=report)
+    with embedded_ray(mesh.processes):
+        report("starting", 0, 0)
+        with MeshOnRay(mesh, log, rtt_ms=rtt_ms, seed=seed) as running:
+            yield running
 
 
 def write_mesh(folder: Path, mesh: Mesh) -> None:
@@ -145,13 +161,13 @@ def write_mesh(folder: Path, mesh: Mesh) -> None:
     (folder / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
 
 
-def begin(name: str, mesh: Mesh, workload: Workload, folder: Path, *, seed: int) -> record.Run:
+def begin(name: str, mesh: Mesh, workload: Workload, folder: Path, *, seed: int, runtime: str = "ray") -> record.Run:
     """Leave in ``folder`` what the run is, before it loads anything: mesh, record, and refused rows of its input."""
     write_mesh(folder, mesh)
-    imported = None if workload.summary is None else record.Imported(**workload.summary)
     begun = record.start(
         name, seed=seed, config=mesh.resolved(), source=Path(__file__).parent, now=datetime.now(UTC),
-        durability=mesh.log.durability, imported=imported,
+        durability=mesh.log.durability, runtime=runtime, words=mesh.words, imported=workload.summary,
+        import_told=workload.told,
     )  # fmt: skip
     record.write(folder, begun)
     if workload.write_refused is not None:
@@ -188,7 +204,7 @@ def audit_folder(mesh: Mesh, folder: Path, history: History) -> tuple[Audit, dic
 
 
 def _totals(evidence: Evidence) -> dict[str, int]:
-    totals = getattr(evidence.mesh.application, "totals", None)
+    totals = optional(evidence.mesh.application, "totals")
     if totals is None:
         return {}
     try:
@@ -199,13 +215,13 @@ def _totals(evidence: Evidence) -> dict[str, int]:
 
 
 def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mapping[str, int]) -> record.Run:
-    """The record of a complete run."""
-    done = measure.work_done(measured.callers)
-    figures = [
-        measure.figure("time from the first request to the last outcome", [measured.seconds], "s"),
-        measure.figure("requests with their outcome", [done / measured.seconds], "1/s"),
-        *(measure.figure(f"CPU of {role}", [value], "s") for role, value in sorted(measured.cpu_s.items())),
-    ]
+    """The record of a complete run. Of a virtual clock no throughput follows, and nobody used any CPU by it."""
+    time = "virtual time" if begun.virtual else "time"
+    figures = [measure.figure(f"{time} from the first request to the last outcome", [measured.seconds], "s")]
+    if not begun.virtual:
+        done = measure.work_done(measured.callers)
+        figures.append(measure.figure("requests with their outcome", [done / measured.seconds], "1/s"))
+    figures += [measure.figure(f"CPU of {role}", [value], "s") for role, value in sorted(measured.cpu_s.items())]
     outcomes = {**count_outcomes(measured.callers), **totals}
     refusals = first_refusals(measured.callers)
     return begun.model_copy(
@@ -254,31 +270,36 @@ class Prepared:
         }
 
 
+def options_model(mesh_file: Path) -> type[WorkloadOptions]:
+    """What a user may choose of the workload of this mesh's application."""
+    mesh_file = shipped.find("meshes", mesh_file)
+    package = configuration.read(mesh_file).get("application")
+    if not isinstance(package, str):
+        return WorkloadOptions  # whoever reads the mesh says what is wrong
+    model: type[WorkloadOptions] | None = optional(load_package(package, file=str(mesh_file)), "WORKLOAD")
+    return model or WorkloadOptions
+
+
 def prepare(
     mesh_file: Path,
+    chosen: Mapping[str, Any] = MappingProxyType({}),
     *,
-    seed: int,
-    orders: int,
-    input_file: Path | None,
-    mapping: Path | None,
-    rate: float | None,
-    stock_fraction: float,
+    seed: int = 0,
+    rate: float | None = None,
     number: int = 1,
     asked: pa.Table | None = None,
+    stored: bool = False,
 ) -> Prepared:
     """Read and check everything that a run needs, before anything starts.
 
-    ``number`` counts the runs on a mesh that stays: the orders that a later one generates have names of their own.
-    ``asked`` is what the callers of the earlier ones asked and were told.
+    ``chosen`` are the application's own options (:func:`options_model`). ``number`` counts the runs on a mesh that
+    stays, whose description is a ``stored`` one, and ``asked`` is what the callers of the earlier ones asked and were
+    told.
     """
-    if (input_file is None) != (mapping is None):
-        raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
-    mesh_file, mapping = shipped.find("meshes", mesh_file), mapping and shipped.find("mappings", mapping)
-    mesh = meshes.load(mesh_file)
-    options = WorkloadOptions(
-        seed=seed, orders=orders, input=input_file, mapping=mapping, rate=rate, stock_fraction=stock_fraction,
-        generate={} if number == 1 else {"prefix": f"R{number}-"}, asked=asked,
-    )  # fmt: skip
+    mesh_file = shipped.find("meshes", mesh_file)
+    mesh = meshes.load_stored(mesh_file) if stored else meshes.load(mesh_file)
+    model: type[WorkloadOptions] = optional(mesh.application, "WORKLOAD") or WorkloadOptions
+    options = model(seed=seed, rate=rate, number=number, asked=asked, **chosen)
     workload = _workload_of(mesh, mesh_file)(options)
     _check_answered(mesh, mesh_file, workload)
     return Prepared(mesh, workload)
@@ -302,7 +323,7 @@ def _check_answered(mesh: Mesh, mesh_file: Path, workload: Workload) -> None:
 
 
 def _workload_of(mesh: Mesh, mesh_file: Path) -> Callable[[WorkloadOptions], Workload]:
-    found: Callable[[WorkloadOptions], Workload] | None = getattr(mesh.application, "workload", None)
+    found: Callable[[WorkloadOptions], Workload] | None = optional(mesh.application, "workload")
     if found is None:
         package = mesh.description.application
         problem = f"the package {package!r} has no workload, so there is nothing to run"

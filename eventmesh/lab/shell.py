@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -22,7 +23,7 @@ from typing import Any, TextIO
 
 import typer
 
-from eventmesh.errors import EnvironmentUnavailable, EventmeshError
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError, StoredSetting
 from eventmesh.report.legible import legible_lines, write_plainly
 
 FAULT = 1
@@ -31,18 +32,37 @@ BY_SIGNAL = 128
 STOPPED = BY_SIGNAL + signal.SIGINT
 #: Whoever closes the terminal, shuts the machine down or presses Ctrl-C wants the command to end, and nothing left.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STDOUT, STDERR = 1, 2
+STDOUT = 1
 
 
 def carry_out(command: Callable[[], int]) -> int:
     """Carry out a command; its exit code, or that of how it ended."""
-    with _Signals() as signals:
+    with _Signals() as signals, _warnings_said():
         streams = _Streams()
         try:
             code = streams.closed() or streams.written(_judged(command, streams))
         except KeyboardInterrupt:
             code = STOPPED
         return signals.code(code)
+
+
+@contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Settings of stored files that have no effect are said, once each; Python's own form names a line of code."""
+    said = set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, StoredSetting):
+            python_shows(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            say(str(message))
+
+    with warnings.catch_warnings():
+        python_shows = warnings.showwarning
+        warnings.showwarning = show
+        warnings.filterwarnings("always", category=StoredSetting)
+        yield
 
 
 def say(message: str) -> None:
@@ -65,7 +85,7 @@ def _judged(command: Callable[[], int], streams: _Streams) -> int:
     except OSError as error:
         return streams.failed(error)
     except MemoryError:
-        say("there is not enough memory for this. Try fewer orders, or a machine that has more")
+        say("there is not enough memory for this. Try a smaller load, or a machine that has more")
         return EnvironmentUnavailable.exit_code
     except Exception as error:
         return _fault(error)

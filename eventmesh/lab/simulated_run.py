@@ -10,10 +10,10 @@ from eventmesh.audit.audit import Audit, audit
 from eventmesh.history import History
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
+from eventmesh.workload import Workload
 
 #: Microseconds between two crashes.
 BETWEEN_CRASHES = (1_000, 60_000)
@@ -37,16 +37,16 @@ class Crashes:
             nonlocal left
             left -= 1
             if self.caller_share and dice.random() < self.caller_share:
-                simulation.crash_client(list(simulation.clients.values())[-1])
+                simulation.kill(list(simulation.clients.values())[-1])
             elif dice.random() < self.broker_share:
-                simulation.crash_broker(machine=dice.random() < self.machine_share)
+                simulation.kill_broker(machine=dice.random() < self.machine_share)
             else:
-                simulation.crash_host(dice.choice(list(simulation.hosts.values())))
+                simulation.kill(dice.choice(list(simulation.hosts.values())))
             again()
 
         def again() -> None:
             if left > 0:
-                simulation.after(dice.randint(*BETWEEN_CRASHES), crash)
+                simulation.world.after(dice.randint(*BETWEEN_CRASHES), crash)
 
         again()
 
@@ -75,7 +75,7 @@ def run_simulated(
     build: Callable[..., Simulation] = Simulation,
     seconds: float = 600.0,
 ) -> SimulatedRun:
-    """Seed, load with crashes, drain. Raises :class:`~eventmesh.runtime.simulated.network.Deadlock` with the seed."""
+    """Seed, load with crashes, drain. Raises :class:`~eventmesh.runtime.simulated.world.Deadlock` with the seed."""
     simulation = build(mesh, seed=seed, speeds=speeds, limits=limits)
     for number, stage in enumerate(workload.seeding):
         simulation.call(f"seeding-{number}", stage)

@@ -1,4 +1,4 @@
-"""Meshes that stay: ``up`` starts one under a name, ``down`` ends it, ``run`` loads it, ``status`` looks at it.
+"""The life of a mesh that stays: ``up`` starts it under a name, ``run`` loads it, ``down`` ends it.
 
 What stands under a name is recorded in a file of the user's own. The mesh's data directory holds ``mesh.yaml``, the
 ``log``, the ``generator``'s journal, and under ``callers`` what each run's callers were told: the audit of a run judges
@@ -7,17 +7,16 @@ all runs so far, since the log holds them all.
 
 from __future__ import annotations
 
-import os
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eventmesh import configuration, shipped
 from eventmesh import mesh as meshes
-from eventmesh import shipped
 from eventmesh.errors import (
     ConfigurationError,
     DataDirectoryError,
@@ -26,18 +25,19 @@ from eventmesh.errors import (
     NotFound,
     PeerLost,
 )
-from eventmesh.lab import inspect
+from eventmesh.lab import run as runs
 from eventmesh.lab.run import LOG, MESH_FILE, Prepared, begin, conclude, load_mesh, write_mesh, writing
 from eventmesh.lab.standing_record import (
-    DATA,
     LOOPBACK,
     Standing,
+    answers,
     claimed,
-    data_of,
     find,
     held,
-    new_data,
     path_of,
+    prepare_environment,
+    reachable,
+    reached,
     remove,
     write,
 )
@@ -53,26 +53,17 @@ from eventmesh.lab.standing_runs import (
     set_lost_journals_aside,
     unfinished,
 )
-from eventmesh.log.storage import FileStorage, machine_id
+from eventmesh.log.storage import machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
-from eventmesh.progress import split_position
 from eventmesh.report import record
 from eventmesh.report.progress_bar import Report, silent
 from eventmesh.runtime.journal import GENERATOR
-from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
-from eventmesh.views import age_ms
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.head import Head
     from eventmesh.runtime.on_ray.standing import StandingMesh
     from eventmesh.runtime.wire.channel import Access
-
-__all__ = [
-    "DATA", "Standing", "all_callers", "data_of", "down", "earlier", "find", "follow", "new_data", "next_run", "run",
-    "up", "watching",
-]  # fmt: skip
-
 
 # --- up ------------------------------------------------------------------------------------------
 
@@ -92,7 +83,7 @@ def up(
     """Start a mesh that stays, on a Ray of its own or in the cluster at ``address``.
 
     It goes on with what ``data`` holds. All that can be checked is checked before anything starts; what was started is
-    ended where the rest fails. Where a run was cut off, it ``say``s what becomes of its orders.
+    ended where the rest fails. Where a run was cut off, it ``say``s what becomes of its requests.
     """
     data, token_file = data.resolve(), token_file and token_file.resolve()
     path_of(name)
@@ -103,12 +94,12 @@ def up(
         return standing
     with claimed(name, "started"):
         _not_up(name)
-        _checked(standing, mesh_file)
+        mesh, _, _ = _checked(standing, mesh_file)
         _make(data)
         busy = f"a mesh on {data} is being {{}} now: a data directory belongs to one mesh. Name another with --data"
         with held(data / "up.lock", "started", busy):
             if left := set_lost_journals_aside(data) or unfinished(data):
-                say(left.text)
+                say(left.text(mesh.words))
             return _up(standing, mesh_file, address, report)
 
 
@@ -116,7 +107,7 @@ def _up(standing: Standing, mesh_file: Path | None, address: str | None, report:
     mesh, access, cluster_id = _checked(standing, mesh_file)  # again: nobody else starts anything on this data now
     report("starting Ray" if address is None else f"joining Ray at {address}", 0, 0)
     try:
-        standing = _on_ray(standing, address)
+        standing = _on_ray(standing, address, mesh.processes)
         write(standing)
         write_mesh(standing.data, mesh)
         report("starting the mesh", 0, 0)
@@ -131,18 +122,13 @@ def _not_up(name: str) -> None:
     """A record whose Ray is gone, with the machine for instance, is cleared away."""
     with suppress(NotFound):
         standing = find(name)
-        if standing.ray and _reachable(standing):
+        if standing.ray and reachable(standing):
             since = f"{standing.since:%Y-%m-%d %H:%M} UTC"
             raise InputError(
                 f"a mesh called {name!r} is up since {since}. Look at it with: eventmesh status --name {name}; "
                 f"end it with: eventmesh down --name {name}"
             )
         _end(standing)
-
-
-def _reachable(standing: Standing) -> bool:
-    head = standing.head
-    return head.alive if head is not None else _answers(standing.ray)
 
 
 def _mesh_file(given: Path | None, data: Path) -> Path:
@@ -154,23 +140,24 @@ def _mesh_file(given: Path | None, data: Path) -> Path:
 
 
 def _check_same_mesh(mesh: Mesh, data: Path) -> None:
-    """Settings may change from one start to the next; what triggers what may not, while orders are under way."""
+    """Settings may change from one start to the next; what triggers what may not, while requests are under way."""
     if not (data / MESH_FILE).is_file():
         return
-    before = meshes.load(data / MESH_FILE)
+    before = configuration.read(data / MESH_FILE)
     for what in ("application", "wiring"):
-        found, asked = getattr(before.description, what), getattr(mesh.description, what)
+        found, asked = before.get(what), getattr(mesh.description, what)
         if found != asked:
             raise InputError(
-                f"{data} belongs to a mesh of {what} {found!r}, not {asked!r}: its orders would never be finished. "
-                f"Name another directory with --data"
+                f"{data} belongs to a mesh of {what} {found!r}, not {asked!r}: its {mesh.words.requests} would never "
+                f"be finished. Name another directory with --data"
             )
 
 
 def _checked(standing: Standing, mesh_file: Path | None) -> tuple[Mesh, Access, str]:
     """The mesh, who is let in, and the id of its log's cluster, a new one where there is no log yet."""
     data = standing.data
-    mesh = meshes.load(_mesh_file(mesh_file, data))
+    load = meshes.load_stored if mesh_file is None else meshes.load
+    mesh = load(_mesh_file(mesh_file, data))
     _check_same_mesh(mesh, data)
     if mesh.log.durability == Durability.memory:
         raise ConfigurationError(
@@ -192,45 +179,24 @@ def _make(data: Path) -> None:
         raise EnvironmentUnavailable(f"{problem}. Name another with --data") from error
 
 
-def _prepare_environment(address: str | None, token_file: Path | None) -> None:
-    """Ray reads these when it is imported, so they are set before. In somebody else's cluster theirs hold."""
-    from eventmesh.runtime.on_ray.head import ray_environment
-
-    os.environ.update(ray_environment(address, token_file))
-
-
-def _on_ray(standing: Standing, address: str | None) -> Standing:
+def _on_ray(standing: Standing, address: str | None, processes: int) -> Standing:
     from eventmesh.runtime.on_ray.head import start_head
 
-    _prepare_environment(address, standing.token_file)
+    prepare_environment(address, standing.token_file)
     if address is not None:
-        if not _answers(address):
+        if not answers(address):
             raise EnvironmentUnavailable(
                 f"no Ray answers at {address}: expected host:port of a head, as ray start prints it. Is it up, and "
                 f"reachable from here?"
             )
         return standing.model_copy(update={"ray": address})
     # On record from its first moment: whatever ends this command, `eventmesh down` finds what it has started.
-    head = start_head(standing.token_file, lambda head: write(_headed(standing, head)))
+    head = start_head(standing.token_file, processes, lambda head: write(_headed(standing, head)))
     return _headed(standing, head)
 
 
 def _headed(standing: Standing, head: Head) -> Standing:
     return standing.model_copy(update={"ray": head.address, "head_pid": head.pid, "head_folder": head.folder})
-
-
-def _answers(address: str) -> bool:
-    """Whether anything listens there. ``auto`` is for Ray to find."""
-    import socket
-
-    if address == "auto":
-        return True
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=3.0):
-            return True
-    except (OSError, ValueError, OverflowError):
-        return False
 
 
 def _start(standing: Standing, mesh: Mesh, access: Access, cluster_id: str) -> None:
@@ -262,129 +228,41 @@ def _end(standing: Standing) -> None:
     head = standing.head
     if head is not None:
         head.end()
-    elif standing.ray and _answers(standing.ray):
-        with suppress(PeerLost), _found(standing) as running:
+    elif standing.ray and answers(standing.ray):
+        with suppress(PeerLost), reached(standing) as running:
             running.end()
     remove(standing)
-
-
-@contextmanager
-def _found(standing: Standing) -> Iterator[StandingMesh]:
-    """The mesh, for as long as it is entered; :class:`EnvironmentUnavailable` where it cannot be reached."""
-    _must_be_reachable(standing)
-    _prepare_environment(None if standing.head_pid is not None else standing.ray, standing.token_file)
-    from eventmesh.runtime.on_ray.joinable import SocketLost
-    from eventmesh.runtime.on_ray.standing import StandingMesh, joined
-
-    try:
-        with joined(standing.ray):
-            yield StandingMesh.found(standing.mesh, standing.name, standing.data / LOG, standing.access)
-    except SocketLost as error:
-        raise EnvironmentUnavailable(
-            f"the processes of {standing.name!r} run, and nothing can reach them: {error.socket} is gone. Programs "
-            f"that clean up temporary files do that. End it with: eventmesh down --name {standing.name}; its data "
-            f"stays in {standing.data}. Start it again with: {_again(standing)}"
-        ) from error
-
-
-def _again(standing: Standing) -> str:
-    return f"eventmesh up --name {standing.name} --data {standing.data}"
-
-
-def _must_be_reachable(standing: Standing) -> None:
-    name = standing.name
-    if not standing.ray:
-        raise EnvironmentUnavailable(
-            f"{name!r} is not up: it is being started now, or its start was cut off. If nobody is starting it, end "
-            f"what is left with: eventmesh down --name {name}"
-        )
-    if not _reachable(standing):
-        raise EnvironmentUnavailable(
-            f"the Ray of {name!r} at {standing.ray} is gone, with every process of the mesh. Its data is in "
-            f"{standing.data}; start it again with: {_again(standing)}"
-        )
-
-
-# --- status --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
-    """A function that tells how the mesh is: ``processes``, ``partitions`` with owner, epoch, end and lag, ``views``.
-
-    Lag is in rows: of a partition that of its slowest reader. ``snapshot`` is how far its owner's newest snapshot has
-    got, if there is one. A view's age, in milliseconds, is 0 where it has seen all that there is, else the time since
-    the newest fact that it has was appended.
-    """
-    with _found(standing) as running:
-        mesh = running.mesh
-        general = {
-            "name": standing.name, "mesh": mesh.name, "wiring": mesh.wiring, "durability": str(mesh.log.durability),
-            "ray": standing.ray, "data": str(standing.data), "since": standing.since.isoformat(timespec="seconds"),
-        }  # fmt: skip
-        snapshots = SnapshotStore(FileStorage(standing.data / LOG / FOLDER, read_only=True))
-        yield lambda: {**general, **_described(running.look(), snapshots)}
-
-
-def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str, Any]:
-    services, ends = looked["services"], looked["ends"] or {}
-    return {
-        "flight": looked["flight"],
-        "processes": looked["processes"],
-        "partitions": [
-            {**_partition(name, end, services), "snapshot": _snapshot(name, snapshots)}
-            for name, end in sorted(ends.items())
-        ],
-        "views": [
-            _view(instance, name, view, ends)
-            for instance, said in sorted(services.items())
-            for name, view in sorted(said["views"].items())
-        ],
-    }
-
-
-def _partition(name: str, end: int, services: Mapping[str, Any]) -> dict[str, Any]:
-    owner, epoch, lag = "", None, 0
-    for instance, said in services.items():
-        if name in said["epochs"]:
-            owner, epoch = instance, said["epochs"][name]
-        for partition, progress in said["progress"].items():
-            if name in said["inputs"][partition]:
-                lag = max(lag, end - progress.get(name, 0))
-    return {"partition": name, "owner": owner, "epoch": epoch, "end": end, "lag_rows": lag}
-
-
-def _snapshot(name: str, snapshots: SnapshotStore) -> int | None:
-    head = snapshots.head(state_name(*split_position(name)))
-    return head.next[name] if head is not None else None
-
-
-def _view(instance: str, name: str, view: Mapping[str, Any], ends: Mapping[str, int]) -> dict[str, Any]:
-    lag = sum(max(0, ends.get(partition, at) - at) for partition, at in view["next"].items())
-    age = age_ms(view["next"], view["applied_time"], ends, time.time_ns() // 1_000)
-    return {"view": f"{instance} {name}", "rows": view["rows"], "lag_rows": lag, "age_ms": round(age, 1)}
-
-
-# --- follow --------------------------------------------------------------------------------------
-
-
-def follow(standing: Standing, topic: str, ends: Mapping[int, int], show: Callable[[dict[str, Any]], object]) -> None:
-    """Show the records of ``topic`` from the offsets in ``ends`` on as they come, until Ctrl-C.
-
-    Goes on when the broker is started again. :class:`EnvironmentUnavailable` where the mesh has gone.
-    """
-    with _found(standing) as running, suppress(KeyboardInterrupt):
-        for name, entry in running.batches(topic, ends):
-            for row in inspect.records(entry, name):
-                show(row)
 
 
 # --- run -----------------------------------------------------------------------------------------
 
 
+#: Makes the workload of a run by its number and the files of what callers asked before it.
+Prepare = Callable[[int, tuple[Path, ...]], Prepared]
+
+
+def preparing(standing: Standing, chosen: Mapping[str, Any], *, seed: int, rate: float | None) -> Prepare:
+    """What the runs of this mesh are, by number; ``chosen`` are options of its application.
+
+    Who asks again once the run before has ended gets what was made already, where nothing has come in between.
+    """
+
+    @cache
+    def prepare(number: int, asked: tuple[Path, ...]) -> Prepared:
+        file, told = standing.data / MESH_FILE, all_callers(asked)
+        return runs.prepare(file, chosen, seed=seed, rate=rate, number=number, asked=told, stored=True)
+
+    return prepare
+
+
+def planned(standing: Standing, prepare: Prepare) -> Prepared:
+    """The next run, as far as can be told now."""
+    return prepare(next_run(standing.data), earlier(standing.data))
+
+
 def run(
     standing: Standing,
-    prepare: Callable[[int, tuple[Path, ...]], Prepared],
+    prepare: Prepare,
     folder: Path,
     *,
     seed: int,
@@ -393,14 +271,12 @@ def run(
 ) -> record.Run:
     """Load the mesh, then audit everything that it has done since it was first up.
 
-    ``prepare`` makes the workload of a run by its number and the files of :func:`earlier`.
-
     Leaves ``folder`` as any run does; its log is the mesh's. One run at a time: :class:`InputError` otherwise. A run
     that was interrupted goes on in the mesh, and the next one waits for its end. Where this one is interrupted, it
-    ``say``s what becomes of its orders.
+    ``say``s what becomes of its requests.
     """
     busy = f"{standing.name!r} is being {{}} now. Wait for the end of that run; one runs at a time"
-    with held(standing.data / "run.lock", "loaded", busy), writing(folder), _found(standing) as running:
+    with held(standing.data / "run.lock", "loaded", busy), writing(folder), reached(standing) as running:
         _await_earlier(standing, running, report)
         number = claim_run(standing.data)
         workload = prepare(number, earlier(standing.data)).workload
@@ -419,16 +295,18 @@ def run(
 
 
 def _what_becomes_of(standing: Standing, number: int) -> str:
-    """A sentence on the orders of a run that is cut off."""
-    if not _reachable(standing):
+    """A sentence on the requests of a run that is cut off."""
+    words = standing.words
+    if not reachable(standing):
         left = unfinished(standing.data)
-        return f"run {number} was cut off, since {standing.name!r} is no longer up" + (f": {left.text}" if left else "")
+        cut_off = f"run {number} was cut off, since {standing.name!r} is no longer up"
+        return f"{cut_off}: {left.text(words)}" if left else cut_off
     if (standing.data / GENERATOR / f"{prefix(number)}load").exists():
         return (
-            f"run {number} was cut off; {standing.name!r} goes on with its orders, and the next run waits for them and "
-            f"audits them"
+            f"run {number} was cut off; {standing.name!r} goes on with its {words.requests}, and the next run waits "
+            f"for them and audits them"
         )
-    return f"run {number} was cut off before it placed any order"
+    return f"run {number} was cut off before it placed any {words.request}"
 
 
 def _await_earlier(standing: Standing, running: StandingMesh, report: Report) -> None:

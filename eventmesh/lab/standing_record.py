@@ -1,4 +1,4 @@
-"""What stands under a name: the record of a mesh that is up, in a file of the user's own."""
+"""What stands under a name: the record of a mesh that is up, in a file of the user's own, and how it is reached."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eventmesh import mesh as meshes
+from eventmesh.application import PLAIN_WORDS, Words
 from eventmesh.configuration import suggestion
-from eventmesh.errors import EnvironmentUnavailable, InputError, NotFound
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError, InputError, NotFound
 from eventmesh.lab.known import STATE_VARIABLE, meshes_up, state_folder
-from eventmesh.lab.run import MESH_FILE
+from eventmesh.lab.run import LOG, MESH_FILE
 from eventmesh.mesh import Mesh
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.head import Head
+    from eventmesh.runtime.on_ray.standing import StandingMesh
     from eventmesh.runtime.wire.channel import Access
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -51,7 +53,15 @@ class Standing(BaseModel):
     @property
     def mesh(self) -> Mesh:
         """Its description, as it was when it was started."""
-        return meshes.load(self.data / MESH_FILE)
+        return meshes.load_stored(self.data / MESH_FILE)
+
+    @property
+    def words(self) -> Words:
+        """Its application's words; plain ones where its description, or the application, cannot be read any more."""
+        try:
+            return self.mesh.words
+        except EventmeshError:
+            return PLAIN_WORDS
 
     @property
     def access(self) -> Access:
@@ -168,7 +178,7 @@ def access_of(listen: str, token_file: Path | None) -> Access:
     from eventmesh.runtime.wire.channel import ANYWHERE, Access
 
     token = _token(token_file)
-    if listen != ANYWHERE:
+    if listen != ANYWHERE or token is None:  # without a token it is refused, and Ray is not asked for anything
         return Access(token, listen)
     from eventmesh.runtime.on_ray.directory import node_address
 
@@ -189,3 +199,70 @@ def _token(file: Path | None) -> str | None:
             f"Make one: python -c 'import secrets; print(secrets.token_hex())'"
         )
     return token
+
+
+# --- reaching it ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def reached(standing: Standing) -> Iterator[StandingMesh]:
+    """The mesh, for as long as it is entered; :class:`EnvironmentUnavailable` where it cannot be reached."""
+    _must_be_reachable(standing)
+    prepare_environment(None if standing.head_pid is not None else standing.ray, standing.token_file)
+    from eventmesh.runtime.on_ray.joinable import SocketLost
+    from eventmesh.runtime.on_ray.standing import StandingMesh, joined
+
+    try:
+        with joined(standing.ray):
+            yield StandingMesh.found(standing.mesh, standing.name, standing.data / LOG, standing.access)
+    except SocketLost as error:
+        raise EnvironmentUnavailable(
+            f"the processes of {standing.name!r} run, and nothing can reach them: {error.socket} is gone. Programs "
+            f"that clean up temporary files do that. End it with: eventmesh down --name {standing.name}; its data "
+            f"stays in {standing.data}. Start it again with: {_again(standing)}"
+        ) from error
+
+
+def _again(standing: Standing) -> str:
+    return f"eventmesh up --name {standing.name} --data {standing.data}"
+
+
+def _must_be_reachable(standing: Standing) -> None:
+    name = standing.name
+    if not standing.ray:
+        raise EnvironmentUnavailable(
+            f"{name!r} is not up: it is being started now, or its start was cut off. If nobody is starting it, end "
+            f"what is left with: eventmesh down --name {name}"
+        )
+    if not reachable(standing):
+        raise EnvironmentUnavailable(
+            f"the Ray of {name!r} at {standing.ray} is gone, with every process of the mesh. Its data is in "
+            f"{standing.data}; start it again with: {_again(standing)}"
+        )
+
+
+def reachable(standing: Standing) -> bool:
+    """Whether its Ray is there."""
+    head = standing.head
+    return head.alive if head is not None else answers(standing.ray)
+
+
+def answers(address: str) -> bool:
+    """Whether anything listens there. ``auto`` is for Ray to find."""
+    import socket
+
+    if address == "auto":
+        return True
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=3.0):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
+
+
+def prepare_environment(address: str | None, token_file: Path | None) -> None:
+    """Ray reads these when it is imported, so they are set before. In somebody else's cluster theirs hold."""
+    from eventmesh.runtime.on_ray.head import ray_environment
+
+    os.environ.update(ray_environment(address, token_file))

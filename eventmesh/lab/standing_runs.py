@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from eventmesh import history
+from eventmesh.application import Words
 from eventmesh.errors import DataDirectoryError, EnvironmentUnavailable
 from eventmesh.lab.run import CALLERS
 from eventmesh.report import record
@@ -29,7 +30,7 @@ _NUMBERED = re.compile(r"(?:lost-)?run-(\d+)[.-].*")
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that was cut off: ``told`` of its ``total`` orders have their outcome. ``total`` 0: none were placed yet.
+    """A run that was cut off: ``told`` of its ``total`` requests have their outcome. ``total`` 0: none were sent yet.
 
     ``lost`` is the folder of its journal where that cannot be gone on with.
     """
@@ -39,17 +40,16 @@ class Unfinished:
     total: int = 0
     lost: Path | None = None
 
-    @property
-    def text(self) -> str:
-        """What became of its orders, as a clause."""
+    def text(self, words: Words) -> str:
+        """What became of its requests, as a clause."""
         if self.lost is not None:
             return (
-                f"run {self.number} was cut off: its orders that are in the log stay there, and its journal, which "
-                f"cannot be gone on with, is {self.lost}"
+                f"run {self.number} was cut off: its {words.requests} that are in the log stay there, and its journal, "
+                f"which cannot be gone on with, is {self.lost}"
             )
         if not self.total:
-            return f"run {self.number} was cut off before it placed any order"
-        state = f"{self.told:,} of the {self.total:,} orders of run {self.number} have their outcome"
+            return f"run {self.number} was cut off before it placed any {words.request}"
+        state = f"{self.told:,} of the {self.total:,} {words.requests} of run {self.number} have their outcome"
         if self.told == self.total:
             return f"{state}; the next run audits them"
         return f"{state}; the rest go on when the mesh is up again, and the next run waits for them"

@@ -26,7 +26,7 @@ from eventmesh.report.tables import Fitted, Row, number
 
 if TYPE_CHECKING:
     from eventmesh.lab.inspect import Step
-    from eventmesh.lab.standing import Standing
+    from eventmesh.lab.standing_record import Standing
     from eventmesh.lab.standing_runs import Unfinished
     from eventmesh.log.store import Finding
     from eventmesh.report.record import Run
@@ -82,7 +82,7 @@ class Screen:
         self._console.print(self._fitted(rows, last_folds=last_folds))
 
     def stories(self, stories: Sequence[Any]) -> None:
-        """How each wiring took one order (:class:`~eventmesh.shop.demo.Story`), side by side where there is room."""
+        """How each wiring took one request, side by side where there is room."""
         told = [self._moments(story) for story in stories]
         if sum(each.width for each in told) + APART * (len(told) - 1) <= self._console.width:
             self._console.print(_beside([story.title for story in stories], told))
@@ -109,17 +109,17 @@ class Screen:
 
     def run(self, finished: Run, folder: Path | None) -> None:
         """What came of a run, and where everything about it is."""
-        self.line(f"{legible(finished.name)}: audit {finished.verdict}")
-        imported = finished.imported.model_dump() if finished.imported else {}
-        for title, values in (("import", imported), ("outcomes", finished.outcomes)):
+        clock = f", simulated from seed {finished.seed} on a virtual clock" if finished.virtual else ""
+        self.line(f"{legible(finished.name)}: audit {finished.verdict}{clock}")
+        for title, values in (("import", finished.imported), ("outcomes", finished.outcomes)):
             if values:
                 self.line(f"  {title}: {legible(_in_words(values))}")
         for refusal in finished.refusals:
             self.line(f"  refused: {legible(refusal)}")
         for figure in finished.figures:
             self.line(f"  {legible(figure.name)}: {figure.value:,.2f} {figure.unit}")
-        where = legible(str(folder))
-        self.line(f"  everything is in {where}; next: eventmesh trace ORDER, eventmesh log topics")
+        where, request = legible(str(folder)), legible(finished.words.request.upper())
+        self.line(f"  everything is in {where}; next: eventmesh trace {request}, eventmesh log topics")
 
     def benchmark(self, folder: Path) -> None:
         """The summary that a benchmark left, and where its report is."""
@@ -170,14 +170,14 @@ class Screen:
         rest = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
         self.line(legible(f"{row['partition']} @ {row['offset']}  {row['type']}  {rest}", self._encoding))
 
-    def trace(self, order: str, steps: Sequence[Step]) -> None:
-        """The story of an order."""
+    def trace(self, story: str, steps: Sequence[Step]) -> None:
+        """The facts of a story."""
         rows = [
             {"ms": round(step.at_ms, 1), "fact": step.type, "by": step.source,
              "where": f"{step.partition} @ {step.offset}", "details": _details(step.details)}
             for step in steps
         ]  # fmt: skip
-        self.line(f"{legible(order)}, first fact at {steps[0].time}")
+        self.line(f"{legible(story)}, first fact at {steps[0].time}")
         self.table(rows, last_folds=True)
 
     def up(self, standing: Standing) -> None:
@@ -190,11 +190,11 @@ class Screen:
         """What was ended, and the run that was under way."""
         self.line(
             f"{standing.name} is down; its data is in {legible(str(standing.data))}"
-            + (f"; {left.text}" if left else "")
+            + (f"; {left.text(standing.words)}" if left else "")
         )
 
     def status(self, found: Row) -> None:
-        """How a mesh is (:func:`eventmesh.lab.standing.watching`)."""
+        """How a mesh is (:func:`eventmesh.lab.standing_status.watching`)."""
         self._console.print(self._status(found))
 
     def watch(self, looks: Iterable[Row]) -> None:
@@ -207,7 +207,11 @@ class Screen:
         head = f"{found['name']}: mesh {found['mesh']}, wiring {found['wiring']}, durability {found['durability']}"
         where = f"Ray {found['ray']}, data {found['data']}, Arrow Flight {found.get('flight') or 'not now'}"
         parts: list[RenderableType] = [Text(legible(head, self._encoding), style="bold")]
-        parts += [Text(legible(where, self._encoding)), Text()]
+        parts.append(Text(legible(where, self._encoding)))
+        if found.get("log_stopped"):
+            stopped = f"The log accepts nothing: {found['log_stopped']}. It is opened as soon as the disk lets it"
+            parts.append(Text(legible(stopped, self._encoding), style="bold red"))
+        parts.append(Text())
         for title in ("processes", "partitions", "views"):
             if found[title]:
                 rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]
@@ -265,4 +269,5 @@ def _in_words(values: Row) -> str:
 
 
 def _details(details: Row) -> str:
-    return ", ".join(f"{key} {value}" for key, value in details.items() if key not in ("lines", "joined_lines"))
+    """What fits a cell: lists, of lines for instance, stand in JSON only."""
+    return ", ".join(f"{key} {value}" for key, value in details.items() if not isinstance(value, list))

@@ -68,6 +68,20 @@ class Partition:
             self._last = (header.epoch, header.append, header.base, checksum)
             self._last_end = header.end
 
+    def verdict(self, entry: LogBatch, checksum: int) -> int | None:
+        """Whether this append is to be taken: None where it is, the end of the last one where it is that once more.
+
+        Everything else is raised, as one of the ``AppendRefused`` family. ``checksum`` is the message's. Whoever reads
+        appends that nobody has judged yet comes to the same log by asking this of each, in their order.
+        """
+        self.check_writer(entry.header)
+        self.check_size(entry.message)
+        acknowledged = self.repeated(entry.header, checksum)
+        if acknowledged is None:
+            self.check_place(entry.header)
+            self.check_rows(entry)
+        return acknowledged
+
     def repeated(self, header: Header, checksum: int) -> int | None:
         """The end offset acknowledged to the last append, if this is that append once more."""
         this = (header.epoch, header.append, header.base, checksum)

@@ -8,6 +8,7 @@ machine died can go on at an offset that nobody ever heard of.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -74,9 +75,8 @@ class PartitionFiles:
         self.segments: list[Segment] = []
         self.reserved = 1  # no position at or above this was ever given out
         self.watermark = 0
-        self.dirty = False  # batches above the watermark wait for a sync
         self.vector: Mapping[str, Any] = {}  # the newest one below the watermark
-        self._newest_vector: Mapping[str, Any] = {}
+        self._unshown: deque[tuple[int, Mapping[str, Any]]] = deque()  # those above it, each with its append's end
         self._has_vector = False
         self._needed = 0  # base of the batch that carries it, else of the newest grant: recovery folds from here
         self._counter = storage.counter(f"{self.directory}/watermark")
@@ -88,6 +88,11 @@ class PartitionFiles:
     def name(self) -> str:
         """``topic/partition``."""
         return self.rules.name
+
+    @property
+    def dirty(self) -> bool:
+        """Whether batches above the watermark wait for a sync."""
+        return self.watermark < self.rules.end
 
     @property
     def active(self) -> Segment:
@@ -251,7 +256,6 @@ class PartitionFiles:
             self.roll()
         self._write(entry, checksum)
         self.recent.add(self.name, entry)
-        self.dirty = True
 
     def _aged(self, now: int) -> bool:
         """Whether the active segment's first batch is older than ``segment.ms``."""
@@ -264,7 +268,8 @@ class PartitionFiles:
     def _accepted(self, header: Header, checksum: int) -> None:
         self.rules.accepted(header, checksum)
         if header.kind in _WRITERS:
-            self._newest_vector, self._has_vector = header.progress, True
+            self._unshown.append((header.end, header.progress))
+            self._has_vector = True
         elif header.kind in OWN_RECORDS or self._has_vector:
             return
         self._needed = header.base
@@ -292,12 +297,12 @@ class PartitionFiles:
         self.active.sync()
         self.publish()
 
-    def publish(self) -> None:
-        """Show everything that was appended."""
-        self.watermark = self.rules.end
-        self.vector = self._newest_vector
+    def publish(self, end: int | None = None) -> None:
+        """Show everything that was appended, or what lies below ``end``; what is shown stays so."""
+        self.watermark = self.rules.end if end is None else max(self.watermark, min(end, self.rules.end))
+        while self._unshown and self._unshown[0][0] <= self.watermark:
+            self.vector = self._unshown.popleft()[1]
         self._counter.set(self.watermark)
-        self.dirty = False
 
     # -- retention -------------------------------------------------------------------------------
 

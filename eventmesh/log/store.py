@@ -240,37 +240,44 @@ class Log(LogReader):
         family means that nothing was appended.
         """
         files = self._writable(topic, partition)
-        rules = files.rules
-        rules.check_writer(entry.header)
-        rules.check_size(entry.message)
         checksum = crc32c(entry.message)
-        acknowledged = rules.repeated(entry.header, checksum)
+        acknowledged = files.rules.verdict(entry, checksum)
         if acknowledged is not None:
             return acknowledged
-        rules.check_place(entry.header)
-        rules.check_rows(entry)
         with self._stopping():
             self._append(files, entry, checksum)
         if self.durability is not Durability.fsync:
             files.publish()
-        return rules.end
+        return files.rules.end
 
     def _append(self, files: PartitionFiles, entry: LogBatch, checksum: int) -> None:
         files.append(entry, checksum, reserve=self.durability is not Durability.fsync)
 
-    def sync(self) -> None:
-        """At level fsync: sync all that was appended since, then show it. Nothing at other levels.
+    def owed(self) -> dict[str, int]:
+        """The ends, by ``topic/partition``, of what was appended and is not shown yet: level fsync owes it a sync."""
+        return {files.name: files.rules.end for files in self._partitions.values() if files.dirty}
 
-        ``LogStopped`` if the disk fails: what this sync should have covered may be lost, and the log
-        accepts nothing until it is opened again.
+    def flush(self, ends: Mapping[str, int]) -> None:
+        """Make the files of these partitions durable, as they are now; :meth:`show` then shows what that covers.
+
+        ``LogStopped`` if the disk fails: what this should have covered may be lost, and the log accepts nothing until
+        it is opened again.
         """
-        if self.durability is not Durability.fsync:
-            return
         self._check_running()
         with self._stopping():
-            for files in self._partitions.values():
-                if files.dirty:
-                    files.sync()
+            for name in ends:
+                self._partition(*split_position(name)).active.sync()
+
+    def show(self, ends: Mapping[str, int]) -> None:
+        """Show these partitions up to these ends, which a :meth:`flush` begun at them has made durable (rule 23)."""
+        for name, end in ends.items():
+            self._partition(*split_position(name)).publish(end)
+
+    def sync(self) -> None:
+        """Flush and show all that is owed: a sync during which nothing is appended."""
+        ends = self.owed()
+        self.flush(ends)
+        self.show(ends)
 
     def vectors(self) -> dict[str, Mapping[str, Any]]:
         """How far each partition's owner has read, by ``topic/partition``: what its newest visible append carries.

@@ -1,7 +1,7 @@
 """The one plot that a report begins with: bars that need no explanation, in the units of the drawing.
 
 Where capacities were searched for, how much each way holds, from what it held for certain to what it did not. Else the
-time from ordering to the outcome at each load, the median of the repetitions with their range.
+time from the request to its outcome at each load, the median of the repetitions with their range.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from eventmesh.report.conclusions import Conclusions, Holds
 from eventmesh.report.differences import COMPLETED
 from eventmesh.report.record import Repetition
 from eventmesh.report.repetitions import counts
-from eventmesh.report.ways import Axis, Way, axis_of, load_of
-from eventmesh.report.wording import duration, number
+from eventmesh.report.ways import Axis, Way, axis_of, load_of, way_of
+from eventmesh.report.wording import capital, duration, number
 
 WIDTH = 430.0  # narrow, so that its letters can be read on a telephone
 LENGTH = 290.0  # of the longest bar; its name stands above it, its text to its right
@@ -82,7 +82,7 @@ def _capacities(found: Conclusions, axis: Axis, ways: Sequence[Way], styles: Map
         text = sentences.capacity(each) if each else "no data"
         is_open = isinstance(each, Holds) and each.not_held is None
         bars.append(Bar(way, _name(way), styles.get(way, 0), HEADING + index * STEP, width, width, end, is_open, text))
-    title = "Orders per second that were held: longer is better"
+    title = f"{capital(found.words.requests)} per second that were held: longer is better"
     note = "Solid: held in every try; pale: up to the smallest load that was held in none; an arrow: none was too much."
     return AnswerPlot(title, note, [Group("", 0.0, bars)], HEADING + len(bars) * STEP, whiskers=False)
 
@@ -93,7 +93,7 @@ def _times(
     kept = {(each.way, each.load): each.kept for each in found.kept_up if each.axis == axis}
     values: dict[tuple[Way, float], list[float]] = {}
     for each in repetitions:
-        way, value = Way(each.wiring, each.join), COMPLETED.value(each)
+        way, value = way_of(each), COMPLETED.value(each)
         if axis_of(each.axis) == axis and counts(each) and kept.get((way, load_of(each))) and value is not None:
             values.setdefault((way, load_of(each)), []).append(value)
     if not values:
@@ -106,10 +106,11 @@ def _times(
             bars.append(
                 _time(way, values.get((way, load), []), kept.get((way, load)), styles, y + 22 + index * STEP, scale)
             )
-        groups.append(Group(f"at {number(load)} orders per second", y + 10, bars))
+        groups.append(Group(f"at {number(load)} {found.words.requests} per second", y + 10, bars))
         y += 22 + len(ways) * STEP + 10
     note = "Medians of the repetitions; the line goes from the lowest to the highest."
-    return AnswerPlot("Time from the order to its outcome: shorter is better", note, groups, y, whiskers=True)
+    title = f"Time from the {found.words.request} to its outcome: shorter is better"
+    return AnswerPlot(title, note, groups, y, whiskers=True)
 
 
 def _time(

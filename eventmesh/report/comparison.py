@@ -25,7 +25,7 @@ from eventmesh.report.differences import CRITERIA, Criterion
 from eventmesh.report.headline import Headline
 from eventmesh.report.record import Repetition, Spread
 from eventmesh.report.repetitions import counts
-from eventmesh.report.ways import Axis, Way, axes_label, axis_of, load_of
+from eventmesh.report.ways import Axis, Way, axes_label, axis_of, load_of, way_of
 from eventmesh.report.wording import capital, number, times
 
 NO_DATA = "–"
@@ -104,7 +104,7 @@ class _Table:
         return self.found.fastest_asking.get((self.axis, load), self.asking)
 
     def _section(self, load: float) -> str:
-        return f"at {number(load)} orders/s, asking by {self._asking(load).joining}"
+        return f"at {number(load)} {self.found.words.requests}/s, asking by {self._asking(load).joining}"
 
     def _differences(self, load: float) -> list[Less | NoDifference | NotCompared]:
         pair = {self._asking(load), self.listening}
@@ -116,7 +116,7 @@ class _Table:
         pair = {self.asking, self.listening}
         ratios = [each for each in self.found.ratios if each.axis == self.axis and {each.way, each.other} == pair]
         texts = self._capacity(self.asking), self._capacity(self.listening)
-        name = f"Load held, orders/s, asking by {self.asking.joining}"
+        name = f"Load held, {self.found.words.requests}/s, asking by {self.asking.joining}"
         if ratios and isinstance(each := ratios[0], HoldsMore):
             return Row("", name, *texts, _better(each.way, each.times), each.other == self.winner)
         return Row("", name, *texts, "no difference seen" if ratios else NO_DATA)
@@ -146,7 +146,12 @@ class _Table:
             ways = self._asking(load), self.listening
             texts = self._figure(criterion, ways[0], load), self._figure(criterion, ways[1], load)
             if texts != (NO_DATA, NO_DATA):
-                yield self._row(load, f"{capital(criterion.name)}, {criterion.unit}", texts, said.get(criterion.name))
+                yield self._row(
+                    load,
+                    f"{capital(criterion.named(self.found.words))}, {criterion.unit}",
+                    texts,
+                    said.get(criterion.name),
+                )
         for stale in self.found.stale:
             if (stale.axis, stale.way, stale.load) == (self.axis, self.listening, load):
                 yield self._stale(stale)
@@ -170,8 +175,7 @@ class _Table:
         values = [
             value
             for each in self.repetitions
-            if counts(each)
-            and (axis_of(each.axis), Way(each.wiring, each.join), load_of(each)) == (self.axis, way, load)
+            if counts(each) and (axis_of(each.axis), way_of(each), load_of(each)) == (self.axis, way, load)
             if (value := criterion.value(each)) is not None
         ]
         return spread_text(Spread.of(values)) if values else NO_DATA

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from eventmesh.application import PLAIN_WORDS, Words
 from eventmesh.report import held_loads, machine, ways
-from eventmesh.report.differences import COMPLETED, Comparison, Criterion, compare
+from eventmesh.report.differences import COMPLETED, Criterion, PairedRatio, compare
 from eventmesh.report.held_loads import Ladder, Unresolved
 from eventmesh.report.record import Repetition, Run
 from eventmesh.report.repetitions import counts, held_the_load
-from eventmesh.report.ways import Axis, Way, axis_of, load_of
+from eventmesh.report.ways import Axis, Way, axis_of, load_of, way_of
 
 #: Tries at one load that must agree before it counts as held or as not held: saturation counts when another says so.
 TRIES_MIN = 2
@@ -35,7 +36,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Holds:
-    """The way held ``held`` orders/s and every smaller load, and not ``not_held``; None: no load was found too much."""
+    """The way held ``held`` requests/s and every smaller load, not ``not_held``; None: no load was found too much."""
 
     way: Way
     axis: Axis
@@ -165,6 +166,7 @@ class Conclusions:
     disturbed: Disturbed | None = None
     places: list[tuple[Axis, Way]] = field(default_factory=list)  # what was tried at all
     comparisons: int = 0  # how many differences were tested, for which the intervals are corrected
+    words: Words = PLAIN_WORDS  # in which sentences are made of them
 
     def all(self) -> list[Conclusion]:
         """Every one."""
@@ -173,18 +175,19 @@ class Conclusions:
 
 
 def conclude(
-    repetitions: Sequence[Repetition], *, first_look: bool = False, invalid: Iterable[tuple[Axis, Way, float]] = ()
-) -> Conclusions:
+    repetitions: Sequence[Repetition], *, first_look: bool = False, invalid: Iterable[tuple[Axis, Way, float]] = (),
+    words: Words = PLAIN_WORDS,
+) -> Conclusions:  # fmt: skip
     """What the repetitions of a run say. A ``first_look`` concludes about the loads that it tried, and no capacity.
 
     ``invalid`` are further loads that were tried, but whose repetitions were not kept: nothing is known of them.
     """
     if repetitions and all(each.disturbed for each in repetitions):
-        return Conclusions(disturbed=Disturbed(_taken(repetitions), len(repetitions)))
+        return Conclusions(disturbed=Disturbed(_taken(repetitions), len(repetitions)), words=words)
     tried = _tried(repetitions, invalid)
     ladders = held_loads.resolve({
         place: Ladder({load: _verdict(tries) for load, tries in loads.items()}) for place, loads in tried.items()
-    })  # fmt: skip
+    }, words)  # fmt: skip
     capacities = {} if first_look else {place: _capacity(place, ladder) for place, ladder in ladders.items()}
     compared = _comparisons(tried, ladders)
     fastest = _fastest_asking(tried, ladders)
@@ -193,7 +196,7 @@ def conclude(
     return Conclusions(
         kept_up=_kept_up(tried, ladders), capacities=capacities, ratios=_ratios(capacities),
         differences=differences, stale=_stale(tried, ladders), best_asking=_best_asking(ladders, fastest),
-        fastest_asking=fastest, places=list(tried), comparisons=len(compared),
+        fastest_asking=fastest, places=list(tried), comparisons=len(compared), words=words,
     )  # fmt: skip
 
 
@@ -201,11 +204,9 @@ def of_run(run: Run) -> Conclusions:
     """What the points of a run say."""
     samples = [each for point in run.points for each in point.samples]
     invalid = [
-        (axis_of(each.axis), Way(each.wiring, each.join), ways.load(each))
-        for each in run.points
-        if each.audit.verdict == "invalid"
+        (axis_of(each.axis), way_of(each), ways.load(each)) for each in run.points if each.audit.verdict == "invalid"
     ]
-    return conclude(samples, first_look=run.first_look is not None, invalid=invalid)
+    return conclude(samples, first_look=run.first_look is not None, invalid=invalid, words=run.words)
 
 
 def _taken(repetitions: Sequence[Repetition]) -> float | None:
@@ -222,7 +223,7 @@ def _tried(
     for axis, way, load in invalid:
         found.setdefault((axis, way), {})[load] = []
     for each in repetitions:
-        loads = found.setdefault((axis_of(each.axis), Way(each.wiring, each.join)), {})
+        loads = found.setdefault((axis_of(each.axis), way_of(each)), {})
         loads.setdefault(load_of(each), []).append(each)
     return {
         place: {
@@ -294,7 +295,7 @@ def _ratio(one: Holds, two: Holds) -> HoldsMore | NoDifference:
 
 def _comparisons(
     tried: Mapping[tuple[Axis, Way], Tries], ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved]
-) -> list[Comparison]:
+) -> list[PairedRatio]:
     return [
         comparison
         for axis, pair, load in _meetings(tried, ladders)
@@ -305,7 +306,7 @@ def _comparisons(
 def _not_compared(
     tried: Mapping[tuple[Axis, Way], Tries],
     ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved],
-    compared: Sequence[Comparison],
+    compared: Sequence[PairedRatio],
 ) -> list[NotCompared]:
     known = {(each.axis, (each.way, each.other), each.load) for each in compared}
     return [
@@ -367,7 +368,7 @@ def _best_asking(
     return {axis: way for axis, (_, _, way) in best.items()}
 
 
-def _difference(each: Comparison, comparisons: int) -> Less | NoDifference:
+def _difference(each: PairedRatio, comparisons: int) -> Less | NoDifference:
     low, high = each.interval(comparisons)
     if each.separates(low, high):
         if each.ratio > 1:

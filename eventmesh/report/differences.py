@@ -15,6 +15,7 @@ from functools import cache
 
 from scipy.special import stdtrit
 
+from eventmesh.application import Words
 from eventmesh.report.record import Repetition
 from eventmesh.report.ways import Axis, Way
 
@@ -40,11 +41,16 @@ class Criterion:
     name: str
     unit: str
     value: Callable[[Repetition], float | None]
+    per_request: bool = False
+
+    def named(self, words: Words) -> str:
+        """As a report names it: ``CPU of the mesh per request``."""
+        return f"{self.name} per {words.request}" if self.per_request else self.name
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The logarithms of ``other`` over ``way``, one per pair."""
+class PairedRatio:
+    """How ``other`` compares with ``way``: the logarithms of their ratios, one per pair of repetitions."""
 
     criterion: Criterion
     way: Way
@@ -82,7 +88,7 @@ def _quantile(freedom: int, comparisons: int) -> float:
 
 def compare(
     axis: Axis, pair: tuple[Way, Way], load: float, one: Sequence[Repetition], two: Sequence[Repetition]
-) -> list[Comparison]:
+) -> list[PairedRatio]:
     """Every criterion of two ways at one load, of which there are enough pairs."""
     turns = {each.turn: each for each in two if each.turn is not None}
     met = [(each, turns[each.turn]) for each in one if each.turn in turns]
@@ -91,7 +97,7 @@ def compare(
         values = [(criterion.value(mine), criterion.value(theirs)) for mine, theirs in met]
         logarithms = [math.log(b / a) for a, b in values if a and b and a > 0 and b > 0]
         if len(logarithms) >= PAIRS_MIN:
-            found.append(Comparison(criterion, *pair, axis, load, logarithms))
+            found.append(PairedRatio(criterion, *pair, axis, load, logarithms))
     return found
 
 
@@ -108,8 +114,8 @@ def _slowest(each: Repetition) -> float | None:
 
 
 def _cpu(each: Repetition) -> float | None:
-    # Seconds per thousand orders are milliseconds per order.
-    return _of_the_mesh(each.cpu_s_per_1000_orders)
+    # Seconds per thousand requests are milliseconds per request.
+    return _of_the_mesh(each.cpu_s_per_1000_requests)
 
 
 def _memory(each: Repetition) -> float | None:
@@ -128,6 +134,6 @@ CRITERIA = (
     COMPLETED,
     SLOWEST,
     ACCEPTED,
-    Criterion("CPU of the mesh per order", "ms", _cpu),
+    Criterion("CPU of the mesh", "ms", _cpu, per_request=True),
     Criterion("memory of the mesh", "MB", _memory),
 )

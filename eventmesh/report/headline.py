@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from eventmesh.application import PLAIN_WORDS, Words
 from eventmesh.report import sentences, targets
 from eventmesh.report.conclusions import (
     Conclusion,
@@ -42,6 +43,7 @@ class Headline:
     winner: Way | None = None
     losses: Sequence[Loss] = ()
     scenarios: int = 1  # that the run measured: of several, each loss says where
+    words: Words = PLAIN_WORDS
 
     @property
     def other_side(self) -> str:
@@ -53,7 +55,7 @@ class Headline:
             return f"{name} was not seen to lose in anything else that was compared."
         axes = {each.axis for each in self.losses}
         together = f", with {axes_label(axes.pop())}" if self.scenarios > 1 and len(axes) == 1 else ""
-        told = [sentences.loss(each, apart=self.scenarios > 1 and not together) for each in self.losses]
+        told = [sentences.loss(each, self.words, apart=self.scenarios > 1 and not together) for each in self.losses]
         return f"{name} loses elsewhere{together}: {'; '.join(told)}."
 
 
@@ -79,7 +81,7 @@ def _without_points(run: Run) -> str:
     ended = ", ".join(f"{number(count)} {outcome.replace('_', ' ')}" for outcome, count in run.outcomes.items())
     for sentence in (
         f"{found}; {counted}." if counted else "",
-        f"{found}, and its orders ended so: {ended}." if ended else "",
+        f"{found}, and its {run.words.requests} ended so: {ended}." if ended else "",
     ):
         if sentence and words(sentence) <= WORDS_MAX:
             return sentence
@@ -92,7 +94,8 @@ def headline(found: Conclusions) -> Headline:
         return Headline(sentences.disturbed(found.disturbed), [found.disturbed])
     for axis in sorted({axis for axis, _ in found.places}, reverse=True):  # the hardest first
         for claims, winner in _decided(found, axis):
-            return Headline(_short(claims, found), claims, winner, _losses(found, winner), _scenarios(found))
+            said, lost = _short(claims, found), _losses(found, winner)
+            return Headline(said, claims, winner, lost, _scenarios(found), found.words)
     return _undecided(found)
 
 
@@ -173,7 +176,7 @@ def _short(claims: Sequence[Conclusion], found: Conclusions) -> str:
     where = [f" with {axes_label(axis)}"] if axis else []
     several = [" in one of the settings"] if _scenarios(found) > 1 else []
     for text in (*where, *several, ""):
-        sentence = sentences.claim(claims, text)
+        sentence = sentences.claim(claims, text, found.words)
         if words(sentence) <= WORDS_MAX:
             break
     return sentence

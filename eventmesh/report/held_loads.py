@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from eventmesh.application import Words
 from eventmesh.report.ways import Axis, Way, axes_label
 from eventmesh.report.wording import number
 
@@ -56,12 +57,13 @@ def held(ladder: Ladder | Unresolved) -> set[float]:
     return set() if isinstance(ladder, Unresolved) else {load for load, held in ladder.verdicts.items() if held}
 
 
-def resolve(ladders: Mapping[tuple[Axis, Way], Ladder]) -> dict[tuple[Axis, Way], Ladder | Unresolved]:
+def resolve(ladders: Mapping[tuple[Axis, Way], Ladder], words: Words) -> dict[tuple[Axis, Way], Ladder | Unresolved]:
     """The ladders, without those that contradict themselves or the same way's under easier conditions."""
     found: dict[tuple[Axis, Way], Ladder | Unresolved] = dict(ladders)
     for (axis, way), ladder in ladders.items():
         if _beyond(ladder, ladder):
-            found[axis, way] = Unresolved(f"it held {number(ladder.most or 0)} orders/s, and less it did not hold")
+            most = f"{number(ladder.most or 0)} {words.requests}/s"
+            found[axis, way] = Unresolved(f"it held {most}, and less it did not hold")
     for (axis, way), ladder in ladders.items():
         for (easier, same), other in ladders.items():
             if same == way and is_easier(easier, axis) and _beyond(ladder, other):

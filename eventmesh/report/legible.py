@@ -1,6 +1,6 @@
 """Text for a terminal: what data holds is shown and never obeyed, and is shown in characters that the terminal has.
 
-An order's id may hold an escape sequence that would colour, move or rename the terminal, a line break, or a mark that
+An id may hold an escape sequence that would colour, move or rename the terminal, a line break, or a mark that
 turns the writing round: such characters are shown by their number, as Python writes them (``\\x1b``).
 """
 

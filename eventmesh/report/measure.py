@@ -1,9 +1,9 @@
 """What the callers' records say: throughput, latency from the intended time, saturation, Little's law.
 
 Statistics are taken over repetitions, never over the requests of several runs thrown together. The first
-``warmup_s`` seconds of the schedule are cut. An order is *accepted* when the caller holds a durable
+``warmup_s`` seconds of the schedule are cut. A request is *accepted* when the caller holds a durable
 acknowledgement, *completed* when it has seen the outcome; both are always measured, from the time the schedule
-meant the order to be sent, so a stall that also stops the generator is not left out (coordinated omission).
+meant the request to be sent, so a stall that also stops the generator is not left out (coordinated omission).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from eventmesh.report.record import (
     AuditRecord,
     Counts,
     Figure,
-    Join,
     Little,
     MachineUse,
     Percentiles,
@@ -44,7 +43,7 @@ COMPLETED_SHARE_MIN = 0.95
 GROWTH_MIN = 2.0
 #: ... and rose by at least this share of the time between them: a backlog that grows by one second per hundred.
 BACKLOG_GROWTH_MIN = 0.01
-#: The percentile of a third that must rise as well. Of four partitions one may be too slow, a fourth of all orders.
+#: The percentile of a third that must rise as well. Of four partitions one may be too slow, a fourth of all requests.
 BACKLOG_RANK = 80.0
 _DAY = 86_400 * SECOND
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
@@ -103,10 +102,10 @@ def window(
 ) -> Window:
     """Cut the measured stretch out of a callers' table (:data:`eventmesh.history.CALLERS`).
 
-    ``primary`` is the command whose requests are counted as orders, None for all; repeats of earlier requests are left
+    ``primary`` is the command whose requests are counted, None for all; repeats of earlier requests are left
     out, since nothing was done for them. The stretch begins ``warmup_s`` after the first of them was due; it lasts
     ``window_s``, or up to the last one that was due. ``closed`` says that the input was replayed as fast as possible:
-    there is no schedule, so an order is due when it is sent, and the stretch ends with the last outcome. Raises
+    there is no schedule, so a request is due when it is sent, and the stretch ends with the last outcome. Raises
     ``ValueError`` where nothing is left to measure.
     """
     rows = callers if primary is None else callers.filter(pc.field("command") == primary)
@@ -119,7 +118,7 @@ def window(
     completed = np.where(refused, np.nan, completed)
     start = float(np.nanmin(due)) + warmup_s * SECOND
     record_end = float(np.nanmax(np.concatenate([due, sent, accepted, completed])))
-    # The last order's own place on the schedule belongs to the stretch.
+    # The last request's own place on the schedule belongs to the stretch.
     end = start + window_s * SECOND if window_s is not None else record_end if closed else _schedule_end(due)
     if end <= start:
         raise ValueError(f"nothing of {primary or 'any request'} is left to measure after a warm-up of {warmup_s} s")
@@ -193,11 +192,11 @@ def histograms(name: str, view: Window) -> dict[str, str]:
 
 
 def grows(view: Window) -> bool:
-    """Whether the completed p99 climbs through the window, third by third, and most orders with it.
+    """Whether the completed p99 climbs through the window, third by third, and most requests with it.
 
     It must rise from third to third, at least double, and rise by a hundredth of the time between the middles of
     the first and the last third: at an overload of one in a hundred the backlog makes latency grow that fast. So must
-    :data:`BACKLOG_RANK`: a machine that stops for a moment in the last third makes a few orders late, a backlog most.
+    :data:`BACKLOG_RANK`: a machine that stops for a moment in the last third makes a few requests late, a backlog most.
     """
     due, latencies = view.due[view.measured & ~view.refused], view.latencies(view.completed)
     bounds = np.linspace(view.start, view.end, 4)
@@ -217,7 +216,7 @@ def saturated(view: Window, *, closed: bool = False) -> bool:
 
 
 def little(view: Window) -> Little:
-    """V9: open orders integrated over the stretch, beside completed per second times their mean latency.
+    """V9: open requests integrated over the stretch, beside completed per second times their mean latency.
 
     They differ by what is open at the two edges: little in a steady state, and more the more a backlog grows.
     """
@@ -232,7 +231,7 @@ def little(view: Window) -> Little:
 
 
 def counts(view: Window) -> Counts:
-    """What became of the orders that were due within the stretch."""
+    """What became of the requests that were due within the stretch."""
     chosen = view.measured
     return Counts(
         offered=int(np.count_nonzero(chosen)),
@@ -248,9 +247,11 @@ def point(
     callers: pa.Table | Window,
     *,
     wiring: str,
-    join: Join,
+    join: str,
     axis: Mapping[str, float],
     audit: Audit | AuditRecord,
+    joining: str = "",
+    asks: bool | None = None,
     turn: int | None = None,
     machine_use: MachineUse | None = None,
     primary: str = "",
@@ -273,13 +274,15 @@ def point(
     return Repetition(
         wiring=wiring,
         join=join,
+        joining=joining,
+        **({} if asks is None else {"asks": asks}),
         axis=dict(axis),
         turn=turn,
         machine=machine_use,
         disturbed=machine.disturbed(machine_use),
         **_figures(view, closed),
         staleness_ms=None if staleness_us is None else percentiles(staleness_us),
-        cpu_s_per_1000_orders=cpu_per_1000(cpu_s or {}, view),
+        cpu_s_per_1000_requests=cpu_per_1000(cpu_s or {}, view),
         memory_mb=dict(memory_mb or {}),
         bytes_moved=bytes_moved,
         audit=AuditRecord.of(audit) if isinstance(audit, Audit) else audit,
@@ -312,7 +315,7 @@ def _lag_ms_p99(view: Window) -> float:
 
 
 def cpu_per_1000(cpu_s: Mapping[str, float], view: Window) -> dict[str, float]:
-    """CPU seconds per thousand orders completed in the stretch, by role; empty where none was completed."""
+    """CPU seconds per thousand requests completed in the stretch, by role; empty where none was completed."""
     completed = view.per_s(view.completed) * view.seconds
     return {role: seconds * 1_000 / completed for role, seconds in cpu_s.items()} if completed else {}
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from eventmesh.application import PLAIN_WORDS, Words
 from eventmesh.report import measure, sentences
 from eventmesh.report.conclusions import Capacity, Holds
 from eventmesh.report.record import Figure, Latency, Point
@@ -72,7 +73,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Bar:
+class CapacityBar:
     """A way's capacity, up to the greatest load held; ``open`` bars end in an arrow, since it lies beyond that."""
 
     way: Way
@@ -84,12 +85,12 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
+class Panels:
     """Both panels of one scenario."""
 
     scenario: Scenario
     lines: list[Line]
-    bars: list[Bar]
+    bars: list[CapacityBar]
     bars_height: float
     not_drawn: int  # points whose audit is invalid
 
@@ -98,14 +99,17 @@ class Row:
 class Plot:
     """All rows with the axes they share."""
 
-    rows: list[Row]
+    rows: list[Panels]
     loads: list[Tick]
     latencies: list[Tick]
     objective_y: float
     styles: dict[Way, int]
+    words: Words
 
 
-def plot(scenarios: Sequence[Scenario], capacities: Capacities | None = None) -> Plot | None:
+def plot(
+    scenarios: Sequence[Scenario], capacities: Capacities | None = None, words: Words = PLAIN_WORDS
+) -> Plot | None:
     """The plot of a run; None where fewer than two loads were measured, since one point makes no line.
 
     Without ``capacities`` nobody looked for them, so there are no bars.
@@ -117,8 +121,9 @@ def plot(scenarios: Sequence[Scenario], capacities: Capacities | None = None) ->
         return None
     x, y = _load_scale(loads), _latency_scale(drawn)
     styles = _styles(scenarios)
-    rows = [_row(scenario, styles, x, y[0], capacities or {}) for scenario in scenarios]
-    return Plot(rows, _spaced(Tick(x(value), number(value)) for value in loads), y[1], y[0](OBJECTIVE_MS), styles)
+    rows = [_row(scenario, styles, x, y[0], capacities or {}, words) for scenario in scenarios]
+    ticks = _spaced(Tick(x(value), number(value)) for value in loads)
+    return Plot(rows, ticks, y[1], y[0](OBJECTIVE_MS), styles, words)
 
 
 @dataclass(frozen=True)
@@ -209,17 +214,19 @@ def _spaced(ticks: Iterable[Tick]) -> list[Tick]:
     return kept
 
 
-def _row(scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, capacities: Capacities) -> Row:
+def _row(
+    scenario: Scenario, styles: dict[Way, int], x: Scale, y: Scale, capacities: Capacities, words: Words
+) -> Panels:
     points = {way: [p for p in points if _drawable(p)] for way, points in scenario.ways.items()}
-    lines = place_labels([_line(way, styles, points[way], x, y) for way in points if points[way]])
+    lines = place_labels([_line(way, styles, points[way], x, y, words) for way in points if points[way]])
     hidden = sum(point.audit.verdict == "invalid" for each in scenario.ways.values() for point in each)
     bars = _bars(scenario, styles, capacities) if capacities else []
-    return Row(scenario, lines, bars, TOP + len(bars) * BAR_STEP, hidden)
+    return Panels(scenario, lines, bars, TOP + len(bars) * BAR_STEP, hidden)
 
 
-def _line(way: Way, styles: dict[Way, int], points: Sequence[Point], x: Scale, y: Scale) -> Line:
+def _line(way: Way, styles: dict[Way, int], points: Sequence[Point], x: Scale, y: Scale, words: Words) -> Line:
     style = styles[way]
-    marks = [_mark(way, point, x, y) for point in points]
+    marks = [_mark(way, point, x, y, words) for point in points]
     # A void point is shown, but the line does not lead through what must not be believed.
     path = _path([(mark.x, mark.y) for mark in marks if mark.kind != "void"])
     accepted = _path([
@@ -230,22 +237,21 @@ def _line(way: Way, styles: dict[Way, int], points: Sequence[Point], x: Scale, y
     return Line(way, way.short(styles), style, SHAPES[style], path, accepted, marks, marks[-1].y, "")
 
 
-def _mark(way: Way, point: Point, x: Scale, y: Scale) -> Mark:
+def _mark(way: Way, point: Point, x: Scale, y: Scale, words: Words) -> Mark:
     assert point.completed_latency_ms is not None
     p99 = point.completed_latency_ms.p99
     kind = "void" if point.void or point.disturbed else "saturated" if point.saturated else "held"
-    return Mark(
-        x(load(point)), y(p99.median), y(p99.low), y(p99.high), kind, _title(way, point, point.completed_latency_ms)
-    )
+    title = _title(way, point, point.completed_latency_ms, words)
+    return Mark(x(load(point)), y(p99.median), y(p99.low), y(p99.high), kind, title)
 
 
-def _title(way: Way, point: Point, latency: Latency) -> str:
+def _title(way: Way, point: Point, latency: Latency, words: Words) -> str:
     completed = number(point.completed_per_s.median) if point.completed_per_s else "0"
     remark = f"; void: {point.void}" if point.void else f"; disturbed: {point.disturbed}" if point.disturbed else ""
     remark += "; saturated" if point.saturated else ""
     spread = f"{duration(latency.p99.low)} to {duration(latency.p99.high)}"
     return (
-        f"{way.label}: {number(load(point))} orders/s offered, {completed} completed; "
+        f"{way.label}: {number(load(point))} {words.requests}/s offered, {completed} completed; "
         f"completed p99 {duration(latency.p99.median)} ({spread}){remark}"
     )
 
@@ -275,7 +281,7 @@ def _labelled(line: Line, height: float) -> Line:
     return replace(line, label_y=height, leader=leader)
 
 
-def _bars(scenario: Scenario, styles: dict[Way, int], capacities: Capacities) -> list[Bar]:
+def _bars(scenario: Scenario, styles: dict[Way, int], capacities: Capacities) -> list[CapacityBar]:
     greatest = max((found.held for found in capacities.values() if isinstance(found, Holds)), default=1.0)
     ways = sorted(scenario.ways, key=lambda way: styles[way])
     bars = []
@@ -284,5 +290,5 @@ def _bars(scenario: Scenario, styles: dict[Way, int], capacities: Capacities) ->
         holds = isinstance(found, Holds)
         width = BARS_RIGHT * found.held / greatest if isinstance(found, Holds) else 0.0
         text = sentences.capacity(found) if found else "no data"
-        bars.append(Bar(way, styles[way], TOP + index * BAR_STEP, width, holds, text))
+        bars.append(CapacityBar(way, styles[way], TOP + index * BAR_STEP, width, holds, text))
     return bars

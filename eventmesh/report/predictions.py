@@ -5,8 +5,6 @@ Each takes plain numbers and gives one. None knows how the value was measured, s
 
 from __future__ import annotations
 
-import math
-
 
 def little(throughput_per_s: float, mean_latency_s: float) -> float:
     """V9, the mean number of open requests: ``L = lambda W``.
@@ -35,37 +33,3 @@ def stall_mean_closed_s(stall_s: float, run_s: float, service_s: float) -> float
     """
     undisturbed = (run_s - stall_s) / service_s
     return (undisturbed * service_s + stall_s + service_s) / (undisturbed + 1)
-
-
-def stale_probability(updates_per_s: float, lag_s: float) -> float:
-    """V14, the share of reads that a view answers with an overtaken value: ``1 - e^(-u L)``.
-
-    ``updates_per_s`` of the key that is read, as a Poisson process; ``lag_s`` is how far the view is behind. A read is
-    stale if at least one update fell into the lag.
-    """
-    return -math.expm1(-updates_per_s * lag_s)
-
-
-def remote_cost(reads_per_s: float, remote_read: float) -> float:
-    """V15, what asking costs per second: ``r c_r``, in the unit of ``remote_read`` (CPU seconds, bytes, ...)."""
-    return reads_per_s * remote_read
-
-
-def local_cost(
-    reads_per_s: float, updates_per_s: float, replicas: int, applied_event: float, local_read: float
-) -> float:
-    """V15, what listening costs per second: ``u k c_e + r c_l``.
-
-    Each of ``updates_per_s`` is applied at each of ``replicas`` for ``applied_event``, read or not; each of
-    ``reads_per_s`` costs ``local_read``.
-    """
-    return updates_per_s * replicas * applied_event + reads_per_s * local_read
-
-
-def crossover_reads_per_update(replicas: int, applied_event: float, remote_read: float, local_read: float) -> float:
-    """V15, the reads per update above which a local view is cheaper: ``k c_e / (c_r - c_l)``.
-
-    Infinite where a remote read costs no more than a local one: then asking wins whatever the load.
-    """
-    saved = remote_read - local_read
-    return replicas * applied_event / saved if saved > 0 else math.inf

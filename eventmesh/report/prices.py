@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from eventmesh.application import Words
 from eventmesh.report.differences import GENERATOR
 from eventmesh.report.record import Latency, Point, Spread
 from eventmesh.report.ways import Scenario, Way
@@ -38,15 +39,15 @@ def total(roles: dict[str, Spread]) -> Spread | None:
     return Spread(**dict(zip(("median", "low", "high"), sums, strict=True)))
 
 
-def prices(scenario: Scenario) -> list[Price]:
+def prices(scenario: Scenario, words: Words) -> list[Price]:
     """Every criterion of which any way has a figure. Less is better."""
-    points = scenario.lowest
+    points, per_1000 = scenario.lowest, f"s per 1,000 {words.requests}"
     criteria: list[tuple[str, str, str, Callable[[Point], Spread | None]]] = [
         ("Accepted, p50", "ms", "the caller holds an acknowledgement", lambda p: _of(p.accepted_latency_ms, "p50")),
         ("Completed, p50", "ms", "the caller has the outcome", lambda p: _of(p.completed_latency_ms, "p50")),
         ("Completed, p99", "ms", "", lambda p: _of(p.completed_latency_ms, "p99")),
         (STALENESS, "ms", "a dash: nothing was read from a view", lambda p: _of(p.staleness_ms, "p99")),
-        ("CPU of the mesh", "s per 1,000 orders", "without the generator", lambda p: total(p.cpu_s_per_1000_orders)),
+        ("CPU of the mesh", per_1000, "without the generator", lambda p: total(p.cpu_s_per_1000_requests)),
         ("Memory of the mesh", "MB", "without the generator", lambda p: total(p.memory_mb)),
         ("Memory of the largest role", "MB", "views are kept in the service", lambda p: largest(p.memory_mb)),
         ("Bytes moved", "bytes", "", lambda p: p.bytes_moved),

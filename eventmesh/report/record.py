@@ -19,15 +19,17 @@ from typing import Any, Literal
 import psutil
 import pyarrow as pa
 import yaml
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from eventmesh.application import PLAIN_WORDS, Words
 from eventmesh.audit.verdict import Audit, Verdict
 from eventmesh.errors import InputError
 from eventmesh.report.versions import versions
 
 SCHEMA: Literal["eventmesh.run/1"] = "eventmesh.run/1"
 FILE = "run.json"
-Join = Literal["view", "per_row", "per_order", "pipelined", "batched", "cached", "hedged", "none"]
+#: How a service learns what it does not own without asking anybody; by any other name it asks.
+LISTENING = ("view", "none")
 Status = Literal["complete", "aborted"]
 _COMMIT_SECONDS = 10  # a git that waits for a lock must not hold up the end of a run
 
@@ -135,18 +137,18 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 class Counts(_Part):
-    """Orders of the measured window, and what became of them."""
+    """Requests of the measured window, and what became of them."""
 
     offered: int
     accepted: int
     completed: int
     refused: int  # a definite error instead of an outcome
     unanswered: int  # no outcome when the record ends
-    throttled: int  # answers "come back later", several per order where it had to
+    throttled: int  # answers "come back later", several per request where it had to
 
 
 class Little(_Part):
-    """V9: the mean number of open orders, integrated over the records and as throughput times mean latency."""
+    """V9: the mean number of open requests, integrated over the records and as throughput times mean latency."""
 
     measured: float
     predicted: float
@@ -164,15 +166,35 @@ class MachineUse(_Part):
     memory_pressure: float | None = Field(None, ge=0)
 
 
-class Repetition(_Part):
+def _asks(known: dict[str, Any]) -> bool:
+    """Of a record that does not say it, the way of joining does."""
+    return known.get("join") not in LISTENING
+
+
+#: CPU seconds of a thousand requests, by role; ``run.json`` once named it after the shop's requests.
+CPU = AliasChoices("cpu_s_per_1000_requests", "cpu_s_per_1000_orders")
+
+
+class _OfAWay(_Part):
+    """A wiring, and by ``join`` how its services learn what they do not own: the way that a figure is of.
+
+    ``joining`` is the same in the application's words. ``asks``: whether services ask each other on the way, instead of
+    listening only.
+    """
+
+    wiring: str
+    join: str
+    joining: str = ""
+    asks: bool = Field(default_factory=_asks)
+
+
+class Repetition(_OfAWay):
     """One repetition of one point: what the median and the spread of a :class:`Point` are taken from.
 
     ``turn`` numbers the rounds in which all ways are measured one after the other: repetitions of one turn make a pair.
     ``disturbed`` says what else kept the machine busy meanwhile, where that was too much for a figure to be believed.
     """
 
-    wiring: str
-    join: Join
     axis: dict[str, float]
     turn: int | None = None
     machine: MachineUse | None = None  # None: not watched
@@ -180,10 +202,10 @@ class Repetition(_Part):
     offered_per_s: float
     accepted_per_s: float
     completed_per_s: float
-    accepted_latency_ms: Percentiles | None  # None: no order was accepted
+    accepted_latency_ms: Percentiles | None  # None: no request was accepted
     completed_latency_ms: Percentiles | None
     staleness_ms: Percentiles | None = None
-    cpu_s_per_1000_orders: dict[str, float] = {}
+    cpu_s_per_1000_requests: dict[str, float] = Field({}, validation_alias=CPU)
     memory_mb: dict[str, float] = {}
     bytes_moved: float | None = None
     generator_lag_ms_p99: float
@@ -193,7 +215,7 @@ class Repetition(_Part):
     audit: AuditRecord
 
 
-class Point(_Part):
+class Point(_OfAWay):
     """One point of a sweep, over its repetitions.
 
     Every figure of performance is None where the audit is invalid: a fast wrong run has no speed. ``void``
@@ -201,8 +223,6 @@ class Point(_Part):
     Repetitions that were disturbed take part in no figure, unless all were: then ``disturbed`` says by what.
     """
 
-    wiring: str
-    join: Join
     axis: dict[str, float]
     repetitions: int = Field(ge=1)
     offered_per_s: Spread
@@ -211,7 +231,7 @@ class Point(_Part):
     accepted_latency_ms: Latency | None
     completed_latency_ms: Latency | None
     staleness_ms: Latency | None
-    cpu_s_per_1000_orders: dict[str, Spread]
+    cpu_s_per_1000_requests: dict[str, Spread] = Field(validation_alias=CPU)
     memory_mb: dict[str, Spread]
     bytes_moved: Spread | None
     generator_lag_ms_p99: Spread
@@ -250,19 +270,6 @@ class FirstLook(_Part):
     minutes: float = Field(gt=0, le=1_440, allow_inf_nan=False)
 
 
-class Imported(_Part):
-    """What a file of real orders was read as."""
-
-    rows: int
-    orders: int
-    lines: int
-    returns: int
-    refused: dict[str, int]
-    value_minor_units: int
-    incomplete: int = 0  # orders and returns that go on although a row of theirs was refused
-    assumed: dict[str, int] = {}  # rows that were read by a rule, by that rule
-
-
 class Run(_Part):
     """A run, a benchmark or an experiment, as ``run.json`` holds it."""
 
@@ -274,19 +281,27 @@ class Run(_Part):
     versions: dict[str, str]
     config: dict[str, Any]
     durability: str
+    runtime: Literal["ray", "simulated"] = "ray"
     started_at: AwareDatetime
     status: Status
     warmup_s: float
     first_look: FirstLook | None = None
     faults: list[dict[str, Any]] = []
     verdict: Verdict
-    imported: Imported | None = Field(None, alias="import")
+    words: Words = PLAIN_WORDS  # the application's
+    imported: dict[str, int | dict[str, int]] | None = Field(None, alias="import")  # what an input was read as, counted
+    import_told: str = ""  # the same in a sentence of the application's
     outcomes: dict[str, int] = {}
     machine_use: MachineUse | None = None  # of a benchmark as a whole; None: not watched
     refusals: list[str] = []  # what was refused, and why: the first of them
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []
+
+    @property
+    def virtual(self) -> bool:
+        """Whether its times are of a virtual clock."""
+        return self.runtime == "simulated"
 
 
 def start(name: str, *, seed: int, config: Mapping[str, Any], source: Path, now: datetime, **known: Any) -> Run:

@@ -30,6 +30,8 @@ def summarise(repetitions: Sequence[Repetition]) -> Point:
     return Point(
         wiring=first.wiring,
         join=first.join,
+        joining=first.joining,
+        asks=first.asks,
         axis=first.axis,
         repetitions=len(repetitions),
         offered_per_s=Spread.of(each.offered_per_s for each in repetitions),
@@ -42,7 +44,7 @@ def summarise(repetitions: Sequence[Repetition]) -> Point:
 
 def _no_performance() -> dict[str, Any]:
     nothing = ("accepted_per_s", "completed_per_s", "accepted_latency_ms", "completed_latency_ms", "staleness_ms")
-    return dict.fromkeys((*nothing, "bytes_moved", "saturated")) | {"cpu_s_per_1000_orders": {}, "memory_mb": {}}
+    return dict.fromkeys((*nothing, "bytes_moved", "saturated")) | {"cpu_s_per_1000_requests": {}, "memory_mb": {}}
 
 
 def _performance(repetitions: Sequence[Repetition]) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def _performance(repetitions: Sequence[Repetition]) -> dict[str, Any]:
         "accepted_latency_ms": _over([each.accepted_latency_ms for each in repetitions]),
         "completed_latency_ms": _over([each.completed_latency_ms for each in repetitions]),
         "staleness_ms": _over([each.staleness_ms for each in repetitions]),
-        "cpu_s_per_1000_orders": _by_role([each.cpu_s_per_1000_orders for each in repetitions]),
+        "cpu_s_per_1000_requests": _by_role([each.cpu_s_per_1000_requests for each in repetitions]),
         "memory_mb": _by_role([each.memory_mb for each in repetitions]),
         "bytes_moved": Spread.of(moved) if moved else None,
         "saturated": sum(each.saturated for each in repetitions) * 2 >= len(repetitions),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from markupsafe import Markup, escape
 
+from eventmesh.application import Words
 from eventmesh.report import (
     answer_plot,
     comparison,
@@ -35,8 +36,8 @@ from eventmesh.report import (
 from eventmesh.report.comparison import NO_DATA
 from eventmesh.report.record import AuditRecord, CheckRecord, Figure, Point, Run, Spread
 from eventmesh.report.repetitions import OBJECTIVE_MS
-from eventmesh.report.ways import Scenario, Way, axis_label, load
-from eventmesh.report.wording import duration, number, percent
+from eventmesh.report.ways import Scenario, axis_label, load, way_of
+from eventmesh.report.wording import capital, duration, number, percent
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: V9 holds over a window within this share, fixed before any run: the edges of the window leave some room.
@@ -67,7 +68,7 @@ def junit(run: Run) -> str:
     """
     document = JUnitXml(run.name)
     for point in run.points:
-        document.add_testsuite(_audit_suite(f"{run.name}: {point_label(point)}", point.audit))
+        document.add_testsuite(_audit_suite(f"{run.name}: {point_label(point, run.words)}", point.audit))
     if run.audit is not None:
         document.add_testsuite(_audit_suite(f"{run.name}: audit", run.audit))
     if run.figures:
@@ -86,10 +87,10 @@ def write(folder: Path, run: Run) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def point_label(point: Point) -> str:
-    """``views (local view), 3 joined services, 1 ms between services, 400 orders/s``."""
+def point_label(point: Point, words: Words) -> str:
+    """``views (local view), 3 joined services, 1 ms between services, 400 requests/s``."""
     axes = [axis_label(name, value) for name, value in point.axis.items() if name != ways.LOAD]
-    return ", ".join([Way(point.wiring, point.join).label, *axes, f"{number(load(point))} orders/s"])
+    return ", ".join([way_of(point).label, *axes, f"{number(load(point))} {words.requests}/s"])
 
 
 def _audit_suite(name: str, audit: AuditRecord) -> TestSuite:
@@ -156,7 +157,7 @@ def _content(run: Run) -> dict[str, Any]:
     scenarios = ways.scenarios(run)
     told = [scenario for scenario in scenarios if scenario.lowest]
     found = conclusions.of_run(run)
-    drawn = plots.plot(scenarios, found.capacities)
+    drawn = plots.plot(scenarios, found.capacities, run.words)
     said = headline.of_run(run, found)
     samples = [each for point in run.points for each in point.samples]
     compared = comparison.compare(samples, found, said)
@@ -186,7 +187,9 @@ def _content(run: Run) -> dict[str, Any]:
         "generator": differences.GENERATOR,
         "objective": duration(OBJECTIVE_MS),
         "checks": _checks(run),
-        "point_label": point_label,
+        "point_label": partial(point_label, words=run.words),
+        "words": run.words,
+        "capital": capital,
         "roles": _roles,
         "plain_figures": [figure for figure in run.figures if figure.predicted is None],
         "predicted_figures": [figure for figure in run.figures if figure.predicted is not None],
@@ -227,7 +230,7 @@ def _checks(run: Run) -> dict[str, CheckRecord]:
 
 def _roles(scenario: Scenario) -> list[str]:
     points = scenario.lowest.values()
-    return sorted({role for point in points for role in (*point.memory_mb, *point.cpu_s_per_1000_orders)})
+    return sorted({role for point in points for role in (*point.memory_mb, *point.cpu_s_per_1000_requests)})
 
 
 def _little(run: Run) -> list[tuple[Point, float, float, bool]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from eventmesh.application import Words
 from eventmesh.report.conclusions import (
     Capacity,
     Conclusion,
@@ -28,11 +29,11 @@ from eventmesh.report.wording import capital, duration, listed, number, percent,
 
 #: How a criterion is told with the better way as the subject, or (False) with the worse one.
 _PHRASES = {
-    "time to the outcome, p50": (True, "completed orders {} times as fast as"),
-    "time to the outcome, p99": (True, "completed its slowest orders (p99) {} times as fast as"),
-    "time to the acknowledgement, p50": (True, "acknowledged orders {} times as fast as"),
-    "CPU of the mesh per order": (False, "used {} times as much CPU per order as"),
-    "memory of the mesh": (False, "used {} times as much memory as"),
+    "time to the outcome, p50": (True, "completed {words.requests} {times} times as fast as"),
+    "time to the outcome, p99": (True, "completed its slowest {words.requests} (p99) {times} times as fast as"),
+    "time to the acknowledgement, p50": (True, "acknowledged {words.requests} {times} times as fast as"),
+    "CPU of the mesh": (False, "used {times} times as much CPU per {words.request} as"),
+    "memory of the mesh": (False, "used {times} times as much memory as"),
 }
 
 
@@ -49,60 +50,64 @@ def ratio(found: Range) -> str:
     return f"up to {high}" if low == "1" else low if low == high else f"{low} to {high}"
 
 
-def claim(claims: Sequence[Conclusion], where: str) -> str:
+def claim(claims: Sequence[Conclusion], where: str, words: Words) -> str:
     """What a headline rests on, as one sentence; ``where`` is the scenario, with a space before it, or empty."""
+
+    def at(load: float) -> str:
+        return f"at {number(load)} {words.requests}/s"
+
     match list(claims):
         case [HoldsMore() as each]:
             said = f"{side(each.way)} held {ratio(each.times)} times the load of {side(each.other)}{where}"
         case [KeptUp() as one, KeptUp() as two]:
             kept, others = f"{side(one.way)} kept up in {_every(one)}", f"{side(two.way)} in none"
-            said = f"At {number(one.load)} orders/s {kept}, {others}{where}"
+            said = f"{at(one.load)} {kept}, {others}{where}"
         case [Less() as each]:
-            said = f"{less(each)} at {number(each.load)} orders/s{where}"
+            said = f"{less(each, words)} {at(each.load)}{where}"
         case [Less() as each, NoDifference()]:
-            said = f"{less(each)} at {number(each.load)} orders/s{where}; to the outcome no difference was seen"
+            said = f"{less(each, words)} {at(each.load)}{where}; to the outcome no difference was seen"
         case [NoDifference(load=None) as each]:
             said = f"No difference was seen between the loads that {side(each.way)} and {side(each.other)} held{where}"
         case [NoDifference(load=float() as load) as each]:
             pair = f"{side(each.way)} and {side(each.other)}"
-            said = f"No difference was seen between {pair} at {number(load)} orders/s, in {each.pairs} pairs{where}"
+            said = f"No difference was seen between {pair} {at(load)}, in {each.pairs} pairs{where}"
         case [NotCompared() as each]:
-            return too_few(each)
+            return too_few(each, words)
         case [Holds() as each]:
             objective = f"with a completed p99 below {duration(OBJECTIVE_MS)}"
             held = capacity(each) if each.not_held is None else f"{number(each.held)} but not {number(each.not_held)}"
-            said = f"{each.way.label} held {held} orders/s{where}, {objective}"
+            said = f"{each.way.label} held {held} {words.requests}/s{where}, {objective}"
         case others:
             raise AssertionError(f"no sentence is made of {others}")
     return capital(said) + "."
 
 
-def less(each: Less) -> str:
+def less(each: Less, words: Words) -> str:
     """Who needs less of what, and how many times."""
     better, phrase = _PHRASES[each.criterion.name]
     one, two = (each.way, each.other) if better else (each.other, each.way)
-    return f"{side(one)} {phrase.format(ratio(each.times))} {side(two)}"
+    return f"{side(one)} {phrase.format(times=ratio(each.times), words=words)} {side(two)}"
 
 
-def loss(each: HoldsMore | KeptUp | Less | Stale, *, apart: bool) -> str:
+def loss(each: HoldsMore | KeptUp | Less | Stale, words: Words, *, apart: bool) -> str:
     """Something that the winner of the headline loses; ``apart``: in which scenario, too."""
     where = f" with {axes_label(each.axis)}" if each.axis and apart else ""
+    if isinstance(each, HoldsMore):
+        return f"{side(each.way)} held {ratio(each.times)} times its load{where}"
+    load = f"{number(each.load)} {words.requests}/s"
     match each:
         case Stale():
-            return f"it decided on values {duration(each.ms)} old (p99) at {number(each.load)} orders/s{where}"
-        case HoldsMore():
-            return f"{side(each.way)} held {ratio(each.times)} times its load{where}"
+            return f"it decided on values {duration(each.ms)} old (p99) at {load}{where}"
         case KeptUp():
-            return f"it did not keep up with {number(each.load)} orders/s{where}"
+            return f"it did not keep up with {load}{where}"
         case Less():
-            return f"{_lost(each)} at {number(each.load)} orders/s{where}"
+            return f"{_lost(each, words)} at {load}{where}"
 
 
-def _lost(each: Less) -> str:
+def _lost(each: Less, words: Words) -> str:
     better, phrase = _PHRASES[each.criterion.name]
-    if better:
-        return f"{side(each.way)} {phrase.format(ratio(each.times)).removesuffix(' as')}"
-    return f"it {phrase.format(ratio(each.times))} {side(each.way)}"
+    said = phrase.format(times=ratio(each.times), words=words)
+    return f"{side(each.way)} {said.removesuffix(' as')}" if better else f"it {said} {side(each.way)}"
 
 
 def capacity(found: Capacity) -> str:
@@ -114,10 +119,10 @@ def capacity(found: Capacity) -> str:
     return "not measured" if isinstance(found, NotMeasured) else "not resolved"
 
 
-def why(found: Capacity) -> str:
+def why(found: Capacity, words: Words) -> str:
     """Why a capacity is not known; empty where it is."""
     if isinstance(found, NotMeasured):
-        return f"it did not hold {number(found.smallest)} orders/s, the smallest load tried"
+        return f"it did not hold {number(found.smallest)} {words.requests}/s, the smallest load tried"
     return found.why if isinstance(found, NotResolved) else ""
 
 
@@ -138,10 +143,11 @@ def disturbed(found: Disturbed) -> str:
     )
 
 
-def too_few(found: NotCompared) -> str:
+def too_few(found: NotCompared, words: Words) -> str:
     """Both were measured, but not together often enough."""
     return (
-        f"No conclusion: fewer than {PAIRS_MIN} undisturbed pairs of repetitions at {number(found.load)} orders/s. "
+        f"No conclusion: fewer than {PAIRS_MIN} undisturbed pairs of repetitions at {number(found.load)} "
+        f"{words.requests}/s. "
         "Run it again on a quieter machine."
     )
 
@@ -158,7 +164,7 @@ def nothing(found: Conclusions) -> str:
 def first_look(look: FirstLook, found: Conclusions) -> str:
     """What such a run cannot say, and what would."""
     loads = listed([number(load) for load in sorted({each.load for each in found.kept_up})])
-    at = f" at {loads} orders/s" if loads else ""
+    at = f" at {loads} {found.words.requests}/s" if loads else ""
     return (
         f"This is a first look: it compares{at} and does not search for the load that each way holds. "
         f"`{look.decides}` would decide, in about {number(look.minutes)} minutes."

@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from eventmesh.report import sentences
 from eventmesh.report.conclusions import Conclusions, Holds
 from eventmesh.report.record import Run
-from eventmesh.report.ways import JOINS, LOAD, Way, axes_label, load
+from eventmesh.report.ways import LOAD, axes_label, load, way_of
 from eventmesh.report.wording import listed, number
 
-#: The ways in which services can be put together, whether or not a mesh of each ships.
-WIRINGS = ("request", "hybrid", "views", "events", "clustered")
 _AXES = {
     "rtt_ms": ("delays between services", " ms"), "joined_services": ("numbers of joined services", ""),
     "instances": ("instances per service", ""), "table_rows": ("rows per table", ""),
@@ -26,7 +24,7 @@ def unmeasured(run: Run, found: Conclusions) -> list[str]:
     told = [
         f"{what} other than {listed([number(value) for value in values])}{unit}" for what, values, unit in _axes(run)
     ]
-    told += [f"loads other than {_numbers(load(point) for point in run.points)} orders/s"]
+    told += [f"loads other than {_numbers(load(point) for point in run.points)} {run.words.requests}/s"]
     told += _absent(run)
     told += [] if run.faults else ["failures of any kind"]
     told += ["several machines: everything shared this one"]
@@ -45,9 +43,9 @@ def _axes(run: Run) -> list[tuple[str, list[float], str]]:
 
 
 def _absent(run: Run) -> list[str]:
-    ways = {Way(point.wiring, point.join) for point in run.points}
-    wirings = [name for name in WIRINGS if name not in {way.wiring for way in ways}]
-    joins = [text for name, text in JOINS.items() if name not in {way.join for way in ways} and name != "none"]
+    ways, words = {way_of(point) for point in run.points}, run.words
+    wirings = [name for name in words.wirings if name not in {way.wiring for way in ways}]
+    joins = [text for name, text in words.joins.items() if name not in {way.join for way in ways} and name != "none"]
     told = [f"the wiring{'s' if len(wirings) > 1 else ''} {listed(wirings)}"] if wirings else []
     return told + ([f"joins by {listed(joins)}"] if joins else [])
 
@@ -55,7 +53,7 @@ def _absent(run: Run) -> list[str]:
 def _unknown(found: Conclusions) -> list[str]:
     """Capacities that the run looked for and did not find."""
     return [
-        f"how much {way.label} holds{f' with {axes_label(axis)}' if axis else ''}: {sentences.why(each)}"
+        f"how much {way.label} holds{f' with {axes_label(axis)}' if axis else ''}: {sentences.why(each, found.words)}"
         for (axis, way), each in found.capacities.items()
         if not isinstance(each, Holds)
     ]

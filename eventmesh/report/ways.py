@@ -7,7 +7,7 @@ points is worked out in :mod:`eventmesh.report.conclusions`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from eventmesh.report.record import Point, Repetition, Run
@@ -16,11 +16,6 @@ from eventmesh.report.wording import listed, number
 LOAD = "offered_per_s"
 #: Of a point but its load, in the order in which :data:`AXES` names them.
 Axis = tuple[tuple[str, float], ...]
-JOINS = {
-    "view": "local view", "per_row": "a query per row", "per_order": "queries per order",
-    "pipelined": "pipelined queries", "batched": "batched queries", "cached": "cached queries",
-    "hedged": "hedged queries", "none": "no join",
-}  # fmt: skip
 AXES: dict[str, Callable[[float], str]] = {
     "joined_services": lambda value: f"{value:g} joined service{'' if value == 1 else 's'}",
     "rtt_ms": lambda value: f"{value:g} ms between services" if value else "no added network delay",
@@ -28,35 +23,29 @@ AXES: dict[str, Callable[[float], str]] = {
     "table_rows": lambda value: f"{value:,.0f} rows per table",
     "updates_per_s": lambda value: f"{value:g} updates/s",
 }
-_LISTENING = ("view", "none")
 
 
 @dataclass(frozen=True, order=True)
 class Way:
-    """A wiring and how it joins."""
+    """A wiring and how it joins. ``joining`` is that in words; ``asks``: services ask each other, instead of listening.
+
+    A way is what it is by its two names; the rest is only known of it.
+    """
 
     wiring: str
     join: str
+    joining: str = field(compare=False)
+    asks: bool = field(compare=False)
 
     @property
     def label(self) -> str:
         """``views (local view)``."""
         return f"{self.wiring} ({self.joining})"
 
-    @property
-    def joining(self) -> str:
-        """``local view``."""
-        return JOINS.get(self.join, self.join)
-
     def short(self, among: Iterable[Way]) -> str:
         """``views``; ``hybrid batched`` where ``among`` holds another way of the same wiring."""
         alone = all(other.wiring != self.wiring or other == self for other in among)
         return self.wiring if alone else f"{self.wiring} {self.join.replace('_', ' ')}"
-
-    @property
-    def asks(self) -> bool:
-        """Whether services ask each other on the way, instead of listening only."""
-        return self.join not in _LISTENING or self.wiring == "request"
 
 
 @dataclass(frozen=True)
@@ -79,6 +68,11 @@ class Scenario:
         }
         common = set.intersection(*(set(points) for points in measured.values())) if measured else set()
         return {way: points[min(common)] for way, points in measured.items()} if common else {}
+
+
+def way_of(each: Point | Repetition) -> Way:
+    """The way that a point or a repetition is of."""
+    return Way(each.wiring, each.join, each.joining or each.join.replace("_", " "), each.asks)
 
 
 def axis_label(name: str, value: float) -> str:
@@ -112,7 +106,7 @@ def scenarios(run: Run) -> list[Scenario]:
     found: dict[Axis, dict[Way, list[Point]]] = {}
     for point in sorted(run.points, key=load):
         ways = found.setdefault(axis_of(point.axis), {})
-        ways.setdefault(Way(point.wiring, point.join), []).append(point)
+        ways.setdefault(way_of(point), []).append(point)
     return [Scenario(axis, dict(sorted(ways.items(), reverse=True))) for axis, ways in sorted(found.items())]
 
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from eventmesh.errors import AskTimeout, EventmeshError, Throttled
 from eventmesh.log.topic import Topic, partition_for
 from eventmesh.messages import Columns, MessageType
-from eventmesh.runtime.contract import Address, AskMessage, Counters, Limits, ReplyMessage, Row, SendAsk
+from eventmesh.runtime.effects import Address, AskMessage, ReplyMessage, Row, SendAsk
+from eventmesh.runtime.limits import Counters, Limits
+from eventmesh.runtime.pending import Pending
 from eventmesh.service import UNTIL_ANSWERED
-
-if TYPE_CHECKING:
-    from eventmesh.runtime.conversation import Conversation, Pending
 
 
 @dataclass(slots=True)
@@ -53,8 +51,6 @@ class Asks:
     limits: Limits
     clock: Callable[[], int]
     emit: Callable[[SendAsk], None]
-    resolve: Callable[[Pending, object, Exception | None], None]
-    new_pending: Callable[[], Pending]
     counters: Counters
     incarnation: str = ""
     batching: bool = False
@@ -69,7 +65,7 @@ class Asks:
         """Ask each row of the partition that its key names; the answer has one row per question row."""
         kind = self.messages[name]
         topic = self.owned[kind.service]
-        gathering = Gathering(self.new_pending(), [None] * len(rows), len(rows))
+        gathering = Gathering(Pending(), [None] * len(rows), len(rows))
         places: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             partition = 0 if kind.key is None else partition_for(str(row[kind.key]), topic.partitions)
@@ -82,21 +78,17 @@ class Asks:
         if not self.batching:
             self.flush()
         if not rows:
-            self.resolve(gathering.pending, [], None)
+            gathering.pending.resolve([])
         return gathering.pending
 
-    def command(self, talk: Conversation, name: str, row: Row, attempts: int, partition: int | None) -> Pending:
-        """Send one command under the conversation's own id for it.
-
-        That names what the conversation began with; where it is carried on after a restart, its key, which is still
-        known then.
-        """
+    def command(self, story: str, name: str, row: Row, attempts: int, partition: int | None) -> Pending:
+        """Send one command under the id that it has in this ``story``: the same whenever it is sent again."""
         kind = self.messages[name]
         if partition is None:
             assert kind.key is not None, f"{name} has no key: name the partition"
             partition = partition_for(str(row[kind.key]), self.owned[kind.service].partitions)
-        gathering = Gathering(self.new_pending(), [None], 1)
-        identity = f"{self.sender}:{name}:{talk.key[1] if talk.resumed else talk.cause}:{partition}"
+        gathering = Gathering(Pending(), [None], 1)
+        identity = f"{self.sender}:{name}:{story}:{partition}"
         self._send(Address(kind.service, partition), name, [identity], [row], attempts, [(gathering, 0)])
         return gathering.pending
 
@@ -156,13 +148,13 @@ class Asks:
         gathering.rows[place] = row
         gathering.missing -= 1
         if gathering.missing == 0:
-            self.resolve(gathering.pending, gathering.rows[0] if ask.message.ids else gathering.rows, None)
+            gathering.pending.resolve(gathering.rows[0] if ask.message.ids else gathering.rows)
 
     def _fail(self, ask: OpenAsk, error: EventmeshError) -> None:
         self._close(ask)
         for pending in {id(gathering): gathering.pending for gathering, _ in ask.places}.values():
             if not pending.resolved:
-                self.resolve(pending, None, error)
+                pending.resolve(None, error)
 
     def _close(self, ask: OpenAsk) -> None:
         self._open.pop(ask.message.id, None)

@@ -10,10 +10,7 @@ killed goes on from there.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import google_crc32c
 import numpy as np
@@ -23,9 +20,9 @@ from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.history import CALLERS
 from eventmesh.log.topic import Topic, partitions_for
 from eventmesh.messages import Columns, MessageType, fingerprints
-from eventmesh.runtime.contract import Address, AskMessage, Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.effects import Address, AskMessage, Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, Journal
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 
 #: Open requests at most where nothing else is said: no bound for an open loop.
 WINDOW = 1_000_000
@@ -290,40 +287,3 @@ def _targets(
         target[places] = partitions_for(keys.take(pa.array(places)), topic.partitions) + len(targets)
         targets += [(command, partition) for partition in range(topic.partitions)]
     return targets, target
-
-
-@dataclass(frozen=True)
-class WorkloadOptions:
-    """What an application's ``workload(options)`` is made from.
-
-    ``rate`` is requests per second, None as fast as possible. Without an ``input`` (and its ``mapping``)
-    ``orders`` are generated from ``seed``, with ``generate`` as further arguments of the generator. ``asked`` is what
-    callers asked of the mesh before, and were told (:data:`eventmesh.history.CALLERS`): what these orders need has been
-    brought in then. None: it is a new mesh.
-    """
-
-    seed: int = 0
-    orders: int = 1_000
-    input: Path | None = None
-    mapping: Path | None = None
-    rate: float | None = None
-    stock_fraction: float = 1.0
-    generate: Mapping[str, Any] = field(default_factory=dict)
-    asked: pa.Table | None = None
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a run asks: first the seeding, stage by stage and each to its end, then the load.
-
-    ``window`` bounds the open requests of the load; ``summary`` is the report's ``import`` section.
-    ``seeding_name`` names the seeding by what it brings in for whom, so that a mesh that has had it knows it again
-    whichever run asks; None: the run's own.
-    """
-
-    seeding: Sequence[Requests]
-    load: Requests
-    window: int = 1_000_000
-    summary: Mapping[str, Any] | None = None
-    write_refused: Callable[[Path], None] | None = None  # writes the rows of the input that were refused
-    seeding_name: str | None = None

@@ -7,38 +7,21 @@ shows which are open, and they run again under the same ids (rule 3).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 from eventmesh.errors import DidNotHappen, EventmeshError, KeyReused
-from eventmesh.runtime.contract import Row
-from eventmesh.runtime.decider import Decider, FoldAgain, Position, Run, describe
-from eventmesh.runtime.release import Caller
+from eventmesh.runtime.asks import Asks
+from eventmesh.runtime.decider import Decider, FoldAgain, describe
+from eventmesh.runtime.effects import Row
+from eventmesh.runtime.incoming import Incoming, Position
+from eventmesh.runtime.partition_state import PartitionState
+from eventmesh.runtime.pending import Pending
+from eventmesh.runtime.release import ReplyTo
 from eventmesh.service import Rule
 
-if TYPE_CHECKING:
-    from eventmesh.runtime.asks import Asks
-
 Key = tuple[str, str]
-
-
-class Pending:
-    """Something awaited: resolved once with a value or an error, then its conversation goes on."""
-
-    __slots__ = ("error", "resolved", "value", "waiter")
-
-    def __init__(self) -> None:
-        self.resolved = False
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.waiter: Conversation | None = None
-
-    def __await__(self) -> Generator[Pending, None, Any]:
-        if not self.resolved:
-            yield self
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 class Conversation:
@@ -60,14 +43,14 @@ class Conversation:
         self.refusal = cause
         self.ordinal = 0
         self.position: Position | None = None  # the input held open until the end
-        self.callers: list[Caller] = []
+        self.callers: list[ReplyTo] = []
         self.joined: list[Pending] = []
         self.coroutine: Coroutine[Pending, None, Any] | None = None
 
     @property
     def state(self) -> Any:
         """The service's state as of now."""
-        return self.among.decider.state
+        return self.among.own.state
 
     def record(self, kind: str, **payload: Any) -> Awaitable[None]:
         """Append a fact; returns once it is acknowledged."""
@@ -78,8 +61,12 @@ class Conversation:
         return self.among.asks.query(query, list(rows), attempts)
 
     def command(self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None) -> Awaitable[Row]:
-        """Command; the same conversation sends the same command to the same partition under one id."""
-        return self.among.asks.command(self, name, row, attempts, partition)
+        """Command; the same conversation sends the same command to the same partition under one id.
+
+        The id names what the conversation began with; where the fold shows it open after a restart, its key, which is
+        still known then.
+        """
+        return self.among.asks.command(self.key[1] if self.resumed else self.cause, name, row, attempts, partition)
 
     def join(self, name: str, key: str) -> Awaitable[Any]:
         """Wait for the end of another conversation of this service; returns at once where there is none."""
@@ -93,10 +80,10 @@ class Conversation:
 class Conversations:
     """The running conversations of one task."""
 
-    def __init__(self, decider: Decider, asks: Asks) -> None:
-        self.decider, self.asks = decider, asks
+    def __init__(self, own: PartitionState, decider: Decider, asks: Asks) -> None:
+        self.own, self.decider, self.asks = own, decider, asks
         self.running: dict[Key, Conversation] = {}
-        self.waiting: dict[Key, deque[tuple[Rule, Run]]] = {}  # commands, each a run of its own, for the end of another
+        self.waiting: dict[Key, deque[tuple[Rule, Incoming]]] = {}  # commands, each by itself, for the end of another
         self.broken: dict[str, str] = {}  # carried on and broken half way, by refusal: why
 
     def __len__(self) -> int:
@@ -110,15 +97,15 @@ class Conversations:
         self.running.clear()
         self.waiting.clear()
 
-    def start_all(self, rule: Rule, run: Run) -> None:
-        """Begin a conversation for each input of a run, or join the one that it repeats."""
-        run = self.decider.not_refused(run)
-        for row in range(len(run)):
-            if not self.decider.refused_again(run, row):
-                self._start(rule, run, row)
+    def start_all(self, rule: Rule, incoming: Incoming) -> None:
+        """Begin a conversation for each input, or join the one that it repeats."""
+        incoming = self.own.not_refused(incoming)
+        for row in range(len(incoming)):
+            if not self.decider.refused_again(incoming, row):
+                self._start(rule, incoming, row)
 
-    def _start(self, rule: Rule, run: Run, number: int) -> None:
-        inputs, cause, caller = run.inputs, run.cause(number), run.caller(number)
+    def _start(self, rule: Rule, incoming: Incoming, number: int) -> None:
+        inputs, cause, caller = incoming.inputs, incoming.cause(number), incoming.caller(number)
         key = (inputs.kind, inputs.stories[number] or cause)
         running = self.running.get(key)
         if running is not None:
@@ -127,23 +114,23 @@ class Conversations:
             if running.begun_by in (None, cause):
                 running.callers.append(caller)
             else:
-                self.waiting.setdefault(key, deque()).append((rule, run.part(number, number + 1)))
+                self.waiting.setdefault(key, deque()).append((rule, incoming.part(number, number + 1)))
             return
-        resumed = inputs.kind in self.decider.service.resume
+        resumed = inputs.kind in self.own.service.resume
         conversation = Conversation(self, key, cause, inputs.stories[number], inputs.ids[number], resumed=resumed)
         if caller is not None:
             conversation.callers.append(caller)
-        conversation.position = run.position(number)
+        conversation.position = incoming.position(number)
         if conversation.position is not None:
-            self.decider.hold(conversation.position)
+            self.own.hold(conversation.position)
         self._run(conversation, rule, inputs.row(number))
 
     def _start_waiting(self, key: Key) -> None:
         """Begin what waited for the end that was; a loop, since each may end at once."""
         waiting = self.waiting.pop(key, None)
         while waiting:
-            rule, run = waiting.popleft()
-            self._start(rule, run, 0)
+            rule, incoming = waiting.popleft()
+            self._start(rule, incoming, 0)
             if key in self.running:
                 break
         if waiting:
@@ -156,7 +143,7 @@ class Conversations:
         """
         conversation = Conversation(self, (kind, key), cause, key, cause, resumed=True)
         conversation.refusal = refusal
-        conversation.begun_by = self.decider.service.begun_by(self.decider.state, key)
+        conversation.begun_by = self.own.service.begun_by(self.own.state, key)
         reason = self.broken.get(refusal)
         if reason is None:
             self._run(conversation, rule, {"key": key})
@@ -166,13 +153,13 @@ class Conversations:
 
     def _run(self, conversation: Conversation, rule: Rule, row: Mapping[str, Any]) -> None:
         self.running[conversation.key] = conversation
-        conversation.coroutine = rule(self.decider.service, row, conversation)
+        conversation.coroutine = rule(self.own.service, row, conversation)
         self.advance(conversation)
 
     def advance(self, conversation: Conversation) -> None:
         """Go on until it awaits something that has not come yet, or ends."""
         assert conversation.coroutine is not None
-        before = len(self.decider.new_facts)
+        before = len(self.own.new_facts)
         try:
             pending = conversation.coroutine.send(None)
         except StopIteration as end:
@@ -182,11 +169,16 @@ class Conversations:
         except EventmeshError as error:
             self._fail(conversation, error)
         except Exception as defect:
-            if len(self.decider.new_facts) > before:
+            if len(self.own.new_facts) > before:
                 self._discard(conversation, defect)
             self._refuse(conversation, describe(defect))
         else:
-            pending.waiter = conversation
+            pending.then = partial(self._go_on, conversation)
+
+    def _go_on(self, conversation: Conversation) -> None:
+        """What it awaited has come; nothing is left of one that was abandoned meanwhile."""
+        if self.running.get(conversation.key) is conversation:
+            self.advance(conversation)
 
     def _discard(self, conversation: Conversation, defect: Exception) -> None:
         if conversation.refusal == conversation.cause:
@@ -195,8 +187,8 @@ class Conversations:
         raise FoldAgain from defect
 
     def _refuse(self, conversation: Conversation, reason: str) -> None:
-        if conversation.refusal not in self.decider.refusals:
-            self.decider.record_refusal(
+        if conversation.refusal not in self.own.refusals:
+            self.own.record_refusal(
                 conversation.refusal, conversation.position, conversation.story, conversation.causation, reason, None,
                 conversation.ordinal,
             )  # fmt: skip
@@ -204,7 +196,7 @@ class Conversations:
 
     def _fail(self, conversation: Conversation, error: EventmeshError) -> None:
         for caller in conversation.callers:
-            self.decider.release.error(caller, error)
+            self.own.release.error(caller, error)
         conversation.callers.clear()
         self._finish(conversation, None)
 
@@ -213,16 +205,16 @@ class Conversations:
         if answer is not None:
             self.reply_callers(conversation, answer)
         if conversation.position is not None:
-            self.decider.let_go(conversation.position)
-            self.decider.inputs_since_append += 1
+            self.own.let_go(conversation.position)
+            self.own.inputs_since_append += 1
         for pending in conversation.joined:
-            self.resolve(pending, answer, None)
+            pending.resolve(answer)
         self._start_waiting(conversation.key)
 
     def reply_callers(self, conversation: Conversation, answer: Row) -> None:
         """Answer all callers of a conversation, once."""
         for caller in conversation.callers:
-            self.decider.release.reply(caller, answer, True)
+            self.own.release.reply(caller, answer, True)
         conversation.callers.clear()
 
     def record(self, conversation: Conversation, kind: str, payload: Row) -> Pending:
@@ -233,9 +225,9 @@ class Conversations:
         if conversation.ordinal and not conversation.resumed and conversation.position is None:
             raise TypeError(f"{conversation.key[0]} records twice: name in Trigger.resume what carries it on")
         ordinal, conversation.ordinal = conversation.ordinal, conversation.ordinal + 1
-        self.decider.record(conversation.cause, ordinal, conversation.story, conversation.causation, kind, payload)
+        self.own.add_fact(conversation.cause, ordinal, conversation.story, conversation.causation, kind, payload)
         pending = Pending()
-        self.decider.release.recorded.append(pending)
+        self.own.release.recorded.append(pending)
         return pending
 
     def join(self, key: Key) -> Pending:
@@ -243,14 +235,7 @@ class Conversations:
         pending = Pending()
         running = self.running.get(key)
         if running is None:
-            pending.resolved = True
+            pending.resolve(None)
         else:
             running.joined.append(pending)
         return pending
-
-    def resolve(self, pending: Pending, value: object, error: Exception | None) -> None:
-        """What was awaited has come: its conversation goes on."""
-        pending.resolved, pending.value, pending.error = True, value, error
-        waiter, pending.waiter = pending.waiter, None
-        if waiter is not None and self.running.get(waiter.key) is waiter:
-            self.advance(waiter)

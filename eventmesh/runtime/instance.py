@@ -14,21 +14,20 @@ from eventmesh.history import ViewDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     Appended,
     AppendFailed,
     AskMessage,
     BrokerAnswer,
-    Counters,
     Effect,
     Granted,
     GrantFailed,
-    Limits,
     ReplyMessage,
     SendReply,
     Subscribe,
     Unsubscribe,
 )
+from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, restore_view, view_fold, view_name
 from eventmesh.runtime.task import Task
 from eventmesh.service import Place, Trigger
@@ -109,7 +108,7 @@ class Instance:
         found = {name: self.snapshots(view_name(self.service_name, name)) for name in self.views}
         for name, view in self.views.items():
             snapshot = found[name]
-            if snapshot is not None and snapshot.head.fold == view_fold(view):
+            if snapshot is not None and snapshot.header.fold == view_fold(view):
                 restore_view(view, snapshot)
             for topic in view.topics:
                 for partition in range(self.topics[topic].partitions):
@@ -227,7 +226,7 @@ class Instance:
                 task.grant_failed(error)
 
     def answered(self, answer: BrokerAnswer) -> None:
-        """The broker's answer to a :class:`~eventmesh.runtime.contract.RequestGrant` or ``Append``."""
+        """The broker's answer to a :class:`~eventmesh.runtime.effects.RequestGrant` or ``Append``."""
         task = self.tasks[answer.partition]
         match answer:
             case Granted():

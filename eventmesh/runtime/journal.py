@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from eventmesh.errors import DataDirectoryError, StorageFull
 from eventmesh.log.storage import NO_ROOM, FileStorage
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 
 NEVER = -1
 #: The folder beside a log that holds the journals of whoever loads the mesh.
@@ -327,9 +327,7 @@ def _encode(requests: Requests, facts: dict[str, Any]) -> pa.Buffer:
 def _decode(storage: FileStorage) -> tuple[Requests, dict[str, Any]]:
     try:
         file = pa.ipc.open_file(storage.read(REQUESTS, 0, storage.size(REQUESTS)))
-        facts = json.loads((file.schema.metadata or {}).get(_METADATA, b"{}"))
-        if facts.get("schema") != FORMAT:
-            raise _damaged(storage, REQUESTS, f"format {facts.get('schema')!r}, expected {FORMAT!r}")
+        facts = check_version(file.schema, storage.directory)
         batch = file.get_batch(0)
         batch.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -342,6 +340,18 @@ def _decode(storage: FileStorage) -> tuple[Requests, dict[str, Any]]:
         pa.RecordBatch.from_struct_array(batch.column("payload")),
         batch.column("at").to_numpy(),
     ), facts
+
+
+def check_version(schema: pa.Schema, folder: Path) -> dict[str, Any]:
+    """What the requests' schema says of the journal in ``folder``; ``DataDirectoryError`` for one of another format."""
+    facts: dict[str, Any] = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))
+    if facts.get("schema") != FORMAT:
+        raise DataDirectoryError(
+            f"{folder}: this journal has the format {facts.get('schema')!r}, and this version reads {FORMAT!r}. Start "
+            f"the mesh with the version that wrote it, and let the run end; or start it with this one: eventmesh up "
+            f"keeps the journal aside, and what its caller was told is then known to the services alone"
+        )
+    return facts
 
 
 def _checked(storage: FileStorage) -> tuple[Requests, dict[str, Any]]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from eventmesh.errors import DataDirectoryError
 from eventmesh.log.storage import FileStorage
-from eventmesh.runtime.journal import COLUMNS, HEADER, PROGRESS, REQUESTS, WORDS, Journal, written_again
+from eventmesh.runtime.journal import COLUMNS, HEADER, PROGRESS, REQUESTS, WORDS, Journal, check_version, written_again
 
 #: In this order: a request that is found completed has its outcome, and was accepted, by the time those are read.
 _TOLD = ("completed", "accepted", "outcomes", "reasons", "repeated")
@@ -42,7 +42,10 @@ class ChangedMeanwhile(Exception):
 
 
 def look(folder: Path) -> dict[str, Look]:
-    """Every whole journal below ``folder``, by the name of its own folder."""
+    """Every whole journal below ``folder``, by the name of its own folder.
+
+    ``DataDirectoryError`` for one of another format, whose columns lie elsewhere.
+    """
     found = {}
     for path in sorted(folder.glob("*/" + REQUESTS)):
         try:
@@ -54,6 +57,7 @@ def look(folder: Path) -> dict[str, Look]:
 
 def _look(folder: Path) -> Look:
     requests = (folder / REQUESTS).read_bytes()
+    check_version(pa.ipc.open_file(requests).schema, folder)
     with (folder / PROGRESS).open("rb", buffering=0) as progress:
         count = (os.fstat(progress.fileno()).st_size - HEADER_BYTES) // sum(_BYTES.values())
         places = dict(zip(COLUMNS, accumulate(_BYTES.values(), initial=0), strict=False))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventmesh.errors import EventmeshError
-from eventmesh.runtime.contract import ReplyMessage, Row, SendReply
+from eventmesh.runtime.effects import ReplyMessage, Row, SendReply
+from eventmesh.runtime.pending import Pending
 
-if TYPE_CHECKING:
-    from eventmesh.runtime.conversation import Pending
-
-Caller = tuple[Any, str, int]  # who waits for an answer: origin, ask id, row index
+ReplyTo = tuple[Any, str, int]  # where an answer goes: origin, ask id, row index
 
 
 @dataclass(slots=True)
@@ -28,9 +26,9 @@ class Release:
     answers: list[SendReply] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
-    def reply(self, caller: Caller, row: Row, final: bool) -> None:
+    def reply(self, to: ReplyTo, row: Row, final: bool) -> None:
         """Add one answer row, combined with others for the same message."""
-        origin, ask, index = caller
+        origin, ask, index = to
         message = origin, ask, final
         answered = self.replies.get(message)
         if answered is None:
@@ -38,9 +36,9 @@ class Release:
         answered[0].append(index)
         answered[1].append(row)
 
-    def error(self, caller: Caller, error: EventmeshError) -> None:
+    def error(self, to: ReplyTo, error: EventmeshError) -> None:
         """Add an error as the answer to one row."""
-        origin, ask, index = caller
+        origin, ask, index = to
         self.errors.append(SendReply(origin, ReplyMessage(ask, [index], (), True, error)))
 
     def effects(self) -> Iterable[SendReply]:

@@ -27,11 +27,11 @@ from eventmesh.views import View
 #: Where they are in a data directory; no topic's name begins with a dot.
 FOLDER = ".snapshots"
 MAGIC = b"eventmesh.snapshot/1\n"
-_SIZES = struct.Struct("<II")  # crc32c of all that follows it, bytes of the head
+_SIZES = struct.Struct("<II")  # crc32c of all that follows it, bytes of the header
 _KEY, _VERSION = "key", "version"
 
 
-class Head(msgspec.Struct, frozen=True, omit_defaults=True):
+class SnapshotHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a snapshot is of. ``next`` gives, by ``topic/partition``, the offset behind the last that is folded in.
 
     ``fold`` names the fold that made it: another one cannot go on with it. The rest is of a state (the epoch and the
@@ -50,15 +50,15 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A head, and the state as MessagePack or the view's tables as Arrow IPC streams."""
+    """A header, and the state as MessagePack or the view's tables as Arrow IPC streams."""
 
-    head: Head
+    header: SnapshotHeader
     body: bytes
 
     def to_bytes(self) -> bytes:
         """As it lies in its file: checked as a whole."""
-        head = msgspec.json.encode(self.head)
-        rest = len(head).to_bytes(4, "little") + head + self.body
+        header = msgspec.json.encode(self.header)
+        rest = len(header).to_bytes(4, "little") + header + self.body
         return MAGIC + crc32c(rest).to_bytes(4, "little") + rest
 
     @classmethod
@@ -70,7 +70,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         checksum, size = _SIZES.unpack(data[len(MAGIC) : at])
         if crc32c(data[len(MAGIC) + 4 :]) != checksum:
             return None
-        return cls(msgspec.json.decode(data[at : at + size], type=Head), data[at + size :])
+        return cls(msgspec.json.decode(data[at : at + size], type=SnapshotHeader), data[at + size :])
 
 
 #: Gives the newest snapshot of this name that the log still goes on from, None if there is none; raises
@@ -146,7 +146,7 @@ def restore_view(view: View, snapshot: Snapshot) -> None:
             table = reader.read_all().combine_chunks()
         [batch] = table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
         view.restore(topic, [decode_column(column) for column in batch.columns])
-    view.next, view.applied_time = dict(snapshot.head.next), snapshot.head.applied_time
+    view.next, view.applied_time = dict(snapshot.header.next), snapshot.header.applied_time
 
 
 # --- where they are kept ---------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class SnapshotStore:
 
     def put(self, snapshot: Snapshot) -> None:
         """Durable when this returns; a death in between leaves the one before."""
-        self._storage.replace(self._path(snapshot.head.name), snapshot.to_bytes())
+        self._storage.replace(self._path(snapshot.header.name), snapshot.to_bytes())
 
     def size(self, name: str) -> int:
         """Bytes of the file; 0 where there is none."""
@@ -174,28 +174,28 @@ class SnapshotStore:
         path = self._path(name)
         self._storage.release(path)  # another process may have put another file in its place
         snapshot = Snapshot.from_bytes(self._storage.read(path, 0, self._storage.size(path)).to_pybytes())
-        return snapshot if snapshot is not None and snapshot.head.cluster_id == cluster_id else None
+        return snapshot if snapshot is not None and snapshot.header.cluster_id == cluster_id else None
 
     def get(self, name: str, reader: LogReader, cluster_id: str) -> Snapshot | None:
         """The same, if the log goes on from where it stands."""
         snapshot = self.load(name, cluster_id)
-        return snapshot if snapshot is not None and goes_on(reader, snapshot.head) else None
+        return snapshot if snapshot is not None and goes_on(reader, snapshot.header) else None
 
-    def head(self, name: str) -> Head | None:
-        """Its head alone, unchecked: how far it has got."""
+    def header(self, name: str) -> SnapshotHeader | None:
+        """Its header alone, unchecked: how far it has got."""
         path, at = self._path(name), len(MAGIC) + _SIZES.size
         self._storage.release(path)
         begins = self._storage.read(path, 0, at).to_pybytes()
         if len(begins) < at or not begins.startswith(MAGIC):
             return None
         _, size = _SIZES.unpack(begins[len(MAGIC) :])
-        return msgspec.json.decode(self._storage.read(path, at, size).to_pybytes(), type=Head)
+        return msgspec.json.decode(self._storage.read(path, at, size).to_pybytes(), type=SnapshotHeader)
 
 
-def goes_on(reader: LogReader, head: Head) -> bool:
+def goes_on(reader: LogReader, header: SnapshotHeader) -> bool:
     """Whether the log can be read from where the snapshot stands: a machine that died may have lost what it holds."""
     try:
-        for name, offset in head.next.items():
+        for name, offset in header.next.items():
             reader.read(*split_position(name), offset, 1)
     except (LogTruncated, OffsetOutOfRange, NotFound):
         return False
@@ -213,8 +213,8 @@ class Floors:
     is ``grace_us`` old: a reader that began before it was taken has passed it by then.
     """
 
-    def __init__(self, mesh: Mesh, head: Callable[[str], Head | None], *, grace_us: int) -> None:
-        self._mesh, self._head, self._grace_us = mesh, head, grace_us
+    def __init__(self, mesh: Mesh, header: Callable[[str], SnapshotHeader | None], *, grace_us: int) -> None:
+        self._mesh, self._header, self._grace_us = mesh, header, grace_us
         self._looks: deque[tuple[int, dict[str, int]]] = deque()
 
     def at(self, now: int) -> Mapping[str, int]:
@@ -234,15 +234,15 @@ class Floors:
     def _of_states(self) -> Iterator[tuple[str, int]]:
         for topic in self._mesh.topics().values():
             for partition in range(topic.partitions):
-                own, head = position_name(topic.name, partition), self._head(state_name(topic.name, partition))
-                yield own, head.next[own] if head is not None else 0
-                reached = head.progress.get("next", {}) if head is not None else {}
+                own, header = position_name(topic.name, partition), self._header(state_name(topic.name, partition))
+                yield own, header.next[own] if header is not None else 0
+                reached = header.progress.get("next", {}) if header is not None else {}
                 for name in self._mesh.inputs_of(topic.owner, partition) if topic.owner in self._mesh.services else ():
                     yield name, reached.get(name, 0)
 
     def _of_views(self) -> Iterator[tuple[str, int]]:
         for service, section in self._mesh.services.items():
             for view, topics in section.views.items():
-                head = self._head(view_name(service, view))
+                header = self._header(view_name(service, view))
                 for name in self._mesh.positions(topics):
-                    yield name, head.next.get(name, 0) if head is not None else 0
+                    yield name, header.next.get(name, 0) if header is not None else 0

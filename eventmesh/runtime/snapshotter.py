@@ -13,11 +13,11 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.contract import Counters
-from eventmesh.runtime.decider import Decider
+from eventmesh.runtime.limits import Counters
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.snapshots import (
-    Head,
     Snapshot,
+    SnapshotHeader,
     SnapshotStore,
     encode_view,
     restore_view,
@@ -74,8 +74,8 @@ class Snapshotter:
         return [subject.name for subject in self._subjects if self._is_due(subject) and self._take(subject)]
 
     def _is_due(self, subject: Subject) -> bool:
-        head, size = self._store.head(subject.name), self._store.size(subject.name)
-        folded = head.next if head is not None and head.cluster_id == self._cluster_id else {}
+        header, size = self._store.header(subject.name), self._store.size(subject.name)
+        folded = header.next if header is not None and header.cluster_id == self._cluster_id else {}
         tail = sum(self._reader.watermark(*split_position(name)) - folded.get(name, 0) for name in subject.partitions)
         return tail >= max(self._rows, size // BYTES_PER_ROW)
 
@@ -96,27 +96,27 @@ class Snapshotter:
         topic = self.topics[self.mesh.topic_of(service)]
         place = Place(service, number, self.topics, self.mesh.options[service], 0)
         kind = self.mesh.application.SERVICES[service](place, Trigger(), {})
-        decider = Decider(kind, topic, clock=self._clock, counters=Counters())
-        end = decider.restore(last) if last is not None else 0
-        epoch = last.head.epoch if last is not None else -1
+        own = PartitionState(kind, topic, clock=self._clock, counters=Counters())
+        end = own.restore(last) if last is not None else 0
+        epoch = last.header.epoch if last is not None else -1
         for entry in self._batches(topic.name, number, end):
-            decider.fold(entry)
+            own.fold(entry)
             end, epoch = entry.header.end, entry.header.epoch
-        return decider.snapshot(self._cluster_id, end, epoch)
+        return own.snapshot(self._cluster_id, end, epoch)
 
     def _view(self, service: str, name: str, last: Snapshot | None) -> Snapshot:
         view = View(name, self.mesh.application.VIEWS[name], self.mesh.services[service].views[name])
-        if last is not None and last.head.fold == view_fold(view):
+        if last is not None and last.header.fold == view_fold(view):
             restore_view(view, last)
         for position in self.mesh.positions(view.topics):
             topic, number = split_position(position)
             for entry in self._batches(topic, number, view.next.get(position, 0)):
                 view.fold(topic, number, entry)
-        head = Head(
+        header = SnapshotHeader(
             view_name(service, name), self._cluster_id, view_fold(view), dict(view.next), self._clock(),
             applied_time=view.applied_time,
         )  # fmt: skip
-        return Snapshot(head, encode_view(view, {topic: self.topics[topic].schema for topic in view.topics}))
+        return Snapshot(header, encode_view(view, {topic: self.topics[topic].schema for topic in view.topics}))
 
     def _batches(self, topic: str, partition: int, offset: int) -> Iterator[LogBatch]:
         """From ``offset`` to where the partition ends now."""

@@ -21,21 +21,23 @@ from eventmesh.log.topic import Topic
 from eventmesh.messages import MessageType
 from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.asks import Asks
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.conversation import Conversations
+from eventmesh.runtime.decider import Decider, FoldAgain
+from eventmesh.runtime.effects import (
     Append,
     AskMessage,
-    Counters,
     Effect,
     Exit,
-    Limits,
     ReplyMessage,
     RequestGrant,
     SendReply,
     Subscribe,
     Unsubscribe,
 )
-from eventmesh.runtime.conversation import Conversations, Pending
-from eventmesh.runtime.decider import Decider, FoldAgain, Run, commands
+from eventmesh.runtime.incoming import Incoming, commands
+from eventmesh.runtime.limits import Counters, Limits
+from eventmesh.runtime.outcome import RuleOutcome
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, state_name
 from eventmesh.service import Service
@@ -80,12 +82,13 @@ class Task:
         self.name = position_name(topic.name, self.partition)
         self.views: list[View] = list({id(view): view for view in service.views.values()}.values())
         self.phase: Phase = "stopped"
-        self.decider = Decider(service, topic, clock=clock, counters=counters)
+        self.own = PartitionState(service, topic, clock=clock, counters=counters)
+        self.outcome = RuleOutcome(self.own)
+        self.decider = Decider(self.own, self.outcome)
         self.asks = Asks(
-            self.name, messages, owned, limits, clock, emit, self._resolve, Pending, counters, incarnation,
-            service.batches_queries,
-        )  # fmt: skip
-        self.conversations = Conversations(self.decider, self.asks)
+            self.name, messages, owned, limits, clock, emit, counters, incarnation, service.batches_queries
+        )
+        self.conversations = Conversations(self.own, self.decider, self.asks)
         self._input_rows_max = INPUT_ROWS_MAX
         self._facts_max = limits.batch_rows_max
         self._wake_at: int | None = None
@@ -94,7 +97,8 @@ class Task:
 
     def _clear(self) -> None:
         """Forget everything that the log can tell again."""
-        self.decider.clear()
+        self.own.clear()
+        self.outcome.clear()
         self.epoch = -1
         self.append_number = 0
         self.in_flight: deque[InFlight] = deque()
@@ -108,7 +112,7 @@ class Task:
     @property
     def progress(self) -> Progress:
         """How far the inputs are decided."""
-        return self.decider.progress
+        return self.own.progress
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -127,8 +131,8 @@ class Task:
         except PeerLost as error:
             self.grant_failed(error)
             return
-        self.epoch, self.decider.end = epoch, end
-        start = 0 if snapshot is None else self.decider.restore(snapshot)
+        self.epoch, self.own.end = epoch, end
+        start = 0 if snapshot is None else self.own.restore(snapshot)
         if start > end:
             self._die(f"{self.name} has grown to {start} since epoch {epoch} was granted at {end}")
         elif start == end:
@@ -177,11 +181,11 @@ class Task:
 
     def _fold(self, entry: LogBatch) -> None:
         header = entry.header
-        if header.base >= self.decider.end:
+        if header.base >= self.own.end:
             return
-        self.decider.fold(entry)
+        self.own.fold(entry)
         self.counters.rows_folded += header.rows
-        if header.end >= self.decider.end:
+        if header.end >= self.own.end:
             self.emit(Unsubscribe(self.topic.name, self.partition))
             self._folded()
 
@@ -193,7 +197,7 @@ class Task:
         """Nothing is decided until every view has reached the vector (rule 1)."""
         if self.phase != "catching-up":
             return
-        for name, offset in self.decider.views_required.items():
+        for name, offset in self.own.views_required.items():
             view = next((view for view in self.views if name.rpartition("/")[0] in view.topics), None)
             if view is not None and view.next.get(name, 0) < offset:
                 return
@@ -210,7 +214,7 @@ class Task:
 
     def _carry_on(self) -> None:
         for kind, rule in self.service.resume.items():
-            for key in list(self.service.unfinished(self.decider.state)):
+            for key in list(self.service.unfinished(self.own.state)):
                 cause, refusal = f"{self.name}/epoch/{self.epoch}/{kind}/{key}", f"{self.name}/{kind}/{key}"
                 self.conversations.carry_on(rule, kind, key, cause=cause, refusal=refusal)
 
@@ -238,8 +242,8 @@ class Task:
             return
         self.counters.queries_answered += 1
         reply = SendReply(origin, self._query_answer(message))
-        if self.decider.new_facts:
-            self.decider.release.answers.append(reply)
+        if self.own.new_facts:
+            self.own.release.answers.append(reply)
         elif self.in_flight:
             self.in_flight[-1].release.answers.append(reply)
         else:
@@ -247,7 +251,7 @@ class Task:
 
     def _query_answer(self, message: AskMessage) -> ReplyMessage:
         """A handler that breaks, by trying to change the state for instance, is the asker's definite no."""
-        state, question = self.decider.read_only_state, self.messages[message.name].question
+        state, question = self.own.read_only_state, self.messages[message.name].question
         try:
             answer = self.service.queries[message.name]
             rows = [answer(state, row) for row in message.rows.dicts(question)]
@@ -313,10 +317,7 @@ class Task:
         for cause in release.refused:
             self.decider.refused_inputs.pop(cause, None)
         for pending in release.recorded:
-            self._resolve(pending, None, None)
-
-    def _resolve(self, pending: Pending, value: object, error: Exception | None) -> None:
-        self.conversations.resolve(pending, value, error)
+            pending.resolve(None)
 
     def _answered(self, origin: Any, reply: ReplyMessage) -> None:
         unanswered = self._unanswered.get((origin, reply.ask))
@@ -346,7 +347,7 @@ class Task:
 
     def _decide_waiting(self) -> None:
         full = self._facts_max
-        while len(self.decider.new_facts) < full and len(self.conversations) < self.limits.conversations_max:
+        while len(self.own.new_facts) < full and len(self.conversations) < self.limits.conversations_max:
             if self.commands:
                 self._decide_commands(*self.commands.popleft())
             elif self.queue:
@@ -370,7 +371,7 @@ class Task:
             self.queue.appendleft((name, entry, stop))
         self.queued_rows -= stop - start
         if entry.header.kind == "facts":
-            self.decider.decide_facts(name, entry, start, stop, self._decide)
+            self.own.decide_facts(name, entry, start, stop, self._decide)
         else:
             self.progress.done(name, base + start, base + stop)
 
@@ -381,17 +382,17 @@ class Task:
             return self._input_rows_max
         return min(self._input_rows_max, self.limits.conversations_max - len(self.conversations))
 
-    def _decide(self, run: Run) -> None:
-        kind = run.inputs.kind
+    def _decide(self, incoming: Incoming) -> None:
+        kind = incoming.inputs.kind
         rule = self.service.rules.get(kind)
         if rule is None:
             error = DidNotHappen(f"{self.service.name} has no rule for {kind} in this wiring")
-            for caller in run.callers:
-                self.decider.release.error(caller, error)
+            for caller in incoming.callers:
+                self.own.release.error(caller, error)
         elif kind in self.service.waiting_rules:
-            self.conversations.start_all(rule, run)
+            self.conversations.start_all(rule, incoming)
         else:
-            self.decider.decide(run)
+            self.decider.decide(incoming)
 
     # --- appending ----------------------------------------------------------------------------
 
@@ -399,25 +400,25 @@ class Task:
         """Append what was decided; False when there was nothing to append."""
         if self.phase != "live":
             return False
-        decider = self.decider
-        vector_alone = decider.inputs_since_append >= self.limits.inputs_without_fact_max
-        if not decider.new_facts and not vector_alone:
+        own = self.own
+        vector_alone = own.inputs_since_append >= self.limits.inputs_without_fact_max
+        if not own.new_facts and not vector_alone:
             self._release_without_append()
             return False
         entry = self._next_append()
-        decider.end = entry.header.end
+        own.end = entry.header.end
         self.append_number += 1
-        self.counters.facts += len(decider.new_facts)
+        self.counters.facts += len(own.new_facts)
         self.counters.appends += 1
         self.counters.bytes_appended += entry.message.size
-        first_cause = decider.first_cause
-        self.in_flight.append(InFlight(entry.header.end, decider.appended(), first_cause))
+        first_cause = own.first_cause
+        self.in_flight.append(InFlight(entry.header.end, own.appended(), first_cause))
         self.emit(Append(self.partition, entry))
         return True
 
     def _next_append(self) -> LogBatch:
         """What was decided, or else the vector alone, under the header that names the end it expects."""
-        facts, end, now = self.decider.new_facts, self.decider.end, self.clock()
+        facts, end, now = self.own.new_facts, self.own.end, self.clock()
         progress = self.progress.to_json()
         if self.views:
             progress["views"] = {name: offset for view in self.views for name, offset in sorted(view.next.items())}
@@ -432,10 +433,10 @@ class Task:
         return LogBatch.encode(header, facts.to_batch(end))
 
     def _release_without_append(self) -> None:
-        release = self.decider.release
+        release = self.own.release
         if not release:
             return
-        self.decider.release = Release()
+        self.own.release = Release()
         if self.in_flight:
             self.in_flight[-1].release.merge(release)
         else:
@@ -449,6 +450,6 @@ class Task:
             or self.commands
             or self.in_flight
             or self.conversations
-            or self.decider.new_facts
-            or self.decider.held
+            or self.own.new_facts
+            or self.outcome.held
         )

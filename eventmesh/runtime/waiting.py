@@ -16,15 +16,21 @@ PHASES = {
 }
 
 
-def explained(statuses: Mapping[str, Mapping[str, Any] | str], ends: Mapping[str, int]) -> str:
+#: What a broker says of its log that does not answer: nothing.
+NO_LOG: Mapping[str, Any] = {"ends": {}, "stopped": None}
+
+
+def explained(statuses: Mapping[str, Mapping[str, Any] | str], log: Mapping[str, Any]) -> str:
     """Who is not ready and why, a clause for each reason; ``every service is ready`` where all are.
 
     ``statuses`` are those of the instances by name (:meth:`~eventmesh.runtime.instance.Instance.status`), or a text of
-    why there is none; ``ends`` the log's by ``topic/partition``, empty where they are not known.
+    why there is none. ``log`` has the ``ends`` by ``topic/partition``, and why it has ``stopped``, or None.
     """
+    if log["stopped"] is not None:
+        return f"broker: {log['stopped']}. It opens the log again as soon as the disk lets it"
     reasons: dict[str, list[str]] = defaultdict(list)
     for name, said in sorted(statuses.items()):
-        reason = said if isinstance(said, str) else _reason(said, ends)
+        reason = said if isinstance(said, str) else _reason(said, log["ends"])
         if reason is not None:
             reasons[reason].append(name)
     if not reasons:

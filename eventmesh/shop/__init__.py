@@ -7,6 +7,7 @@ are first asked for: the processes of a mesh never do, and each of them would ta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from eventmesh.application import Words
 from eventmesh.shop.facts import FACTS, MESSAGES, SCHEMAS
 from eventmesh.shop.gateway import Gateway
 from eventmesh.shop.inventory import Inventory
@@ -18,6 +19,7 @@ from eventmesh.shop.options import (
     OrdersOptions,
     PaymentsOptions,
     SourceOptions,
+    TableOptions,
 )
 from eventmesh.shop.orders import Orders
 from eventmesh.shop.payments import Payments
@@ -27,7 +29,7 @@ from eventmesh.shop.wirings import WIRINGS
 
 if TYPE_CHECKING:
     from eventmesh.shop.checks import CHECKS, totals
-    from eventmesh.shop.workloads import workload
+    from eventmesh.shop.workloads import WORKLOAD, workload
 
 SERVICES = {service.name: service for service in (Gateway, Orders, Inventory, Payments, Shipping, Customers, Catalog)}
 OPTIONS = {
@@ -38,10 +40,23 @@ OPTIONS = {
     "shipping": Options,
     "customers": SourceOptions,
     "catalog": SourceOptions,
-    "pricing": Options,  # the plug-in: it owns a topic from the start and runs when it is plugged in
+    "pricing": TableOptions,  # the plug-in: it owns a topic from the start and runs when it is plugged in
 }
 
-_LATER = {"CHECKS": "checks", "totals": "checks", "workload": "workloads"}
+WORDS = Words(
+    request="order",
+    requests="orders",
+    a_request="an order",
+    joins={
+        "view": "local view", "per_row": "a query per row", "per_order": "queries per order",
+        "pipelined": "pipelined queries", "batched": "batched queries", "cached": "cached queries",
+        "hedged": "hedged queries", "none": "no join",
+    },
+    wirings=("request", "hybrid", "views", "events", "clustered"),
+)  # fmt: skip
+STORY = "order_id"
+
+_LATER = {"CHECKS": "checks", "totals": "checks", "workload": "workloads", "WORKLOAD": "workloads"}
 
 
 def __getattr__(name: str) -> Any:
@@ -50,4 +65,7 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 
 
-__all__ = ["CHECKS", "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS", "totals", "workload"]
+__all__ = [
+    "CHECKS", "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "STORY", "VIEWS", "WIRINGS", "WORDS", "WORKLOAD",
+    "totals", "workload",
+]  # fmt: skip

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eventmesh import mesh as meshes
-from eventmesh.runtime.contract import Append, SendAsk, SendReply
-from eventmesh.runtime.simulated.network import Process
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.effects import Append, ReplyMessage
+from eventmesh.runtime.simulated.network import Network, Process, Speeds
+from eventmesh.runtime.simulated.processes import Asked
 from eventmesh.runtime.simulated.simulation import Simulation
+from eventmesh.runtime.simulated.world import World
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 
@@ -50,47 +53,61 @@ def tell(meshes_folder: Path, *, seed: int = 1) -> list[Story]:
     return [_story(meshes_folder / f"{wiring}.yaml", wiring, seed) for wiring in WIRINGS]
 
 
-class _Watched(Simulation):
-    """A simulation that keeps what every process sent."""
+class _Watched(Network):
+    """A network that keeps what it was given to carry, as (time, sender, receiver, content)."""
 
-    def watch(self) -> None:
-        self.seen: list[Moment] = []
-        self.began = self.now
+    def __init__(self, world: World, speeds: Speeds) -> None:
+        super().__init__(world, speeds)
+        self.seen: list[tuple[int, str, str, object]] = []
 
-    def _effect(self, process: Process, effect: object) -> None:
-        if hasattr(self, "seen"):
-            self.seen += [Moment((self.now - self.began) / 1e3, *words) for words in _words(self, process, effect)]
-        super()._effect(process, effect)  # type: ignore[arg-type]
+    def send(self, sender: Process, to: Process, content: object, *, rows: int = 1, life: int | None = None) -> None:
+        self.seen.append((self.world.now, _service(sender.name), _service(to.name), content))
+        super().send(sender, to, content, rows=rows, life=life)
 
 
-def _words(simulation: Simulation, process: Process, effect: object) -> list[tuple[str, str, str]]:
-    who = process.name.rpartition("/")[0] or "customer"
-    if isinstance(effect, SendAsk):
-        kind = simulation.mesh.application.MESSAGES[effect.message.name].kind
-        mark = "?" if kind == "query" else ""
-        return [(who, f"→ {effect.to.service}: {effect.message.name}{mark}", kind)]
-    if isinstance(effect, SendReply) and effect.reply.rows:
-        said = effect.reply.rows[0]
-        words = said.get("outcome") or ", ".join(f"{key} {value}" for key, value in said.items() if key != "version")
-        return [(who, f"← {words}", "reply")]
-    if isinstance(effect, Append) and effect.entry.header.kind == "facts":
-        topic = simulation.owned[effect.entry.header.writer].name
-        types = effect.entry.batch.column("type").to_pylist()
-        return [(who, f"{kind} ⇒ {topic}", "fact") for kind in dict.fromkeys(types)]
+class _Simulation(Simulation):
+    network_of = _Watched
+    network: _Watched
+
+
+def _service(process: str) -> str:
+    return process.rpartition("/")[0] or process
+
+
+def _words(mesh: Mesh, to: str, content: object) -> list[tuple[str, str]]:
+    """What is said of a message, and its kind."""
+    match content:
+        case Asked(_, message):
+            kind = mesh.application.MESSAGES[message.name].kind
+            return [(f"→ {to}: {message.name}{'?' if kind == 'query' else ''}", kind)]
+        case ReplyMessage(rows=[said, *_]):
+            words = said.get("outcome") or ", ".join(
+                f"{key} {value}" for key, value in said.items() if key != "version"
+            )
+            return [(f"← {words}", "reply")]
+        case Append(_, entry) if entry.header.kind == "facts":
+            topic = next(topic.name for topic in mesh.topics().values() if topic.owner == entry.header.writer)
+            types = entry.batch.column("type").to_pylist()
+            return [(f"{kind} ⇒ {topic}", "fact") for kind in dict.fromkeys(types)]
     return []
 
 
 def _story(file: Path, wiring: str, seed: int) -> Story:
-    simulation = _Watched(meshes.load(file), seed=seed)
+    simulation = _Simulation(meshes.load(file), seed=seed)
     workload = of_history(generate(1, seed=seed, lines_per_order=2))
     for number, stage in enumerate(workload.seeding):
         simulation.call(f"seeding-{number}", stage)
     simulation.drain()
-    simulation.watch()
+    simulation.network.seen.clear()
+    began = simulation.world.now
     caller = simulation.call("customer", workload.load).caller
     assert caller is not None
     simulation.drain()
-    began, moments = simulation.began, simulation.seen
+    moments = [
+        Moment((at - began) / 1e3, who, *words)
+        for at, who, to, content in simulation.network.seen
+        for words in _words(simulation.mesh, to, content)
+    ]
     accepted = (int(caller.accepted[0]) - began) / 1e3
     answered = {m.what.split()[1].rstrip(":") for m in moments if m.what.startswith("→") and m.at_ms <= accepted}
     return Story(

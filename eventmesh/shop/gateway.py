@@ -29,8 +29,8 @@ FORGOTTEN = (
 
 
 @dataclass
-class Requests:
-    """What was asked for: order ids taken, and by :func:`recorded_as` cancellations and returns."""
+class Remembered:
+    """What was asked for and is still known: order ids taken, and by :func:`recorded_as` cancellations and returns."""
 
     taken: Requested
     recorded: Requested
@@ -96,11 +96,11 @@ class Gateway(Service):
     name = "gateway"
     state_version = 2
 
-    def initial(self) -> Requests:
+    def initial(self) -> Remembered:
         """Nothing asked for."""
-        return Requests(Requested(), Requested())
+        return Remembered(Requested(), Requested())
 
-    def place_order(self, state: Requests, orders: Inputs, out: Outcome) -> None:
+    def place_order(self, state: Remembered, orders: Inputs, out: Outcome) -> None:
         """Take an order id once. A first reply says accepted, a second what became of it.
 
         Whoever asks the same again hears the same, as a repeat; another order under the id is refused on record.
@@ -150,15 +150,15 @@ class Gateway(Service):
             amount=[amount(line) if line else None for line in lines],
         )
 
-    def cancel_order(self, state: Requests, requests: Inputs, out: Outcome) -> None:
+    def cancel_order(self, state: Remembered, requests: Inputs, out: Outcome) -> None:
         """Record that the caller wants an order cancelled; orders decides whether it still can be."""
         self._record(state, "CancellationRequested", requests, out)
 
-    def request_return(self, state: Requests, requests: Inputs, out: Outcome) -> None:
+    def request_return(self, state: Remembered, requests: Inputs, out: Outcome) -> None:
         """Record what a customer sends back; its effects are a story of their own."""
         self._record(state, "ReturnRequested", requests, out)
 
-    def _record(self, state: Requests, kind: str, requests: Inputs, out: Outcome) -> None:
+    def _record(self, state: Remembered, kind: str, requests: Inputs, out: Outcome) -> None:
         names = Names(kind, state.recorded, requests)
         for row, order_id in requests.rows("order_id"):
             earlier, repeated = names.earlier(row), False
@@ -171,7 +171,7 @@ class Gateway(Service):
             out.answer(row, {"order_id": order_id, "outcome": "recorded", "reason": None, "repeated": repeated})
         self._write_down(kind, requests, list(names.fresh.values()), out)
 
-    def ended(self, state: Requests, orders: Inputs, out: Outcome) -> None:
+    def ended(self, state: Remembered, orders: Inputs, out: Outcome) -> None:
         """Orders confirmed, rejected or cancelled: tell who waits."""
         outcome = outcome_of(orders.kind)
         for _, order_id, reason in orders.rows("order_id", "reason"):
@@ -180,7 +180,7 @@ class Gateway(Service):
                     _watched(order_id, repeated), order_id=order_id, outcome=outcome, reason=reason, repeated=repeated
                 )
 
-    def evolve(self, state: Requests, facts: Columns) -> None:
+    def evolve(self, state: Remembered, facts: Columns) -> None:
         """What was asked under which name, until no deadline can still be open."""
         memory = self.place.options.memory_us
         for kind, order_id, time, identity, *content in facts.rows("type", "order_id", "time", "id", *CONTENT):

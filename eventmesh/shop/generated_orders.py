@@ -19,6 +19,8 @@ from eventmesh.shop.order_history import REFUSED, REQUESTS, Integers, OrderHisto
 
 START_US = 1_767_225_600_000_000  # 2026-01-01 00:00 UTC
 COUNTRIES = ("United Kingdom", "Germany", "France", "Ireland", "Spain", "Netherlands", "Belgium", "Switzerland")
+#: What the ids of generated orders begin with.
+GENERATED = "G"
 HOME_SHARE = 0.8  # of customers live in the first country; the others share the rest
 
 # Spread of the logarithm of an order's size: with a mean of 26.6 lines it gives a median of about 17
@@ -45,7 +47,7 @@ def generate(
     cancel_after_s_mean: float = 0.05,
     return_permille: int = 0,
     return_after_s_mean: float = 10.0,
-    prefix: str = "G",
+    prefix: str = GENERATED,
     start_us: int = START_US,
 ) -> OrderHistory:
     """A history of ``count`` orders, with cancels and returns in addition.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from eventmesh.configuration import no_effect
 
 #: Ten years; it is counted in microseconds of 64 bits, added to the time of day.
 MEMORY_S_MAX = 10 * 365 * 24 * 3_600
@@ -14,13 +16,17 @@ OPEN_ORDERS_MAX = 2**31 - 1
 UNITS_MAX = 1_000_000_000
 
 
+#: Seconds that a finished order or command id is remembered where nothing else is said.
+MEMORY_S = 3_600
+
+
 class Options(BaseModel):
-    """What every service of the shop understands."""
+    """What the services of the shop understand that remember what is finished."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     memory_s: int = Field(
-        default=3_600,
+        default=MEMORY_S,
         ge=1,
         le=MEMORY_S_MAX,
         description="Seconds that a finished order or command id is remembered at least.",
@@ -47,9 +53,15 @@ class OrdersOptions(Options):
         default=["customers", "prices", "stock"], description="What an order is enriched and checked with."
     )
     commands_restock: bool = Field(
-        default=False, description="In the request wiring, orders commands inventory to check whether to buy more."
+        default=False,
+        description="In the request wiring, orders commands inventory to check whether to buy more.",
+        json_schema_extra={"wirings": ["request"]},
     )
-    batched: bool = Field(default=False, description="Remote queries of one step travel as one message.")
+    batched: bool = Field(
+        default=False,
+        description="Remote queries of one step travel as one message.",
+        json_schema_extra={"wirings": ["request", "hybrid"]},
+    )
 
 
 class Restock(BaseModel):
@@ -64,10 +76,18 @@ class Restock(BaseModel):
 class InventoryOptions(Options):
     """Stock."""
 
-    initial: Literal["demand", "none"] = Field(
+    initial: Literal["demand"] = Field(
         default="demand", description="demand: each SKU starts with its total demand in the run."
     )
     restock: Restock | None = None
+
+    @field_validator("initial", mode="before")
+    @classmethod
+    def _is_brought_in(cls, initial: object) -> object:
+        if initial == "none":
+            problem = "does nothing: what stock begins with is brought in by the run"
+            raise no_effect(problem, "Leave the key out, and run with --stock-fraction 0")
+        return initial
 
 
 class PaymentsOptions(Options):
@@ -76,7 +96,24 @@ class PaymentsOptions(Options):
     decline_permille: int = Field(default=0, ge=0, le=1000, description="Payments in a thousand that are declined.")
 
 
-class SourceOptions(Options):
+class TableOptions(BaseModel):
+    """A service that forgets nothing: its state is one value for each key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _forgets_nothing(cls, options: Any) -> Any:
+        """Files that were stored with every default filled in have the memory of the other services."""
+        if not isinstance(options, dict) or "memory_s" not in options:
+            return options
+        if options["memory_s"] != MEMORY_S:
+            problem = f"does nothing: this service forgets nothing, found {options['memory_s']!r}"
+            raise no_effect(problem, "Leave the key out", key="memory_s")
+        return {name: value for name, value in options.items() if name != "memory_s"}
+
+
+class SourceOptions(TableOptions):
     """A service whose facts come from the run's own data."""
 
     source: Literal["seed"] = "seed"

@@ -57,7 +57,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Columns:
+class MappedColumns:
     """The mapped columns of a file by role, and what is known of its rows."""
 
     file: str
@@ -68,7 +68,7 @@ class Columns:
     surplus: Integers | None = None  # cells beyond the header's; negative where some are lacking
 
 
-def read_columns(path: Path | str, mapping: OrderMapping) -> Columns:
+def read_columns(path: Path | str, mapping: OrderMapping) -> MappedColumns:
     """Read the mapped columns. Raises InputError where the file is missing, empty, of another format or lacks one."""
     path = Path(path)
     open_file = _opener(path)
@@ -150,7 +150,7 @@ def _refuse_binary(path: Path, head: bytes, encoding: str) -> None:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _of_parquet(path: Path, open_file: Open, mapping: OrderMapping) -> Columns:
+def _of_parquet(path: Path, open_file: Open, mapping: OrderMapping) -> MappedColumns:
     try:
         # The older kind of time would be read as nanoseconds, in which the year 9999 silently is another.
         with open_file() as source, pq.ParquetFile(_for_arrow(source), coerce_int96_timestamp_unit="us") as file:
@@ -161,7 +161,7 @@ def _of_parquet(path: Path, open_file: Open, mapping: OrderMapping) -> Columns:
         raise InputError(f"{path}: {problem}. Copy it again, or write it again") from error
     names = mapping.columns()
     by_role = {role: _column(table[name], f"{path}: column {name!r}") for role, name in names.items()}
-    return Columns(str(path), names, by_role, table.num_rows)
+    return MappedColumns(str(path), names, by_role, table.num_rows)
 
 
 def _for_arrow(source: BinaryIO) -> pa.NativeFile | BinaryIO:
@@ -169,7 +169,7 @@ def _for_arrow(source: BinaryIO) -> pa.NativeFile | BinaryIO:
     return source if isinstance(source, BytesIO) else pa.memory_map(source.name)
 
 
-def _of_text(path: Path, open_file: Open, mapping: OrderMapping) -> Columns:
+def _of_text(path: Path, open_file: Open, mapping: OrderMapping) -> MappedColumns:
     names = mapping.columns()
 
     def choose(header: list[str]) -> Wanted:
@@ -182,7 +182,7 @@ def _of_text(path: Path, open_file: Open, mapping: OrderMapping) -> Columns:
         raise InputError(f"{path}: the file cannot be read ({_cause(error)})") from error
     columns = dict(zip(dict.fromkeys(names.values()), found.columns, strict=True))
     by_role = {role: _column(columns[name], f"{path}: column {name!r}") for role, name in names.items()}
-    return Columns(str(path), names, by_role, len(found.line), found.line, found.surplus)
+    return MappedColumns(str(path), names, by_role, len(found.line), found.line, found.surplus)
 
 
 def _wanted(path: Path, names: list[str], mapping: OrderMapping) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from eventmesh.errors import InputError
 from eventmesh.messages import TIMESTAMP
-from eventmesh.shop.order_columns import Columns, read_columns
+from eventmesh.shop.order_columns import MappedColumns, read_columns
 from eventmesh.shop.order_history import REFUSED, REQUESTS, SPLIT, Integers, OrderHistory, amounts, list_lines
 from eventmesh.shop.order_mapping import ROLES, OrderMapping, Role
 from eventmesh.shop.order_rows import Codes, Rows, first_rows, judge
@@ -117,7 +117,7 @@ def _incomplete(rows: Rows, kept: Integers) -> int:
     return int(pc.is_in(lost, value_set=rows.of("order", kept).unique()).true_count)
 
 
-def _refused(columns: Columns, rows: Rows) -> pa.Table:
+def _refused(columns: MappedColumns, rows: Rows) -> pa.Table:
     refused = np.flatnonzero(rows.reason)
     line = pa.nulls(len(refused), pa.int64()) if columns.line is None else pa.array(columns.line[refused])
     reasons = pa.array(rows.words.known, pa.string()).take(pa.array(rows.reason[refused]))
@@ -128,7 +128,7 @@ def _refused(columns: Columns, rows: Rows) -> pa.Table:
 # --- no row is left ------------------------------------------------------------------------------
 
 
-def _nothing_left(columns: Columns, rows: Rows, mapping: OrderMapping) -> str:
+def _nothing_left(columns: MappedColumns, rows: Rows, mapping: OrderMapping) -> str:
     """The commonest reasons, each with its number of rows and the first that was found, and what to try."""
     counted = _counted(rows, rows.reason)
     commonest = sorted(counted, key=lambda reason: -counted[reason])[:_REASONS_SHOWN]
@@ -138,11 +138,11 @@ def _nothing_left(columns: Columns, rows: Rows, mapping: OrderMapping) -> str:
     return f"{columns.file}: no order is left of {count}: {told}. {hint}"
 
 
-def _role_of(reason: str, columns: Columns) -> Role | None:
+def _role_of(reason: str, columns: MappedColumns) -> Role | None:
     return next((role for role in columns.names if reason.startswith((f"{role} ", f"returned {role} "))), None)
 
 
-def _first(columns: Columns, rows: Rows, reason: str) -> tuple[str, str]:
+def _first(columns: MappedColumns, rows: Rows, reason: str) -> tuple[str, str]:
     """Where the first row with that reason is, and what was found there."""
     row = int(np.flatnonzero(rows.reason == rows.words.code(reason))[0])
     role = _role_of(reason, columns)
@@ -150,14 +150,14 @@ def _first(columns: Columns, rows: Rows, reason: str) -> tuple[str, str]:
     return f"row {row + 1}" if columns.line is None else f"line {columns.line[row]}", text or ""
 
 
-def _told(columns: Columns, rows: Rows, reason: str, count: int) -> str:
+def _told(columns: MappedColumns, rows: Rows, reason: str, count: int) -> str:
     where, text = _first(columns, rows, reason)
     shown = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
     example = f"{shown!r} in {where}" if text else where
     return f"{reason} in {count:,} {'row' if count == 1 else 'rows'}, such as {example}"
 
 
-def _try(reason: str, columns: Columns, mapping: OrderMapping, found: str) -> str:
+def _try(reason: str, columns: MappedColumns, mapping: OrderMapping, found: str) -> str:
     role = _role_of(reason, columns)
     if role is None:
         return "Check csv.delimiter and csv.quote in the mapping" if "cells" in reason else "Check the mapping"

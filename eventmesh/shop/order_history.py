@@ -108,6 +108,15 @@ class OrderHistory:
             **({"assumed": dict(self.assumed)} if self.assumed else {}),
         }
 
+    def told(self) -> str:
+        """The same in a sentence, for a report."""
+        counted = self.summary()
+        refused = "".join(f"; refused, {reason}: {count:,}" for reason, count in counted["refused"].items())
+        return (
+            f"{counted['rows']:,} rows, {counted['orders']:,} orders with {counted['lines']:,} lines, "
+            f"{counted['returns']:,} returns, {counted['value_minor_units']:,} minor units in all{refused}."
+        )
+
     def write_refused(self, path: Path | str) -> None:
         """Write the refused rows as CSV with a header; an existing file is replaced."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)

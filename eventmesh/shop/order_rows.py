@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmesh.shop.order_columns import Columns
+from eventmesh.shop.order_columns import MappedColumns
 from eventmesh.shop.order_history import VALUE_MAX, Flags, Integers
 from eventmesh.shop.order_mapping import ROLES, OrderMapping, Role
 from eventmesh.shop.order_numbers import Reader, Reading, ids, price_reader, quantity_reader
@@ -64,7 +64,7 @@ class Rows:
         return nothing
 
 
-def judge(columns: Columns, mapping: OrderMapping) -> Rows:
+def judge(columns: MappedColumns, mapping: OrderMapping) -> Rows:
     """Read every row and give each that cannot become a line its first reason, column by column."""
     return _Judge(columns, mapping).rows()
 
@@ -81,7 +81,7 @@ class _Read:
 class _Judge:
     """Reads role by role; each distinct value once."""
 
-    def __init__(self, columns: Columns, mapping: OrderMapping) -> None:
+    def __init__(self, columns: MappedColumns, mapping: OrderMapping) -> None:
         self.columns, self.mapping, self.words = columns, mapping, Words()
         self.texts: dict[Role, pa.Array] = {role: pa.nulls(1, pa.string()) for role in ROLES}
         self.at: dict[Role, Integers] = dict.fromkeys(ROLES, np.zeros(columns.rows, np.int64))

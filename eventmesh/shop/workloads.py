@@ -8,31 +8,60 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
+from eventmesh import shipped
+from eventmesh.errors import InputError
 from eventmesh.messages import fingerprint
-from eventmesh.runtime.caller import Workload, WorkloadOptions
-from eventmesh.runtime.requests import Requests
 from eventmesh.shop.facts import MESSAGES
-from eventmesh.shop.generated_orders import generate
+from eventmesh.shop.generated_orders import GENERATED, generate
 from eventmesh.shop.order_file import read_orders
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.order_mapping import OrderMapping
+from eventmesh.workload import Requests, Workload, WorkloadOptions
 
 COMMANDS = {"order": "PlaceOrder", "cancel": "CancelOrder", "return": "RequestReturn"}
 #: Open orders at a time when an input is replayed as fast as possible.
 WINDOW = 400
 
 
-def workload(options: WorkloadOptions) -> Workload:
+#: Generated orders are kept in memory, about a kilobyte each.
+ORDERS_MAX = 10_000_000
+
+
+class OrderOptions(WorkloadOptions):
+    """What a user may choose of the orders. Without an ``input``, and its ``mapping``, they are generated."""
+
+    input: Path | None = Field(None, description="Orders to replay: a .parquet file, or text such as .csv and .tsv.")
+    mapping: Path | None = Field(
+        None,
+        description="How the input's columns become orders: online-retail or another that ships, or a file.",
+        json_schema_extra={"ships": "mappings"},
+    )
+    orders: int = Field(1_000, ge=1, le=ORDERS_MAX, description="Orders to generate where there is no input.")
+    stock_fraction: float = Field(1.0, ge=0.0, le=1.0, description="Initial stock as a share of the demand.")
+
+
+WORKLOAD = OrderOptions
+
+
+def workload(options: OrderOptions) -> Workload:
     """Read or generate the orders, and say what seeds them."""
+    if (options.input is None) != (options.mapping is None):
+        raise InputError("--input and --mapping go together: the mapping says how the input's columns become orders")
+    if options.input is not None and "orders" in options.model_fields_set:
+        raise InputError("--orders is for orders that are generated, and the input has its own: leave it out")
     if options.input is not None and options.mapping is not None:
-        history = read_orders(options.input, OrderMapping.load(options.mapping))
+        history = read_orders(options.input, OrderMapping.load(shipped.find("mappings", options.mapping)))
     else:
-        history = generate(options.orders, seed=options.seed, **(options.generate))
+        # What a later run on the same mesh generates are other orders, and need other names.
+        prefix = GENERATED if options.number == 1 else f"R{options.number}-"
+        history = generate(options.orders, seed=options.seed, prefix=prefix)
     return of_history(history, rate=options.rate, stock_fraction=options.stock_fraction, asked=options.asked)
 
 
@@ -64,7 +93,8 @@ def of_history(
         [stage for stage in seeding if len(stage)],
         load,
         window=WINDOW if rate is None else 1_000_000,
-        summary=history.summary(),
+        summary={**history.summary(), "incomplete": history.incomplete, "assumed": dict(history.assumed)},
+        told=history.told(),
         write_refused=history.write_refused if history.refused.num_rows else None,
         seeding_name=_seeding_name(unknown, brought.values()),
     )

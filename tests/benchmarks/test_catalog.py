@@ -72,6 +72,14 @@ def test_an_input_goes_with_its_mapping_and_only_to_a_benchmark_that_replays() -
         catalog.load(FILES, "order-flow", quick=False, given=given)
 
 
+def test_quick_without_a_quick_grid_would_measure_the_whole(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text((FILES / "order-flow.yaml").read_text().partition("quick:")[0])
+    assert catalog.load(FILES, str(file), quick=False).name == "order-flow"
+    with pytest.raises(ConfigurationError, match="the key 'quick' is missing, so --quick would measure the whole"):
+        catalog.load(FILES, str(file), quick=True)
+
+
 @pytest.mark.parametrize("quick", ["3", "[]", "fast"])
 def test_a_quick_grid_that_is_no_mapping_is_said_so(tmp_path: Path, quick: str) -> None:
     file = tmp_path / "mine.yaml"

@@ -19,7 +19,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.report import record
 from eventmesh.report.progress_bar import silent
 from eventmesh.report.record import Figure, Run
-from eventmesh.runtime.caller import Workload
+from eventmesh.workload import Workload
 from tests.benchmarks.conftest import small
 from tests.unit.run_story import callers
 

@@ -17,8 +17,8 @@ from eventmesh.mesh import Mesh
 from eventmesh.report import record, targets
 from eventmesh.report.progress_bar import Report, silent
 from eventmesh.report.record import Run
-from eventmesh.runtime.caller import Workload
 from eventmesh.shop.checks import outcomes, totals
+from eventmesh.workload import Workload
 from tests.benchmarks.conftest import small
 
 TRAITS = {
@@ -65,13 +65,13 @@ def test_every_wiring_is_replayed_audited_and_ends_alike(tmp_path: Path) -> None
     assert run.audit.checks["E9"].examined == 6 * 40, "every order of every replay, compared with the first"
     assert run.outcomes["confirmed"] == 40
     assert run.imported is not None
-    assert run.outcomes["confirmed_value_minor_units"] == run.imported.value_minor_units
+    assert run.outcomes["confirmed_value_minor_units"] == run.imported["value_minor_units"]
     figures = {figure.name: figure for figure in run.figures}
     for wiring, seconds, met in (("views", [13, 14], True), ("hybrid", [13, 14], True), ("request", [103, 104], False)):
         figure = figures[f"first request to last outcome in {wiring}"]
         assert (figure.samples, figure.met, figure.target) == (seconds, met, "<60")
         assert figures[f"confirmed orders in {wiring}"].samples == [40, 40]
-        assert figures[f"value of the confirmed orders in {wiring}"].value == run.imported.value_minor_units
+        assert figures[f"value of the confirmed orders in {wiring}"].value == run.imported["value_minor_units"]
     assert targets.named(run).startswith("Target missed: first request to last outcome in request: 104 s (wanted < 60)")
 
 
@@ -104,8 +104,8 @@ def test_a_file_of_real_orders_is_replayed_and_its_refused_rows_are_kept(tmp_pat
     assert small("replay", **given).describe() == [f"views: 5 orders of {given['input']} as fast as possible x 1"]
     run = measured(tmp_path / "run", **given)
     assert run.imported is not None
-    assert (run.imported.orders, run.imported.value_minor_units) == (5, 1_250)
-    assert sum(run.imported.refused.values()) == 1
+    assert (run.imported["orders"], run.imported["value_minor_units"]) == (5, 1_250)
+    assert sum(run.imported["refused"].values()) == 1
     assert (run.outcomes["confirmed"], run.outcomes["confirmed_value_minor_units"]) == (5, 1_250)
     assert len((tmp_path / "run" / "refused.csv").read_text().splitlines()) == 2
 

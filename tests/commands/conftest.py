@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cli
+from eventmesh.lab.known import STATE_VARIABLE
 from tests.commands.small_run import write_run
 from tests.unit.conftest import no_ray
 
@@ -57,6 +59,20 @@ def eventmesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return Ended(code, *capsys.readouterr(), made)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No record of the user's own is looked at."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv(STATE_VARIABLE, str(folder))
+    return folder
+
+
+def stands(state: Path, name: str, data: Path) -> None:
+    """Record a mesh that is up under that name, whose Ray nobody answers for."""
+    record = {"schema": "eventmesh.standing/1", "name": name, "data": str(data), "ray": "127.0.0.1:1"}
+    (state / f"{name}.json").write_text(json.dumps({**record, "since": "2026-01-01T00:00:00Z"}))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eventmesh import mesh
+from eventmesh.lab.run import write_mesh
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.shop.generated_orders import generate
@@ -23,8 +24,10 @@ def write_run(folder: Path, **traits: Any) -> Path:
     ``traits`` are further arguments of the generator.
     """
     workload = of_history(generate(ORDERS, seed=SEED, **traits))
-    run = run_simulated(mesh.load(CONFIGS / "meshes" / "views.yaml"), workload, seed=SEED)
+    views = mesh.load(CONFIGS / "meshes" / "views.yaml")
+    run = run_simulated(views, workload, seed=SEED)
     run.history.write(folder)
+    write_mesh(folder, views)
     write_log(folder / "log", run.simulation.storage)
     return folder
 

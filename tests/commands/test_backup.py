@@ -9,18 +9,9 @@ import pytest
 import yaml
 
 from eventmesh import mesh as meshes
-from eventmesh.lab.known import STATE_VARIABLE
-from tests.commands.conftest import Run
+from tests.commands.conftest import Run, stands
 from tests.commands.small_run import CONFIGS
 from tests.commands.test_folders import held
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No record of the user's own is looked at."""
-    folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv(STATE_VARIABLE, str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -63,8 +54,7 @@ def test_the_same_words_in_a_dry_run(eventmesh: Run, data: Path) -> None:
 
 def test_a_mesh_that_is_up_is_found_by_its_name(eventmesh: Run, data: Path, state: Path, tmp_path: Path) -> None:
     elsewhere = data.rename(tmp_path / "elsewhere")
-    record = {"schema": "eventmesh.standing/1", "name": "shop", "data": str(elsewhere), "ray": "127.0.0.1:1"}
-    (state / "shop.json").write_text(json.dumps({**record, "since": "2026-01-01T00:00:00Z"}))
+    stands(state, "shop", elsewhere)
     with held(elsewhere / "log"):
         assert json.loads(eventmesh("backup", "shop.tar", "--json").out)["data"] == str(elsewhere)
 

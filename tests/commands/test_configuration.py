@@ -106,6 +106,34 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         f"stock: {{owner: inventory, key: sku, partitions: {2**70},",
         ["topics.stock.partitions", "must be less than or equal to 1000, found number 1180591620717411303424"],
     ),
+    "a topic that is to be compacted": (
+        "cleanup.policy: delete, retention.ms: -1}",
+        "cleanup.policy: compact}",
+        [
+            "topics.customers.cleanup.policy",
+            "there is no compaction yet",
+            "Write cleanup.policy: delete, with retention",
+        ],
+    ),
+    "stock that begins with nothing": (
+        "initial: demand",
+        "initial: none",
+        [
+            "services.inventory.initial",
+            "does nothing: what stock begins with is brought in by the run",
+            "run with --sto",
+        ],
+    ),
+    "a memory of what is never forgotten": (
+        "customers: {source: seed}",
+        "customers: {source: seed, memory_s: 60}",
+        ["services.customers.memory_s", "does nothing: this service forgets nothing, found 60", "Leave the key out"],
+    ),
+    "queries that nobody asks": (
+        "    views: {stock:",
+        "    batched: true\n    views: {stock:",
+        ["services.orders.batched", "does nothing in wiring 'views', found bool true", "reads it: request, hybrid"],
+    ),
     "no YAML": ("contexts: {}", "contexts: {", ["is not valid YAML", "line"]),
 }
 

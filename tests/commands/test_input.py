@@ -76,6 +76,11 @@ def test_a_file_that_is_missing_suggests_its_neighbour(eventmesh: Run, tmp_path:
     replay(eventmesh, tmp_path).must_have_refused(tmp_path, "Is a directory")
 
 
+def test_a_number_of_orders_beside_an_input_that_has_its_own(eventmesh: Run) -> None:
+    words = ("--input", "sales.csv", "--mapping", MAPPING, "--orders", 5)
+    eventmesh("run", MESH, *words).must_have_refused("--orders is for orders that are generated", "leave it out")
+
+
 @pytest.mark.parametrize("given", [["--input", "sales.csv"], ["--mapping", str(MAPPING)]])
 def test_input_and_mapping_go_together(eventmesh: Run, given: list[str]) -> None:
     eventmesh("run", MESH, *given).must_have_refused("--input and --mapping go together", "the mapping says how")

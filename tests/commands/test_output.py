@@ -243,8 +243,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             raise KeyboardInterrupt
         return left.pop(0)
 
-    monkeypatch.setattr("eventmesh.lab.standing.find", lambda name: name)
-    monkeypatch.setattr("eventmesh.lab.standing.watching", lambda standing: nullcontext(look))
+    monkeypatch.setattr("eventmesh.lab.standing_record.find", lambda name: name)
+    monkeypatch.setattr("eventmesh.lab.standing_status.watching", lambda standing: nullcontext(look))
     monkeypatch.setattr("eventmesh.lab.terminal.LOOK_AGAIN_S", 0)
     return left
 

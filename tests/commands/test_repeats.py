@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from eventmesh import mesh as meshes
 from eventmesh.history import CALLERS, History
-from eventmesh.lab import standing, standing_record
+from eventmesh.lab import standing_record, standing_runs
 from eventmesh.lab.run import begin, conclude, count_outcomes, load_mesh
 from eventmesh.lab.terminal import Screen
 from eventmesh.log.storage import MemoryStorage
@@ -63,6 +64,8 @@ def test_seeding_is_named_by_what_it_is_for_and_the_load_by_the_run() -> None:
     names = []
 
     class Running:
+        mesh = meshes.load(CONFIGS / "meshes" / "views.yaml")
+
         def seed_with(self, stages: Any, progress: Any, *, name: str) -> None:
             names.append(name)
 
@@ -97,12 +100,12 @@ def test_what_callers_of_an_earlier_version_were_told_is_still_read(tmp_path: Pa
     row = {"request": 0, "command": "PlaceOrder", "key": "1001", "outcome": "confirmed", "attempts": 1}
     old = pa.concat_tables([old, pa.Table.from_pylist([row], old.schema)])
     record.write_table(tmp_path / "run-1.arrow", old)
-    told = standing.all_callers([tmp_path / "run-1.arrow"])
+    told = standing_runs.all_callers([tmp_path / "run-1.arrow"])
     assert told.schema == CALLERS
     assert of_history(history(*FILE), asked=told).seeding[-1].payload.to_pylist() == [{"sku": "A", "quantity": 1}]
     History(old, [], True).write(tmp_path)
     assert History.read(tmp_path).callers.schema == CALLERS
-    assert standing.all_callers([]).num_rows == 0
+    assert standing_runs.all_callers([]).num_rows == 0
 
 
 def test_of_what_was_refused_or_is_another_kind_of_request_everything_is_brought_in() -> None:
@@ -127,7 +130,7 @@ def test_a_dry_run_counts_what_would_be_brought_in(
     folder = tmp_path_factory.mktemp("up")
     monkeypatch.setenv(standing_record.STATE_VARIABLE, str(folder))
     data = folder / "data"
-    up = standing.Standing(name="shop", data=data, ray="", since=datetime(2026, 3, 1, tzinfo=UTC))
+    up = standing_record.Standing(name="shop", data=data, ray="", since=datetime(2026, 3, 1, tzinfo=UTC))
     (folder / "shop.json").write_text(up.model_dump_json(by_alias=True))
     row = {"command": "PlaceOrder", "key": "1", "outcome": told, "attempts": 1}
     record.write_table(data / "callers" / "run-1.arrow", pa.Table.from_pylist([row], CALLERS))

@@ -10,22 +10,13 @@ import pytest
 import yaml
 
 from eventmesh import mesh as meshes
-from eventmesh.lab.known import STATE_VARIABLE
 from eventmesh.log.storage import FileStorage, machine_id
 from eventmesh.log.store import Durability, Log
-from tests.commands.conftest import Run
+from tests.commands.conftest import Run, stands
 from tests.commands.small_run import CONFIGS
 
 MESH = CONFIGS / "meshes" / "views.yaml"
 TOKEN = "0123456789abcdef-of-this-test"
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No record of the user's own is looked at."""
-    folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv(STATE_VARIABLE, str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -150,9 +141,10 @@ def test_a_ray_that_does_not_answer(
     eventmesh("status").must_have_refused("no mesh called 'shop' is up")
 
 
-def test_what_goes_together_and_what_does_not(eventmesh: Run, small_run: Path) -> None:
+def test_what_goes_together_and_what_does_not(eventmesh: Run, small_run: Path, state: Path) -> None:
     eventmesh("run").must_have_refused("name either a mesh, such as views", "--name")
     eventmesh("run", MESH, "--name", "shop").must_have_refused("name either a mesh, such as views", "--name")
+    stands(state, "shop", small_run)
     eventmesh("run", "--name", "shop", "--rtt-ms", 1).must_have_refused("--rtt-ms is for a mesh that is started")
     words = ["log", "topics", "--run", small_run, "--name", "shop"]
     eventmesh(*words).must_have_refused("--run names a run's folder, --name a mesh that is up")

@@ -13,11 +13,12 @@ import pytest
 from eventmesh import mesh as meshes
 from eventmesh.audit.audit import Audit, audit
 from eventmesh.history import History
-from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
+from eventmesh.runtime.running import RunningMesh, measure_load, seed_with
+from eventmesh.runtime.simulated.running import SimulatedMesh
+from eventmesh.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,12 +55,22 @@ class Runtime(Protocol):
         ...
 
 
+def finished(running: RunningMesh, workload: Workload, log: Path) -> Finished:
+    """Seed, load and drain a mesh, whatever runs it."""
+    seed_with(running, workload.seeding)
+    callers = measure_load(running, "load", workload.load, window=workload.window, timeout_s=120).callers
+    # A story may send poison: whether it did, only it can say.
+    history = replace(running.history(callers), poison=None)
+    running.save_log(log)
+    return Finished(running.mesh, history, open_read_only(log), virtual=running.virtual)
+
+
 def simulated(request: pytest.FixtureRequest) -> Runtime:
     """On the virtual clock."""
+    folders = request.getfixturevalue("tmp_path_factory")
 
     def run(mesh: Mesh, workload: Workload, *, limits: Limits | None = None) -> Finished:
-        done = run_simulated(mesh, workload, seed=1, limits=limits)
-        return Finished(mesh, done.history, done.reader, virtual=True)
+        return finished(SimulatedMesh(mesh, seed=1, limits=limits), workload, folders.mktemp("mesh") / "log")
 
     return run
 
@@ -72,13 +83,9 @@ def on_ray(request: pytest.FixtureRequest) -> Runtime:
     def run(mesh: Mesh, workload: Workload, *, limits: Limits | None = None) -> Finished:
         from eventmesh.runtime.on_ray.cluster import MeshOnRay
 
-        folder = folders.mktemp("mesh") / "log"
-        with MeshOnRay(mesh, folder, seed=1, limits=limits) as running:
-            running.seed_with(workload.seeding)
-            callers = running.measure("load", workload.load, window=workload.window, timeout_s=120).callers
-            # A story may send poison: whether it did, only it can say.
-            history = replace(running.history(callers), poison=None)
-        return Finished(mesh, history, open_read_only(folder), virtual=False)
+        log = folders.mktemp("mesh") / "log"
+        with MeshOnRay(mesh, log, seed=1, limits=limits) as running:
+            return finished(running, workload, log)
 
     return run
 

@@ -12,13 +12,13 @@ import pytest
 
 from eventmesh.audit.audit import Evidence
 from eventmesh.log.batch import Header
-from eventmesh.runtime.caller import Workload, WorkloadOptions
-from eventmesh.runtime.requests import Requests
 from eventmesh.shop.checks import outcomes, same_outcomes
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests, Workload
 from tests.contract.conftest import RUNTIMES, DescribeMesh, Finished, Runtime, described_shop
 from tests.tiny import workload as library_workload
+from tests.tiny.workload import LoanOptions
 
 WIRINGS = ("views", "hybrid", "request")
 #: Of the story's orders: placed once, placed three times, placed and cancelled.
@@ -168,7 +168,7 @@ def headers(run: Finished, topic: str, partition: int) -> list[Header]:
 
 @pytest.mark.parametrize("wiring", ["events", "asking"])
 def test_another_trade_runs_by_the_same_rules(runtime: Runtime, library: DescribeMesh, wiring: str) -> None:
-    run = runtime(library(wiring), library_workload(WorkloadOptions(seed=1, orders=60, rate=2_000.0)))
+    run = runtime(library(wiring), library_workload(LoanOptions(seed=1, loans=60, rate=2_000.0)))
     assert run.audit().describe() == "audit: valid"
     assert {name[0] for name in run.audit().checks} == {"A", "D", "E"}, (
         "the framework's checks alone, without the shop's"

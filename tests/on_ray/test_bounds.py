@@ -9,7 +9,7 @@ import pytest
 
 from eventmesh import mesh as meshes
 from eventmesh.lab.overload import overload, throttled
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history

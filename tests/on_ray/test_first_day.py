@@ -60,13 +60,17 @@ def test_a_mesh_on_a_machine_as_people_have_them(terminal: Terminal) -> None:
     assert len(record_of(terminal, "shop")["id"]) == 32, "the record is that of the one that is up"
     assert outcomes(terminal, 20) == ("valid", {"confirmed": 20})
 
+    assert "a mesh that is up runs on Ray" in terminal.refused(
+        "run", "--name", "shop", "--runtime", "simulated", "--orders", "1", code=2
+    )
+
     # Ended in the middle of a load: the load goes on when it is up again, and no number is given out twice.
-    with terminal.begin("run", "--name", "shop", "--orders", "800", "--rate", "100") as run:
+    with terminal.begin("run", "--name", "shop", "--orders", "2000", "--rate", "100") as run:
         lines_until(run.stderr, "orders")
         down = terminal.ok("down")
         _, cut_off = run.communicate(timeout=SOON_S)
     assert run.returncode == 6
-    assert "of the 800 orders of run 2 have their outcome; the rest go on when the mesh is up again" in down
+    assert "of the 2,000 orders of run 2 have their outcome; the rest go on when the mesh is up again" in down
     assert "run 2 was cut off, since 'shop' is no longer up" in cut_off
     assert "Ray has ended, and every process of the mesh with it" in cut_off
     assert "Traceback" not in cut_off

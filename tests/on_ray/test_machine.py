@@ -10,6 +10,7 @@ import pytest
 from eventmesh import mesh as meshes
 from eventmesh.report.machine import Watch
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
+from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 
@@ -21,9 +22,9 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]
 def test_what_a_mesh_uses_under_load_counts_as_ours(tmp_path: Path) -> None:
     work = of_history(generate(120, seed=2, products=20), rate=60.0)
     with MeshOnRay(meshes.load(MESHES / "views.yaml"), tmp_path / "log") as running:
-        running.seed_with(work.seeding)
+        seed_with(running, work.seeding)
         with Watch() as watch:
-            used = running.measure("load", work.load)
+            used = measure_load(running, "load", work.load)
     assert watch.use is not None
     roles = sum(used.cpu_s.values())
     assert roles > 0

@@ -14,6 +14,7 @@ from eventmesh import mesh as meshes
 from eventmesh.runtime.on_ray.calls import get, wait_until
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
 from eventmesh.runtime.process.metrics import METRICS
+from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 
@@ -27,8 +28,8 @@ def mesh(tmp_path: Path) -> Iterator[MeshOnRay]:
     """A mesh that has dealt with some orders."""
     workload = of_history(generate(60, seed=3, products=20))
     with MeshOnRay(meshes.load(MESHES / "views.yaml"), tmp_path / "log", seed=3) as running:
-        running.seed_with(workload.seeding)
-        running.measure("load", workload.load)
+        seed_with(running, workload.seeding)
+        measure_load(running, "load", workload.load)
         yield running
 
 

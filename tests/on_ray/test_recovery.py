@@ -16,9 +16,10 @@ from eventmesh.lab.recovery import Fault, Recovery, strike, survive
 from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
-from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.running import seed_with
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_cluster")]
@@ -44,7 +45,7 @@ def test_one_after_the_other_is_killed_or_stopped_and_each_is_replaced_and_all_o
     mesh, restarts, tables = meshes.load(MESHES / "views.yaml"), list[int](), list[pa.Table]()
     orders = of_history(generate(ORDERS * len(faults), seed=3, products=40, customers=20), rate=RATE)
     with MeshOnRay(mesh, tmp_path / "log", seed=3, lease_s=2.0) as running:
-        running.seed_with(orders.seeding)
+        seed_with(running, orders.seeding)
         for number, (fault, load) in enumerate(zip(faults, _loads(orders.load), strict=True)):
             with closing(open_read_only(running.log_directory)) as reader:
                 begun = reader.watermark(fault.topic, 0)

@@ -13,6 +13,7 @@ from eventmesh.audit.audit import audit
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
 from eventmesh.runtime.process.directory import BROKER
+from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 
@@ -29,8 +30,8 @@ def test_given_any_level_and_round_trip_then_what_was_written_is_audited_and_no_
     mesh = meshes.parse(document)
     workload = of_history(generate(60, seed=2, products=20), rate=60.0)
     with MeshOnRay(mesh, tmp_path / "log", rtt_ms=rtt_ms) as running:
-        running.seed_with(workload.seeding)
-        history = running.history(running.measure("load", workload.load).callers)
+        seed_with(running, workload.seeding)
+        history = running.history(measure_load(running, "load", workload.load).callers)
         fetched = _fetch(running.directory.address(BROKER), "orders/0/0")
         processes = [psutil.Process(pid) for pid in running.pids()]
     _, alive = psutil.wait_procs(processes, timeout=20)

@@ -15,6 +15,7 @@ from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import open_read_only
 from eventmesh.runtime.on_ray.calls import wait_until
 from eventmesh.runtime.on_ray.cluster import MeshOnRay
+from eventmesh.runtime.running import seed_with
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name, view_name
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
@@ -31,11 +32,11 @@ def test_a_service_that_died_folds_the_tail_alone(tmp_path: Path) -> None:
     first, second = workload.load.take(range(500)), workload.load.take(range(500, 600))
     store = SnapshotStore(FileStorage(log / FOLDER, read_only=True))
     with MeshOnRay(mesh, log) as running:
-        running.seed_with(workload.seeding)
+        seed_with(running, workload.seeding)
         callers = [running.call("first", first)]
         running.drain()
         kept = [state_name("orders", 0), state_name("orders", 1), view_name("orders", "stock")]
-        wait_until(lambda: all(store.head(name) for name in kept), "snapshots", 60.0, explain=lambda: "")
+        wait_until(lambda: all(store.header(name) for name in kept), "snapshots", 60.0, explain=lambda: "")
         orders = running.actors.services["orders", 0]
         before = ray.get(orders.status.remote())
         os.kill(before["pid"], signal.SIGKILL)

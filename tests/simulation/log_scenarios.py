@@ -22,7 +22,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic, TopicSettings, partition_for
 from eventmesh.messages import Columns, encode_rows
 from eventmesh.runtime.instance import Instance
-from eventmesh.runtime.simulated.network import START
+from eventmesh.runtime.simulated.world import START
 from eventmesh.shop import SCHEMAS, VIEWS, WIRINGS
 from eventmesh.shop.orders import Orders
 from eventmesh.views import View

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,20 @@ from eventmesh.audit.audit import Audit, audit
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
-from eventmesh.runtime.contract import Limits, Subscribe, Unsubscribe
-from eventmesh.runtime.simulated.network import Process, Speeds
-from eventmesh.runtime.simulated.simulation import Host, Simulation
+from eventmesh.runtime.effects import Subscribe, Unsubscribe
+from eventmesh.runtime.limits import Limits
+from eventmesh.runtime.simulated.network import Network, Process, Speeds
+from eventmesh.runtime.simulated.processes import ServiceProcess
+from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
+#: The topic that each service of the shop owns.
+OWN_TOPICS = {
+    topic.owner: name
+    for name, topic in mesh.load(Path(__file__).parents[2] / "configs" / "meshes" / "views.yaml").topics().items()
+}
 MESHES = Path(__file__).parents[2] / "configs" / "meshes"
 WIRINGS = ("views", "hybrid", "request")
 #: A network in which a message may overtake another connection's by far, and processes that are back sooner than that.
@@ -58,82 +65,101 @@ def shop(
 
 @dataclass(frozen=True)
 class DiskFaults:
-    """How often the disk fails, at times drawn from the seed: no room for a while, a failed sync, a torn write."""
+    """How often the disk fails, at times drawn from the seed: no room or no sync for a while, a torn write.
+
+    It fails ``within`` so long after the start, for as long as ``lasts`` says; both in microseconds.
+    """
 
     full: int = 0
     failed_syncs: int = 0
     torn_writes: int = 0
+    within: int = 200_000
+    lasts: tuple[int, int] = (1_000, 30_000)
 
     def schedule(self, simulation: Simulation, seed: int) -> None:
-        """Arrange them from now on; a disk is whole again when the log is opened again."""
-        disk, dice = simulation.storage, random.Random(f"disk of {seed}")
+        """Arrange them from now on."""
+        disk, world, dice = simulation.storage, simulation.world, random.Random(f"disk of {seed}")
         assert isinstance(disk, SimulatedStorage)
 
-        def room(full: bool) -> None:
-            disk.full = full and simulation.broker.alive
+        def full(now: bool) -> None:
+            disk.full = now
 
-        def fail() -> None:
-            disk.fail_sync = simulation.broker.alive
+        def failing(now: bool) -> None:
+            disk.fail_sync = now
 
         def tear() -> None:
             disk.die_after = dice.randrange(1, 20_000) if simulation.broker.alive else None
 
-        for _ in range(self.full):
-            at = simulation.now + dice.randrange(1_000, 100_000)
-            simulation.at(at, lambda: room(True))
-            simulation.at(at + dice.randrange(1_000, 30_000), lambda: room(False))
-        for _ in range(self.failed_syncs):
-            simulation.at(simulation.now + dice.randrange(1_000, 200_000), fail)
+        for count, fails in ((self.full, full), (self.failed_syncs, failing)):
+            for _ in range(count):
+                at = world.now + dice.randrange(1_000, self.within)
+                world.at(at, partial(fails, True))
+                world.at(at + dice.randint(*self.lasts), partial(fails, False))
         for _ in range(self.torn_writes):
-            simulation.at(simulation.now + dice.randrange(1_000, 200_000), tear)
+            world.at(world.now + dice.randrange(1_000, self.within), tear)
 
 
-class Shop(Simulation):
-    """The simulation, with a disk that somebody mends before the log is opened again."""
+Shop = Simulation
 
-    def start_broker(self) -> None:
-        """Open the log on a mended disk."""
-        if isinstance(self.storage, SimulatedStorage):
-            self.storage.full = self.storage.fail_sync = False
-        super().start_broker()
+
+class SlowStreamsNetwork(Network):
+    """Each subscription is a stream of its own: what a service reads of others may come long after its own facts."""
+
+    def send(self, sender: Process, to: Process, content: Any, *, rows: int = 1, life: int | None = None) -> None:
+        """At once, or late."""
+        send = partial(super().send, sender, to, content, rows=rows, life=to.life if life is None else life)
+        if isinstance(content, (Subscribe, Unsubscribe)):
+            sender_life = sender.life
+            self.world.after(self._lag(sender, content.topic), lambda: send() if sender.life == sender_life else None)
+        else:
+            send()
+
+    def _lag(self, sender: Process, topic: str) -> int:
+        if topic == OWN_TOPICS[sender.name.rpartition("/")[0]]:
+            return 0
+        return random.Random(f"{self.world.seed} {sender.name} {sender.life} {topic}").randrange(80_000)
 
 
 class SlowStreams(Shop):
-    """Each subscription is a stream of its own: what a service reads of others may come long after its own facts."""
+    """With streams that lag, each by its own time."""
 
-    def _lag(self, host: Host, topic: str) -> int:
-        own = self.owned[host.name.rpartition("/")[0]].name
-        return 0 if topic == own else random.Random(f"{self.seed} {host.name} {host.life} {topic}").randrange(80_000)
-
-    def _subscribe(self, host: Host, life: int, effect: Subscribe) -> None:
-        subscribe = super()._subscribe
-        self.after(self._lag(host, effect.topic), lambda: subscribe(host, life, effect))
-
-    def _cursor_gone(self, host: Host, life: int, effect: Unsubscribe) -> None:
-        gone = super()._cursor_gone
-        self.after(self._lag(host, effect.topic), lambda: gone(host, life, effect))
+    network_of = SlowStreamsNetwork
 
 
-class Overtaking(Shop):
+class OvertakingNetwork(Network):
     """One message in ten between services takes a detour, and is overtaken by what was sent long after it."""
 
     share = 0.1
     detour = (20_000, 200_000)
 
-    def send(self, sender: Process, to: Process, action: Callable[[], None], *, rows: int = 1) -> None:
+    def send(self, sender: Process, to: Process, content: Any, *, rows: int = 1, life: int | None = None) -> None:
         """As on one connection, or late."""
-        send, life = super().send, to.life
-        if isinstance(sender, Host) and isinstance(to, Host) and self.random.random() < self.share:
-            self.after(self.detour, lambda: send(sender, to, action, rows=rows) if to.life == life else None)
+        send = partial(super().send, sender, to, content, rows=rows, life=to.life if life is None else life)
+        dice = self.world.dice(f"detours of {sender.name}")
+        between_services = isinstance(sender, ServiceProcess) and isinstance(to, ServiceProcess)
+        if between_services and dice.random() < self.share:
+            self.world.after(self.detour, send, f"detours of {sender.name}")
         else:
-            send(sender, to, action, rows=rows)
+            send()
 
 
-class Upheaval(Overtaking):
+class Overtaking(Shop):
+    """With messages that take detours."""
+
+    network_of = OvertakingNetwork
+
+
+class UpheavalNetwork(OvertakingNetwork):
     """Half of the messages between services take a long detour."""
 
     share = 0.5
     detour = (20_000, 2_000_000)
+
+
+class Upheaval(Shop):
+    """With messages that take long detours."""
+
+    network_of = UpheavalNetwork
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from eventmesh.lab.run import count_outcomes
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import Workload
 from eventmesh.shop.order_history import REFUSED, REQUESTS, OrderHistory
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 from tests.simulation.scenario import WIRINGS, Shop, facts, judged, shop
 
 Line = tuple[str, int, int]  # sku, quantity, unit price in minor units

@@ -19,8 +19,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.journal import COLUMNS, Journal
-from eventmesh.runtime.simulated.simulation import CLUSTER, Client, Host, Simulation
-from eventmesh.runtime.snapshots import FOLDER, Floors, SnapshotStore
+from eventmesh.runtime.simulated.simulation import CLUSTER, Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 from tests.simulation.scenario import WIRINGS, Shop, shop
@@ -29,28 +28,11 @@ COUNTERS = ("watermark", "published_start", "sync_failed")
 ORDERS = 30
 
 
-class Restored(Shop):
-    """The simulation, gone on with from a data directory, at the time when it was copied."""
-
-    def __init__(self, mesh: Mesh, *, seed: int, data: Path, now: int) -> None:
-        self.data, self.copied_at = data, now
-        super().__init__(mesh, seed=seed)
-
-    def start_broker(self) -> None:
-        if not self.broker.life:
-            self.now, self.storage = self.copied_at, loaded(self.data / "log")
-            self.snapshots = SnapshotStore(self.storage, FOLDER)
-            self.floors = Floors(self.mesh, self.snapshots.head, grace_us=100_000)
-        super().start_broker()
-
-    def start_host(self, host: Host) -> None:
-        host.life = host.life or 1_000  # no incarnation is called as any before it
-        super().start_host(host)
-
-    def resume(self, name: str) -> None:
-        journal = Journal.open(self.data / "generator" / name)
-        client = self.clients[name] = Client(name, journal=journal)
-        self._start_client(client)
+def gone_on_with(mesh: Mesh, seed: int, data: Path, now: int) -> Simulation:
+    """The simulation, gone on with from a data directory at the time when it was copied, and its load with it."""
+    simulation = Shop(mesh, seed=seed, storage=loaded(data / "log"), now=now, lives_before=1_000)
+    simulation.resume(Journal.open(data / "generator" / "load"))
+    return simulation
 
 
 def loaded(folder: Path) -> MemoryStorage:
@@ -90,8 +72,8 @@ def copied(mesh: Mesh, seed: int, folder: Path, after_us: int) -> int:
         simulation.call(f"seeding-{number}", stage)
     simulation.drain(seconds=600)
     simulation.call("load", workload.load, window=workload.window)
-    moment = simulation.now + after_us
-    simulation.at(moment, lambda: write_data(simulation, folder))
+    moment = simulation.world.now + after_us
+    simulation.world.at(moment, lambda: write_data(simulation, folder))
     simulation.drain(seconds=600)
     return moment
 
@@ -117,8 +99,7 @@ def test_what_is_restored_goes_on_and_is_valid(wiring: str, tmp_path: Path, monk
         data, target = tmp_path / f"data-{seed}", tmp_path / f"restored-{seed}"
         moment = copied(mesh, seed, data, random.Random(seed).randrange(1_000, 150_000))
         restored(data, target, monkeypatch)
-        simulation = Restored(mesh, seed=seed, data=target, now=moment + 1_000_000)
-        simulation.resume("load")
+        simulation = gone_on_with(mesh, seed, target, moment + 1_000_000)
         journal = simulation.clients["load"].journal
         assert journal is not None
         under_way += int((journal.completed < 0).any() and (journal.accepted >= 0).any())
@@ -133,11 +114,10 @@ def test_with_retention_the_snapshots_come_along(tmp_path: Path, monkeypatch: py
     mesh = shop("views", "os", 0, False, snapshot_rows=5, retention_ms=20)
     moment = copied(mesh, 1, tmp_path / "data", 149_000)
     restored(tmp_path / "data", tmp_path / "restored", monkeypatch)
-    simulation = Restored(mesh, seed=1, data=tmp_path / "restored", now=moment + 1_000_000)
+    simulation = gone_on_with(mesh, 1, tmp_path / "restored", moment + 1_000_000)
     log = simulation.broker.log
     assert log is not None
     assert any(log.start(name, number) for name, topic in mesh.topics().items() for number in range(topic.partitions))
-    simulation.resume("load")
     simulation.drain(seconds=600)
     run = SimulatedRun(simulation, simulation.history(["load"]), LogReader.of(simulation.storage))
     assert {name for name, check in run.audit().checks.items() if check.verdict == "invalid"} == set()

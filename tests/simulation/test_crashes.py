@@ -40,7 +40,7 @@ def test_whatever_dies_every_order_ends_right(
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_a_seed_names_one_history(wiring: str) -> None:
     first, second = (drawn(wiring, "fsync", 7).run(7) for _ in range(2))
-    assert first.simulation.now == second.simulation.now
+    assert first.simulation.world.now == second.simulation.world.now
     assert first.history.callers.equals(second.history.callers)
     assert [first.reader.table("orders", 0), first.reader.table("stock", 1)] == [
         second.reader.table("orders", 0),
@@ -50,7 +50,7 @@ def test_a_seed_names_one_history(wiring: str) -> None:
 
 def test_the_deaths_really_happen() -> None:
     runs = [drawn("views", "fsync", seed).run(seed) for seed in range(6)]
-    assert all(run.simulation.crashes >= 3 for run in runs), "some fall on who is down already, some come after the end"
+    assert all(run.simulation.deaths >= 3 for run in runs), "some fall on who is down already, some come after the end"
     assert max(run.simulation.broker.life for run in runs) >= 3, "the log was opened again, more than once"
     refolds = [
         host.instance.counters.refolds for run in runs for host in run.simulation.hosts.values() if host.instance

@@ -19,10 +19,10 @@ from eventmesh.lab.run import prepare
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.batch import CONTROL_PREFIX
 from eventmesh.needs import Needs
-from eventmesh.runtime.caller import Workload, WorkloadOptions
 from eventmesh.service import Trigger
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 SHOP = {path.stem: path for path in sorted((ROOT / "configs" / "meshes").glob("*.yaml"))}
@@ -45,7 +45,7 @@ def workload(name: str) -> Workload:
     """A few requests of every kind, at a pace at which cancellations find their orders at every stage."""
     if name in SHOP:
         return of_history(generate(40, seed=3, cancel_permille=300, cancel_after_s_mean=0.005), rate=400.0)
-    return tests.tiny.workload(WorkloadOptions(seed=1, orders=20))
+    return tests.tiny.workload(tests.tiny.WORKLOAD(seed=1, loans=20))
 
 
 MESHES = [*SHOP, "library-events", "library-asking"]
@@ -141,7 +141,7 @@ def less(name: str, service: str, *, topic: bool) -> Document:
 def prepared(folder: Path, changed: Document) -> object:
     file = folder / "mesh.yaml"
     file.write_text(yaml.safe_dump(changed))
-    return prepare(file, seed=0, orders=5, input_file=None, mapping=None, rate=None, stock_fraction=1.0)
+    return prepare(file, {"orders": 5})
 
 
 @pytest.mark.parametrize("topic", [True, False], ids=["with its topic", "but not its topic"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,19 +16,20 @@ from eventmesh.audit.audit import audit
 from eventmesh.lab.simulated_run import SimulatedRun
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.contract import Limits
-from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Speeds
-from eventmesh.runtime.simulated.simulation import Client, Host, Simulation
+from eventmesh.runtime.simulated.processes import ServiceProcess
+from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests
 from tests.simulation.scenario import shop
 
-#: Each append waits for a sync of 8 ms, and 20 orders may be open in each of the gateway's two partitions: that is
+#: Each append waits for a sync of 3.5 ms, and 20 orders may be open in each of the gateway's two partitions: that is
 #: what bounds the service, at some 500 orders a second. Saying no costs next to nothing.
-SLOW_DISK = Speeds(sync=8_000)
+SLOW_DISK = Speeds(sync=3_500)
 OPEN_ORDERS_MAX = 20
-LIMITS = Limits(asks_queued_rows_max=25)
+LIMITS = Limits(asks_queued_rows_max=10)
 WITHOUT = 1 << 30
 CAPACITY = 500.0
 OVERLOAD_S, CALM_ORDERS, CALM_RATE = 0.6, 60, 100.0
@@ -35,18 +38,21 @@ OVERLOAD_S, CALM_ORDERS, CALM_RATE = 0.6, 60, 100.0
 class Watched(Simulation):
     """Notes the greatest length of each queue, after every step of every process."""
 
-    def _carry_out(self, process: Host | Client) -> None:
-        if not hasattr(self, "peaks"):
-            self.peaks: Counter[str] = Counter()
-        if isinstance(process, Host) and process.instance is not None:
-            for task in process.instance.tasks.values():
-                self._note("commands", task.queued_command_rows)
-                self._note("inputs", task.queued_rows)
-                self._note("appends", len(task.in_flight))
-                self._note("conversations", len(task.conversations))
-                if task.service.name == "gateway":
-                    self._note("open orders", task.decider.watched)
-        super()._carry_out(process)
+    def __init__(self, mesh: Mesh, **how: Any) -> None:
+        self.peaks: Counter[str] = Counter()
+        super().__init__(mesh, **how)
+        for host in self.hosts.values():
+            vars(host)["carry_out"] = partial(self._watched, host, host.carry_out)
+
+    def _watched(self, host: ServiceProcess, carry_out: Callable[[], None]) -> None:
+        for task in host.instance.tasks.values() if host.instance is not None else ():
+            self._note("commands", task.queued_command_rows)
+            self._note("inputs", task.queued_rows)
+            self._note("appends", len(task.in_flight))
+            self._note("conversations", len(task.conversations))
+            if task.service.name == "gateway":
+                self._note("open orders", task.outcome.watched)
+        carry_out()
 
     def _note(self, queue: str, length: int) -> None:
         self.peaks[queue] = max(self.peaks[queue], length)

@@ -138,7 +138,7 @@ def test_what_was_asked_is_known_after_a_restart_with_a_snapshot_or_without(wiri
         standing = Standing(shop(wiring, "os", 0, False, snapshot_rows=snapshot_rows))
         standing.run(*ORDERS)
         for host in standing.simulation.hosts.values():
-            standing.simulation.crash_host(host)
+            standing.simulation.kill(host)
         rows = standing.run(*ORDERS, Asked("1001", ONE, "c2"))
         assert told(rows) == [("1001", "confirmed", True), ("1002", "confirmed", True), ("1001", "refused", False)]
         assert standing.audit().describe() == "audit: valid"
@@ -151,9 +151,9 @@ def test_an_order_that_nobody_remembers_is_no_repeat_and_no_new_order(
     monkeypatch.setattr(memory, "KEPT_MIN", 1)
     standing = Standing(shop(wiring, "os", 0, False))
     standing.run(*ORDERS)
-    later = standing.simulation.now + 3_600_000_001  # more than the hour that an order is remembered at least
-    standing.simulation.at(later, lambda: None)
-    standing.simulation.run_until(lambda: standing.simulation.now >= later, seconds=4_000)
+    later = standing.simulation.world.now + 3_600_000_001  # more than the hour that an order is remembered at least
+    standing.simulation.world.at(later, lambda: None)
+    standing.simulation.run_until(lambda: standing.simulation.world.now >= later, seconds=4_000)
     standing.run(*(Asked(f"later-{number}") for number in range(9)))
     [row] = standing.run(ORDERS[0])
     assert row["outcome"] == "refused"

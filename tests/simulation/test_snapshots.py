@@ -32,7 +32,7 @@ def starts(run: SimulatedRun) -> dict[str, int]:
 
 
 def seen(run: SimulatedRun) -> list[Any]:
-    return [run.simulation.now, run.history.callers.to_pylist(), run.history.views]
+    return [run.simulation.world.now, run.history.callers.to_pylist(), run.history.views]
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from benchmarks.benchmark import Settings
 from eventmesh.history import CALLERS
-from eventmesh.lab.standing import Standing
+from eventmesh.lab.standing_record import Standing
 from eventmesh.log import manifest, segment
 from eventmesh.log.batch import BatchKind, Header
 from eventmesh.log.store import open_read_only
@@ -41,12 +41,12 @@ WORDS = {
     "### Segments": [
         *Header.__dataclass_fields__, *typing.get_args(BatchKind), *(field.name for field in (*ENVELOPE, *REFUSAL)),
     ],
-    "## Snapshots": list(snapshots.Head.__struct_fields__),
+    "## Snapshots": list(snapshots.SnapshotHeader.__struct_fields__),
     "## A caller's journal": [
         journal.FORMAT, journal.REQUESTS, journal.PROGRESS, journal.WORDS, *journal.COLUMNS,
     ],
     "## A run's folder": REFUSED.names,
-    "### run.json": keys(record.Run, record.Figure, record.Imported),
+    "### run.json": keys(record.Run, record.Figure),
     "### Callers' records": CALLERS.names,
     "## A mesh that stays": keys(Standing),
     "## Files that you write": keys(
@@ -102,7 +102,7 @@ def test_callers_records_are_an_arrow_file(
 
 def test_there_is_no_snippet_that_is_not_tried(files: dict[str, str]) -> None:
     python = {path: len(snippets(text)) for path, text in files.items() if path.endswith(".md")}
-    # That of docs/flight.md is tried on a broker: tests/contract/test_flight.py.
+    # That of docs/flight.md is tried on a broker: tests/process/test_flight.py.
     assert {path: count for path, count in python.items() if count} == {PAGE: 3, "docs/flight.md": 1}
 
 

@@ -14,6 +14,7 @@ import typer
 
 import cli
 from docs import commands
+from eventmesh.lab.load_options import given
 from tests.commands.small_run import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -42,14 +43,19 @@ SHOWN = list(shown())
 OURS = sorted({line for _, line in SHOWN if line.startswith("eventmesh ")})
 
 
+def words_of(line: str) -> list[str]:
+    """The words of a line. No mesh is up here, and options of a run are its mesh's: in place of the shop one ships."""
+    return shlex.split(line.replace("run --name shop", "run views"))
+
+
 def parsed(line: str) -> tuple[str, Any]:
     """The command's full name and its parameters; raises what a user would be told."""
-    command, words = typer.main.get_command(cli.app), shlex.split(line)
+    command, words = typer.main.get_command(cli.app), words_of(line)
     name, rest, context = words[0], words[1:], None
     while True:
         context = command.make_context(name.rpartition(" ")[2], rest, parent=context)
         if not hasattr(command, "list_commands"):
-            return name, context.params
+            return name, context.params | given(context)
         below, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         name = f"{name} {below}"
 
@@ -91,14 +97,15 @@ def harmless(line: str, run: Path) -> list[str]:
     more = ["--dry-run"] if name in ("eventmesh run", "eventmesh bench run", "eventmesh up") else []
     if "run_folder" in parameters:
         more = ["--run", str(run)]
-    return [*shlex.split(line)[1:], *more]
+    return [*words_of(line)[1:], *more]
 
 
 def needs_more(line: str) -> bool:
     """An input that is not there, or a mesh that is up: those are told as a story in tests/on_ray/test_standing.py."""
     name, parameters = parsed(line)
     standing = "name" in parameters and name != "eventmesh bench run" and parameters.get("mesh") is None
-    return parameters.get("input_file") is not None or (standing and bool(parameters["name"]))
+    has_input = any(parameters.get(each) is not None for each in ("input", "input_file"))
+    return has_input or (standing and bool(parameters["name"]))
 
 
 @pytest.mark.parametrize("line", [line for line in OURS if not needs_more(line)])

@@ -4,11 +4,15 @@ Two services: ``desk`` takes loans and returns, ``shelf`` has the copies and len
 reacts to what the desk has written down; wired ``asking`` the desk commands the shelf and waits.
 """
 
+from eventmesh.application import Words
 from tests.tiny.lending import FACTS, MESSAGES, OPTIONS, SCHEMAS, VIEWS, Desk, Shelf
 from tests.tiny.wirings import WIRINGS
-from tests.tiny.workload import workload
+from tests.tiny.workload import WORKLOAD, workload
 
 SERVICES = {service.name: service for service in (Desk, Shelf)}
-CHECKS = {}  # type: ignore[var-annotated]
+WORDS = Words("loan", "loans", "a loan", joins={"view": "a copy of the catalogue", "none": "no look at the shelf"})
+STORY = "loan_id"
 
-__all__ = ["CHECKS", "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS", "workload"]
+__all__ = [
+    "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "STORY", "VIEWS", "WIRINGS", "WORDS", "WORKLOAD", "workload",
+]  # fmt: skip

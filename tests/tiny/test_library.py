@@ -15,12 +15,12 @@ from eventmesh.errors import KeyReused
 from eventmesh.lab.simulated_run import Crashes, run_simulated
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.caller import WorkloadOptions
-from eventmesh.runtime.decider import REFUSED
-from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.partition_state import REFUSED
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.service import Inputs, Outcome, Talk, Trigger
+from eventmesh.workload import Requests
 from tests.tiny import MESSAGES, WIRINGS, Desk, workload
+from tests.tiny.workload import LoanOptions
 
 
 def library(wiring: str, durability: str = "os") -> Mesh:
@@ -41,7 +41,7 @@ def test_whatever_dies_every_loan_is_answered_once(wiring: str, durability: str)
     mesh = library(wiring, durability)
     machines = 0.5 if durability == "fsync" else 0.0
     for seed in range(8):
-        loans = workload(WorkloadOptions(seed=seed, orders=40, rate=600.0))
+        loans = workload(LoanOptions(seed=seed, loans=40, rate=600.0))
         run = run_simulated(mesh, loans, seed=seed, crashes=Crashes(8, broker_share=0.3, machine_share=machines))
         audit = run.audit()
         assert audit.verdict == "valid", f"seed {seed}: {audit.describe()}"
@@ -69,11 +69,11 @@ def test_what_breaks_when_it_is_carried_on_is_refused_and_the_rest_goes_on(
 
     asking = {**WIRINGS["asking"], "desk": Trigger({"Borrow": write_down}, resume={"Borrow": break_half_way})}
     monkeypatch.setitem(WIRINGS, "asking", asking)
-    simulation, loans = Simulation(library("asking"), seed=1), workload(WorkloadOptions(orders=6))
+    simulation, loans = Simulation(library("asking"), seed=1), workload(LoanOptions(loans=6))
     for name, requests in (("seeding", loans.seeding[0]), ("load", loans.load)):
         simulation.call(name, requests)
         simulation.drain()
-    simulation.crash_host(simulation.hosts["desk", 0])
+    simulation.kill(simulation.hosts["desk", 0])
     simulation.drain()
     facts = loans_on(simulation)
     assert (facts["LoanRequested"], facts["LoanGranted"], facts[REFUSED]) == (6, 0, 6)
@@ -126,7 +126,7 @@ def test_what_was_asked_under_the_name_of_something_else_is_refused_once_and_for
     for name in ("load", "load"):  # a caller of the same name sends the same command ids
         [row] = borrowed(simulation, name, "loan-1", "book-1", times=1)
         assert (row["outcome"], row["reason"]) == ("refused", "refused: idempotency key reused: loan-1 is another loan")
-        simulation.crash_host(simulation.hosts["desk", 0])
+        simulation.kill(simulation.hosts["desk", 0])
         simulation.drain()
     assert loans_on(simulation)[REFUSED] == 1
 
@@ -138,7 +138,7 @@ def test_commands_that_are_decided_half_are_refused_and_then_forgotten(monkeypat
         raise KeyError("a rule that breaks at its end")
 
     monkeypatch.setitem(WIRINGS, "events", {**WIRINGS["events"], "desk": Trigger({"Borrow": write_down_and_break})})
-    simulation, loans = Simulation(library("events"), seed=1), workload(WorkloadOptions(orders=10))
+    simulation, loans = Simulation(library("events"), seed=1), workload(LoanOptions(loans=10))
     simulation.call("load", loans.load)
     simulation.drain()
     facts = loans_on(simulation)

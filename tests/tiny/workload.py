@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
-from eventmesh.runtime.caller import Workload, WorkloadOptions
-from eventmesh.runtime.requests import Requests
 from eventmesh.service import Row
+from eventmesh.workload import Requests, Workload, WorkloadOptions
 from tests.tiny.lending import MESSAGES
 
 BOOKS = [f"book-{number}" for number in range(7)]
@@ -18,11 +18,21 @@ def asking(command: str, key: str, rows: list[Row], gap: int = 0) -> Requests:
     return Requests.of_rows(MESSAGES, [command] * len(rows), [row[key] for row in rows], rows, at)
 
 
-def workload(options: WorkloadOptions) -> Workload:
-    """``orders`` loans over seven books, of each of which there are too few by half."""
+class LoanOptions(WorkloadOptions):
+    """What a user may choose of the loans."""
+
+    loans: int = Field(1_000, ge=1, le=100_000, description="Loans that readers ask for.")
+
+
+WORKLOAD = LoanOptions
+
+
+def workload(options: LoanOptions) -> Workload:
+    """Loans over seven books, of each of which there are too few by half."""
+    later = "" if options.number == 1 else f"{options.number}-"
     loans = [
-        {"loan_id": f"loan-{options.seed}-{number}", "book": BOOKS[(number * number) % 7], "days": 14}
-        for number in range(options.orders)
+        {"loan_id": f"loan-{later}{options.seed}-{number}", "book": BOOKS[(number * number) % 7], "days": 14}
+        for number in range(options.loans)
     ]
     stock = [{"book": book, "copies": sum(loan["book"] == book for loan in loans) // 2} for book in BOOKS]
     gap = 0 if options.rate is None else int(1e6 / options.rate)

@@ -26,9 +26,9 @@ from eventmesh.messages import MessageType
 from eventmesh.runtime import caller as caller_module
 from eventmesh.runtime import journal as journal_module
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.effects import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import Journal
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 
 START = 1_700_000_000_000_000
 WATCHED = {caller_module.__file__, journal_module.__file__}

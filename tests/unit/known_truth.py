@@ -25,11 +25,12 @@ from eventmesh.report.conclusions import (
     Range,
     Stale,
 )
-from eventmesh.report.record import Counts, Join, Little, MachineUse, Percentiles, Repetition
+from eventmesh.report.record import Counts, Little, MachineUse, Percentiles, Repetition
 from eventmesh.report.ways import Axis, Way, axis_of
-from tests.unit.run_story import INVALID, VALID
+from eventmesh.shop import WORDS
+from tests.unit.run_story import INVALID, VALID, shop_way
 
-WAYS: tuple[tuple[str, Join], ...] = (
+WAYS: tuple[tuple[str, str], ...] = (
     ("views", "view"), ("hybrid", "batched"), ("request", "per_order"), ("hybrid", "pipelined"),
 )  # fmt: skip
 #: Within this share a load is neither more nor less than a capacity: machines are not quieter than that.
@@ -55,7 +56,7 @@ class Costs:
             "time to the outcome, p50": self.completed_ms * busy**0.5,
             "time to the outcome, p99": min(self.completed_ms * 3 * busy, 300.0),  # well below the objective
             "time to the acknowledgement, p50": self.accepted_ms * busy**0.25,
-            "CPU of the mesh per order": self.cpu_ms,
+            "CPU of the mesh": self.cpu_ms,
             "memory of the mesh": self.memory_mb,
         }[criterion]
 
@@ -106,12 +107,12 @@ def table(seed: int, noise: Noise | None = None, turns: int | None = None) -> Ta
     for turn, axis in product(range(turns), axes):
         shift = float(dice.normal(0, chosen.drift))  # a slow minute hits every way of a turn
         for way in ways:
-            made += sweep.climb(truth[axis_of(axis), Way(*way)], way, axis, turn, shift)
+            made += sweep.climb(truth[axis_of(axis), shop_way(*way)], way, axis, turn, shift)
     return Table(made, truth, loads, chosen)
 
 
 def _truth(
-    dice: np.random.Generator, ways: list[tuple[str, Join]], axes: list[dict[str, float]], loads: list[float]
+    dice: np.random.Generator, ways: list[tuple[str, str]], axes: list[dict[str, float]], loads: list[float]
 ) -> dict[tuple[Axis, Way], Costs]:
     found: dict[tuple[Axis, Way], Costs] = {}
     alike = dice.random() < 0.3  # all that is true of them is that they are equal
@@ -121,7 +122,7 @@ def _truth(
             base, weight = _costs(dice, loads), dice.uniform(0, 0.4)
         for axis in axes:
             hard = 1 + weight * (axis["rtt_ms"] + (axis["joined_services"] - 1) / 2)
-            found[axis_of(axis), Way(*way)] = Costs(
+            found[axis_of(axis), shop_way(*way)] = Costs(
                 base.capacity / hard, base.completed_ms * hard, base.accepted_ms, base.cpu_ms * hard, base.memory_mb
             )
     return found
@@ -142,7 +143,7 @@ class Sweep:
     climbs: bool  # a way stops at the first load that saturates it
 
     def climb(
-        self, costs: Costs, way: tuple[str, Join], axis: dict[str, float], turn: int, shift: float
+        self, costs: Costs, way: tuple[str, str], axis: dict[str, float], turn: int, shift: float
     ) -> Iterator[Repetition]:
         for load in self.loads:
             if self.dice.random() < self.noise.missing:
@@ -153,7 +154,7 @@ class Sweep:
                 return
 
     def _repetition(
-        self, costs: Costs, way: tuple[str, Join], axis: dict[str, float], turn: int, shift: float
+        self, costs: Costs, way: tuple[str, str], axis: dict[str, float], turn: int, shift: float
     ) -> Repetition:
         dice, noise, load = self.dice, self.noise, axis["offered_per_s"]
 
@@ -176,13 +177,13 @@ class Sweep:
         taken = float(dice.uniform(0.15, 0.9)) if disturbed else float(dice.uniform(0, 0.09))
         late, invalid = dice.random() < noise.missing / 2, dice.random() < noise.missing / 5
         return Repetition(
-            wiring=way[0], join=way[1], axis=axis, turn=turn,
+            wiring=way[0], join=way[1], joining=WORDS.joins[way[1]], axis=axis, turn=turn,
             machine=MachineUse(others=taken, stolen=0, memory_pressure=0),
             disturbed=f"other programs used {taken:.0%} of the machine" if disturbed else None,
             offered_per_s=load, accepted_per_s=load, completed_per_s=load if holds else costs.capacity,
             accepted_latency_ms=flat(ack), completed_latency_ms=flat(p50, p99),
             staleness_ms=flat(3.0) if way[1] == "view" else None,
-            cpu_s_per_1000_orders={"orders": near(costs.cpu_ms) * worse, "generator": 1.0},
+            cpu_s_per_1000_requests={"orders": near(costs.cpu_ms) * worse, "generator": 1.0},
             memory_mb={"orders": near(costs.memory_mb)},
             generator_lag_ms_p99=p99 if late else 0.0, saturated=not holds, counts=NOTHING, little=LITTLE,
             audit=INVALID if invalid else VALID,

@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from eventmesh.history import CALLERS
 from eventmesh.report import measure
-from eventmesh.report.record import AuditRecord, CheckRecord, Join, Point, Repetition, Run
+from eventmesh.report.record import AuditRecord, CheckRecord, Point, Repetition, Run
 from eventmesh.report.repetitions import summarise
+from eventmesh.report.ways import Way
+from eventmesh.shop import WORDS
 
 ROLES = ("broker", "gateway", "orders", "inventory", "payments", "shipping", "customers", "catalog", "generator")
 VALID = AuditRecord(
@@ -34,7 +36,7 @@ INVALID = AuditRecord(
 )  # fmt: skip
 LOADS = (50, 100, 200, 400, 800, 1_600, 3_200)
 #: Milliseconds of service at no load and orders per second at most, per way: base, per joined service, per ms of rtt.
-WAYS: dict[tuple[str, Join], tuple[float, float, float, float]] = {
+WAYS: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("views", "view"): (6.2, 0.1, 0.0, 3_000),
     ("hybrid", "batched"): (6.6, 0.7, 1.0, 1_500),
     ("request", "per_order"): (3.1, 0.6, 2.0, 620),
@@ -64,7 +66,7 @@ def callers(
 
 
 def repetition(
-    wiring: str, join: Join, axis: Mapping[str, float], number: int, *, audit: AuditRecord = VALID, lag_ms: float = 0.02
+    wiring: str, join: str, axis: Mapping[str, float], number: int, *, audit: AuditRecord = VALID, lag_ms: float = 0.02
 ) -> Repetition:
     """One made-up repetition: latency as of a queue, a backlog where the load passes the capacity."""
     base, per_service, per_rtt, most = WAYS[wiring, join]
@@ -83,16 +85,21 @@ def repetition(
     memory = {role: 128 + dice.uniform(0, 6) + (84 * services if role == "orders" and view else 0) for role in ROLES}
     return measure.point(
         callers(due, latency, accepted_ms=accepted, lag_ms=lag_ms), primary="PlaceOrder", wiring=wiring, join=join,
-        axis=axis, audit=audit, turn=number, cpu_s=cpu, memory_mb=memory, bytes_moved=count * 2_400,
-        staleness_us=dice.gamma(2, 700, count) if view else None,
+        joining=WORDS.joins[join], axis=axis, audit=audit, turn=number, cpu_s=cpu, memory_mb=memory,
+        bytes_moved=count * 2_400, staleness_us=dice.gamma(2, 700, count) if view else None,
     )  # fmt: skip
 
 
-def point(wiring: str, join: Join, axis: Mapping[str, float], repetitions: int = 3, *,
+def point(wiring: str, join: str, axis: Mapping[str, float], repetitions: int = 3, *,
           audit: AuditRecord = VALID, lag_ms: float = 0.02) -> Point:  # fmt: skip
     return summarise(
         [repetition(wiring, join, axis, number, audit=audit, lag_ms=lag_ms) for number in range(repetitions)]
     )
+
+
+def shop_way(wiring: str, join: str) -> Way:
+    """A way of the shop, as a report knows it."""
+    return Way(wiring, join, WORDS.joins[join], asks=join != "view")
 
 
 def axes(services: float = 3, rtt: float = 1, load: float = 100) -> dict[str, float]:
@@ -108,6 +115,6 @@ def run(points: list[Point], **more: object) -> Run:
         "name": "join-scaling", "seed": 7, "commit": "0123456789ab", "machine": {"processor": "Made Up 1", "cores": 2,
         "memory_gb": 8.0, "system": "Linux 6.1"}, "versions": {"eventmesh": "0.1", "python": "3.11.7"},
         "config": {"sweep": {"offered_per_s": list(LOADS)}}, "durability": "os", "status": "complete", "warmup_s": 2.0,
-        "started_at": datetime(2026, 3, 1, 12, tzinfo=UTC), "verdict": "valid", "points": points,
+        "started_at": datetime(2026, 3, 1, 12, tzinfo=UTC), "verdict": "valid", "points": points, "words": WORDS,
     }  # fmt: skip
     return Run(**(fields | more))  # type: ignore[arg-type]

@@ -10,16 +10,16 @@ from eventmesh.report import answer_plot, comparison, conclusions, headline, rep
 from eventmesh.report.comparison import Comparison, Row
 from eventmesh.report.conclusions import conclude
 from eventmesh.report.record import FirstLook, MachineUse, Repetition, Run
-from eventmesh.report.ways import Way
+from eventmesh.shop import WORDS
 from tests.unit.known_truth import table
-from tests.unit.run_story import axes, point, points, run
+from tests.unit.run_story import axes, point, points, run, shop_way
 from tests.unit.test_conclusions import AXIS, BATCHED, REQUEST, VIEWS, slower, tried
 
 LOOK = FirstLook(decides="eventmesh bench run join-scaling", minutes=105)
 
 
 def compared(repetitions: list[Repetition], *, first_look: bool = False) -> Comparison:
-    found = conclude(repetitions, first_look=first_look)
+    found = conclude(repetitions, first_look=first_look, words=WORDS)
     told = comparison.compare(repetitions, found, headline.headline(found))
     assert told is not None
     return told
@@ -112,7 +112,7 @@ def test_bars_reach_from_what_was_held_for_certain_to_what_was_not() -> None:
 
 def test_without_capacities_the_bars_are_times_and_who_did_not_keep_up_has_none() -> None:
     made = [*tried(VIEWS, {20: "hhh", 300: "hhh"}), *tried(REQUEST, {20: "hhh", 300: "sss"}, p50=(5, 5, 5))]
-    drawn = answer_plot.plot(made, conclude(made, first_look=True), AXIS, {})
+    drawn = answer_plot.plot(made, conclude(made, first_look=True, words=WORDS), AXIS, {})
     assert drawn is not None
     assert [group.heading for group in drawn.groups] == ["at 20 orders per second", "at 300 orders per second"]
     assert [[bar.text for bar in group.bars] for group in drawn.groups] == [
@@ -180,4 +180,4 @@ def test_a_first_look_says_so_and_searches_for_nothing() -> None:
         assert "would decide, in about 105 minutes" in text
         assert "greatest load held, orders" not in text
         assert "Load held" not in text
-    assert Way("views", "view") in {way for _, way in conclusions.of_run(made).places}
+    assert shop_way("views", "view") in {each for _, each in conclusions.of_run(made).places}

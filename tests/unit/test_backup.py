@@ -29,7 +29,7 @@ from eventmesh.log.store import Durability, Log, open_read_only
 from eventmesh.runtime import journal_copy
 from eventmesh.runtime.journal import REQUESTS, Journal, written_again
 from eventmesh.runtime.journal_copy import ChangedMeanwhile
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 from tests.commands.small_run import CONFIGS, write_run
 
 MESH = CONFIGS / "meshes" / "views.yaml"

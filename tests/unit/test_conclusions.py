@@ -27,13 +27,14 @@ from eventmesh.report.conclusions import (
     opponents,
 )
 from eventmesh.report.differences import ACCEPTED, FALSE_REPORTS_MAX
-from eventmesh.report.record import Join, MachineUse, Repetition
+from eventmesh.report.record import MachineUse, Repetition
 from eventmesh.report.ways import Axis, Way, axis_of
+from eventmesh.shop import WORDS
 from tests.unit.known_truth import LITTLE, NOTHING, QUIET, Table, flat, is_false, table
-from tests.unit.run_story import INVALID, VALID
+from tests.unit.run_story import INVALID, VALID, shop_way
 
 TABLES = 1_000
-VIEWS, BATCHED, REQUEST = Way("views", "view"), Way("hybrid", "batched"), Way("request", "per_order")
+VIEWS, BATCHED, REQUEST = shop_way("views", "view"), shop_way("hybrid", "batched"), shop_way("request", "per_order")
 AXIS: Axis = (("joined_services", 3.0), ("rtt_ms", 1.0))
 
 
@@ -190,7 +191,7 @@ def tried(
     """A repetition per letter at each load: ``h`` held, ``s`` saturated."""
     return [
         Repetition(
-            wiring=way.wiring, join=_join(way), turn=turn,
+            wiring=way.wiring, join=way.join, joining=way.joining, turn=turn,
             axis={"joined_services": 3, "rtt_ms": rtt, "offered_per_s": load},
             machine=MachineUse(others=others, stolen=0.0) if disturbed else None,
             disturbed="others" if disturbed else None,
@@ -203,12 +204,8 @@ def tried(
     ]  # fmt: skip
 
 
-def _join(way: Way) -> Join:
-    return "view" if way == VIEWS else "batched" if way == BATCHED else "per_order"
-
-
 def capacity(way: Way, *repetitions: list[Repetition]) -> object:
-    return conclude([each for some in repetitions for each in some]).capacities[AXIS, way]
+    return conclude([each for some in repetitions for each in some], words=WORDS).capacities[AXIS, way]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +267,7 @@ def test_a_ratio_of_capacities_is_a_range_and_none_where_it_holds_1(
 
 
 def test_what_did_not_hold_the_smallest_load_is_not_measured_and_has_no_ratio() -> None:
-    found = conclude([*tried(VIEWS, {50: "hh", 100: "hh"}), *tried(BATCHED, {50: "ss"})])
+    found = conclude([*tried(VIEWS, {50: "hh", 100: "hh"}), *tried(BATCHED, {50: "ss"})], words=WORDS)
     assert found.capacities[AXIS, BATCHED] == NotMeasured(BATCHED, AXIS, 50)
     assert found.ratios == []
     assert headline.headline(found).sentence == (

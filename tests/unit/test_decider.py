@@ -11,8 +11,12 @@ from eventmesh.errors import DidNotHappen
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.messages import Columns, encode_rows, topic_schema
-from eventmesh.runtime.contract import AskMessage, Counters
-from eventmesh.runtime.decider import REFUSED, Decider, FoldAgain, Run, commands
+from eventmesh.runtime.decider import Decider, FoldAgain
+from eventmesh.runtime.effects import AskMessage
+from eventmesh.runtime.incoming import Incoming, commands
+from eventmesh.runtime.limits import Counters
+from eventmesh.runtime.outcome import RuleOutcome
+from eventmesh.runtime.partition_state import REFUSED, PartitionState
 from eventmesh.service import Inputs, Outcome, Place, Service, Trigger
 
 KEY, VALUE = pa.field("key", pa.string()), pa.field("value", pa.int64())
@@ -53,10 +57,29 @@ class Adder(Service):
         out.facts("Added", range(len(inputs)), kee=inputs["key"])
 
 
-def decider(rule: str) -> Decider:
-    place = Place("adder", 0, {"sums": TOPIC}, None, 0)
-    service = Adder(place, Trigger({"Asked": getattr(Adder, rule)}), {})
-    return Decider(service, TOPIC, clock=lambda: 1, counters=Counters())
+class Sums:
+    """A partition of the adder, with one rule."""
+
+    def __init__(self, rule: str) -> None:
+        service = Adder(Place("adder", 0, {"sums": TOPIC}, None, 0), Trigger({"Asked": getattr(Adder, rule)}), {})
+        self.own = PartitionState(service, TOPIC, clock=lambda: 1, counters=Counters())
+        self.outcome = RuleOutcome(self.own)
+        self.decider = Decider(self.own, self.outcome)
+
+    def read(self, entry: LogBatch) -> None:
+        """Decide on a batch of in/0."""
+        self.own.decide_facts("in/0", entry, 0, entry.header.rows, self.decider.decide)
+
+    def fold_again(self) -> None:
+        """Nothing was appended: begin at the beginning."""
+        self.own.clear()
+        self.outcome.clear()
+
+    @property
+    def written(self) -> list[tuple[str, str, Any]]:
+        """Type, id and value (or reason) of what waits to be appended."""
+        rows = self.own.new_facts.to_batch(0).to_pylist() if self.own.new_facts else []
+        return [(row["type"], row["id"], row["reason"] if row["type"] == REFUSED else row["value"]) for row in rows]
 
 
 def facts_in(values: list[int]) -> LogBatch:
@@ -69,100 +92,95 @@ def facts_in(values: list[int]) -> LogBatch:
     return LogBatch.encode(header, encode_rows(TOPIC.schema, rows))
 
 
-def command(values: list[int]) -> Run:
+def command(values: list[int]) -> Incoming:
     rows = [{"key": f"k{n}", "value": value} for n, value in enumerate(values)]
     ids = [f"c{n}" for n in range(len(values))]
     return commands("caller", AskMessage("ask", "Asked", ids, Columns(rows=rows), "caller"), range(len(values)), "key")
 
 
-def written(of: Decider) -> list[tuple[str, str, Any]]:
-    """Type, id and value (or reason) of what waits to be appended."""
-    rows = of.new_facts.to_batch(0).to_pylist() if of.new_facts else []
-    return [(row["type"], row["id"], row["reason"] if row["type"] == REFUSED else row["value"]) for row in rows]
-
-
 def test_poison_is_found_by_bisection_and_nothing_else_suffers() -> None:
-    sums = decider("together")
-    sums.decide_facts("in/0", facts_in([1, 2, POISON, 4, POISON, 6, 7]), 0, 7, sums.decide)
-    refused = [identity for kind, identity, _ in written(sums) if kind == REFUSED]
+    sums = Sums("together")
+    sums.read(facts_in([1, 2, POISON, 4, POISON, 6, 7]))
+    refused = [identity for kind, identity, _ in sums.written if kind == REFUSED]
     assert refused == ["in/0/2#0", "in/0/4#0"]
-    assert sums.state == {"k0": 1, "k1": 2, "k3": 4, "k5": 6, "k6": 7}
-    assert sums.progress.next == {"in/0": 7}
-    positions = sums.new_facts.to_batch(0).column("position").to_pylist()
+    assert sums.own.state == {"k0": 1, "k1": 2, "k3": 4, "k5": 6, "k6": 7}
+    assert sums.own.progress.next == {"in/0": 7}
+    positions = sums.own.new_facts.to_batch(0).column("position").to_pylist()
     assert [position for position in positions if position] == ["in/0/2", "in/0/4"]
 
 
 def test_a_decision_made_half_is_thrown_away_and_the_second_time_only_poison_is_refused() -> None:
-    sums, inputs = decider("one_by_one"), facts_in([1, POISON, 3])
+    sums, inputs = Sums("one_by_one"), facts_in([1, POISON, 3])
     with pytest.raises(FoldAgain):
-        sums.decide_facts("in/0", inputs, 0, 3, sums.decide)  # in a batch: whose fault it was is not known
-    sums.clear()
+        sums.read(inputs)  # in a batch: whose fault it was is not known
+    sums.fold_again()
     with pytest.raises(FoldAgain):
-        sums.decide_facts("in/0", inputs, 0, 3, sums.decide)  # one by one: now it is
-    sums.clear()
-    sums.decide_facts("in/0", inputs, 0, 3, sums.decide)
-    assert written(sums) == [
+        sums.read(inputs)  # one by one: now it is
+    sums.fold_again()
+    sums.read(inputs)
+    assert sums.written == [
         ("Began", "in/0/0#0", 0),
         ("Added", "in/0/0#1", 1),
         (REFUSED, "in/0/1#0", "ValueError: poison"),
         ("Began", "in/0/2#0", 0),
         ("Added", "in/0/2#1", 3),
     ]
-    assert sums.state == {"k0": 1, "k2": 3}
+    assert sums.own.state == {"k0": 1, "k2": 3}
 
 
 def test_each_of_many_inputs_decided_half_costs_one_fold_and_is_refused_until_that_is_acknowledged() -> None:
-    sums, inputs, folds = decider("one_by_one"), facts_in([POISON] * 6), 0
-    while sums.progress.next.get("in/0") != 6:
+    sums, inputs, folds = Sums("one_by_one"), facts_in([POISON] * 6), 0
+    while sums.own.progress.next.get("in/0") != 6:
         try:
-            sums.decide_facts("in/0", inputs, 0, 6, sums.decide)
+            sums.read(inputs)
         except FoldAgain:
-            sums.clear()
+            sums.fold_again()
             folds += 1
     assert folds == 1 + 6, "once since it was a batch, and once for each"
-    assert sums.release.refused == [f"in/0/{offset}" for offset in range(6)] == list(sums.refused_inputs)
+    assert sums.own.release.refused == [f"in/0/{offset}" for offset in range(6)] == list(sums.decider.refused_inputs)
 
 
 def test_a_command_decided_half_is_its_callers_definite_no_the_next_time() -> None:
-    sums = decider("one_by_one")
+    sums = Sums("one_by_one")
     for _ in range(2):
         with pytest.raises(FoldAgain):
-            sums.decide(command([1, POISON, 3]))
-        sums.clear()
-    sums.decide(command([1, POISON, 3]))
-    assert [kind for kind, _, _ in written(sums)] == ["Began", "Added", REFUSED, "Began", "Added"]
-    (error,) = [effect.reply for effect in sums.release.errors]
+            sums.decider.decide(command([1, POISON, 3]))
+        sums.fold_again()
+    sums.decider.decide(command([1, POISON, 3]))
+    assert [kind for kind, _, _ in sums.written] == ["Began", "Added", REFUSED, "Began", "Added"]
+    (error,) = [effect.reply for effect in sums.own.release.errors]
     assert (error.ask, list(error.indexes)) == ("ask", [1])
     assert isinstance(error.error, DidNotHappen)
-    assert [rows for _, rows in sums.release.replies.values()] == [
+    assert [rows for _, rows in sums.own.release.replies.values()] == [
         [{"key": "k0", "value": 1}, {"key": "k2", "value": 3}]
     ]
 
 
 def test_a_column_that_the_topic_does_not_have_is_no_silent_loss() -> None:
-    sums = decider("misspelt")
-    sums.decide(command([1]))
-    assert written(sums) == [(REFUSED, "c0#0", "TypeError: the topic sums has no column 'kee' for Added")]
+    sums = Sums("misspelt")
+    sums.decider.decide(command([1]))
+    assert sums.written == [(REFUSED, "c0#0", "TypeError: the topic sums has no column 'kee' for Added")]
 
 
 def test_what_was_refused_is_not_folded_when_it_is_read_back() -> None:
-    sums = decider("together")
-    sums.decide_facts("in/0", facts_in([1, POISON]), 0, 2, sums.decide)
-    header = Header("facts", 0, 2, 1, 0, "adder", "adder.1", 1, sums.progress.to_json())
-    entry = LogBatch.encode(header, sums.new_facts.to_batch(0))
-    again = decider("together")
-    again.fold(entry)
-    assert (again.state, again.progress.next) == (sums.state, {"in/0": 2})
+    sums = Sums("together")
+    sums.read(facts_in([1, POISON]))
+    header = Header("facts", 0, 2, 1, 0, "adder", "adder.1", 1, sums.own.progress.to_json())
+    entry = LogBatch.encode(header, sums.own.new_facts.to_batch(0))
+    again = Sums("together")
+    again.own.fold(entry)
+    assert (again.own.state, again.own.progress.next) == (sums.own.state, {"in/0": 2})
 
 
 def test_a_refused_command_is_told_the_same_again_and_refused_on_record_once() -> None:
-    sums = decider("together")
-    sums.decide(command([1, POISON]))
+    sums = Sums("together")
+    sums.decider.decide(command([1, POISON]))
     header = Header("facts", 0, 2, 1, 0, "adder", "adder.1", 1, {})
-    entry = LogBatch.encode(header, sums.new_facts.to_batch(0))
-    again = decider("together")
-    again.fold(entry)
-    again.decide(command([5, POISON, 7]))  # the first of them is another command of the same id: the rule's business
-    assert [kind for kind, _, _ in written(again)] == ["Added", "Added"]
-    (error,) = [effect.reply for effect in again.release.errors]
+    entry = LogBatch.encode(header, sums.own.new_facts.to_batch(0))
+    again = Sums("together")
+    again.own.fold(entry)
+    # The first of them is another command of the same id: the rule's business.
+    again.decider.decide(command([5, POISON, 7]))
+    assert [kind for kind, _, _ in again.written] == ["Added", "Added"]
+    (error,) = [effect.reply for effect in again.own.release.errors]
     assert (list(error.indexes), str(error.error)) == ([1], "refused: ValueError: poison")

@@ -8,7 +8,7 @@ import pytest
 
 from eventmesh.errors import InputError
 from eventmesh.messages import Columns
-from eventmesh.runtime.contract import AskMessage
+from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.wire import frames, protocol
 from eventmesh.shop.facts import MESSAGES
 from tests.unit.frame_story import ANSWERED, ASKED, QUERY, raw

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from eventmesh.errors import DataDirectoryError, StorageFull
 from eventmesh.log import storage as storage_module
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
+from eventmesh.runtime.effects import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, PROGRESS, REQUESTS, WORDS, Journal
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 from tests.unit.journal_story import START, Desk, caller, facts, is_repeat, life, requests
 
 COUNT = 10
@@ -339,7 +339,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from eventmesh.runtime.contract import ReplyMessage
+from eventmesh.runtime.effects import ReplyMessage
 from eventmesh.runtime.journal import Journal
 from tests.unit.journal_story import START, caller, requests
 effects, asked = [], requests(1_000, every=0)

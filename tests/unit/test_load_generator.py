@@ -21,10 +21,10 @@ from eventmesh.report import measure, predictions, repetitions
 from eventmesh.report.measure import SECOND, Window
 from eventmesh.report.record import Repetition
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import Effect, ReplyMessage, SendAsk
-from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.effects import Effect, ReplyMessage, SendAsk
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
+from eventmesh.workload import Requests
 from tests.unit.run_story import VALID
 
 MESH = meshes.load(Path(__file__).parents[2] / "configs" / "meshes" / "views.yaml")

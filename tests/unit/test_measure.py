@@ -193,9 +193,9 @@ def test_the_distribution_is_written_in_milliseconds_deviation_included() -> Non
 
 def test_cpu_is_per_thousand_completed_orders_of_the_window() -> None:
     found = measured(callers(due(500, 100), np.full(500, 1.0)), cpu_s={"orders": 0.25})
-    assert found.cpu_s_per_1000_orders["orders"] == pytest.approx(0.5, rel=0.01)
+    assert found.cpu_s_per_1000_requests["orders"] == pytest.approx(0.5, rel=0.01)
     nothing = measured(callers(due(500, 100), np.full(500, np.nan)), cpu_s={"orders": 0.25})
-    assert nothing.cpu_s_per_1000_orders == {}
+    assert nothing.cpu_s_per_1000_requests == {}
     assert nothing.completed_latency_ms is None
 
 

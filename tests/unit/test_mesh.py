@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from eventmesh import mesh
-from eventmesh.errors import ConfigurationError, NotFound
+from eventmesh.errors import ConfigurationError, NotFound, StoredSetting
 from eventmesh.mesh import Mesh
 from eventmesh.messages import topic_schema
 from eventmesh.service import Service
@@ -30,7 +31,7 @@ application: a_library
 wiring: events
 topics:
   loans: {owner: desk, key: loan_id, partitions: 4}
-  shelf: {owner: stacks, key: book_id, partitions: 2, cleanup.policy: compact, retention.ms: -1}
+  shelf: {owner: stacks, key: book_id, partitions: 2, cleanup.policy: delete, retention.ms: -1}
   fines: {owner: cashier, key: loan_id}
 services:
   desk: {views: {books: [shelf, fines]}, instances: 3, asks: [stacks]}
@@ -53,6 +54,7 @@ class StacksOptions(BaseModel):
 
     seats: int = 10
     lamp: Lamp = Lamp()
+    shelves: int = Field(2, json_schema_extra={"wirings": ["request"]})
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +99,7 @@ def test_a_file_becomes_topics_with_columns_and_kafka_settings(tmp_path: Path) -
         "shelf": ("stacks", "book_id", 2),
         "fines": ("cashier", "loan_id", 1),
     }
-    assert topics["shelf"].settings.cleanup_policy == "compact"
+    assert topics["shelf"].settings.cleanup_policy == "delete"
     assert topics["shelf"].settings.retention_ms == -1
     assert topics["loans"].settings.retention_ms == 7 * 24 * 60 * 60 * 1000
     assert topics["loans"].compatibility == "BACKWARD"
@@ -133,8 +135,39 @@ def test_an_owner_that_runs_later_is_a_plug_in(tmp_path: Path) -> None:
 def test_a_resolved_mesh_reads_back_the_same(tmp_path: Path) -> None:
     resolved = load(tmp_path, LIBRARY).resolved()
     assert resolved["services"]["stacks"]["lamp"] == {"colour": "warm"}
-    assert resolved["topics"]["shelf"]["cleanup.policy"] == "compact"
+    assert resolved["topics"]["shelf"]["retention.ms"] == -1
     assert mesh.parse(resolved).resolved() == resolved
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "said", "holds"),
+    [
+        (("topics", "shelf"), {"cleanup.policy": "compact", "retention.ms": 5},
+         "topics.shelf.cleanup.policy: does nothing: there is no compaction yet, found text 'compact'. All of it is "
+         "kept, as before", {"cleanup.policy": "delete", "retention.ms": -1, "retention.bytes": -1}),
+        (("topics", "loans"), {"compatibility": "FULL"},
+         "topics.loans.compatibility: does nothing: the columns of a topic cannot change yet, so there is nothing to "
+         "compare, found text 'FULL'. It is passed over", {"compatibility": "BACKWARD"}),
+        (("services", "stacks"), {"shelves": 3},
+         "services.stacks.shelves: does nothing in wiring 'events', found number 3. It is passed over", {"shelves": 3}),
+    ],
+)  # fmt: skip
+def test_a_stored_mesh_opens_with_what_has_no_effect_and_a_warning(
+    section: tuple[str, str], change: dict[str, object], said: str, holds: dict[str, object]
+) -> None:
+    stored = document()
+    stored[section[0]][section[1]] |= change
+    with pytest.warns(StoredSetting, match=re.escape(f"data/mesh.yaml: {said}")) as warned:
+        opened = mesh.parse(stored, file="data/mesh.yaml", stored=True)
+    assert len(warned) == 1
+    assert opened.resolved()[section[0]][section[1]].items() >= holds.items()
+
+
+def test_a_stored_mesh_that_is_wrong_is_refused_like_any_other() -> None:
+    stored = document()
+    stored["topics"]["loans"] |= {"compatibility": "FULL", "ownr": "desk"}
+    with pytest.warns(StoredSetting), pytest.raises(ConfigurationError, match="unknown key 'ownr'"):
+        mesh.parse(stored, stored=True)
 
 
 def test_a_mesh_travels_to_another_process(tmp_path: Path) -> None:
@@ -197,7 +230,29 @@ def test_asks_stay_inside_a_context() -> None:
         (
             lambda d: d["topics"]["shelf"].update({"cleanup.policy": "compacted"}),
             "topics.shelf.cleanup.policy",
-            "unknown value 'compacted'. Did you mean 'compact'? Allowed: compact, delete",
+            "unknown value 'compacted'. Allowed: delete",
+        ),
+        (
+            lambda d: d["topics"]["shelf"].update({"cleanup.policy": "compact"}),
+            "topics.shelf.cleanup.policy",
+            "does nothing: there is no compaction yet, and the topic would only be kept for ever, found text "
+            "'compact'. Write cleanup.policy: delete, with retention.ms: -1 to keep it for ever",
+        ),
+        (
+            lambda d: d["topics"]["loans"].update(compatibility="FULL"),
+            "topics.loans.compatibility",
+            "does nothing: the columns of a topic cannot change yet, so there is nothing to compare, found text "
+            "'FULL'. Leave the key out, or write compatibility: BACKWARD",
+        ),
+        (
+            lambda d: d["topics"]["loans"].update(compatibility="FUL"),
+            "topics.loans.compatibility",
+            "unknown value 'FUL'. Allowed: BACKWARD",
+        ),
+        (
+            lambda d: d["services"]["stacks"].update(shelves=3),
+            "services.stacks.shelves",
+            "does nothing in wiring 'events', found number 3. Leave it out, or choose a wiring that reads it: request",
         ),
         (lambda d: d["topics"]["loans"].update(partitions="2"), "topics.loans.partitions", "number, found text '2'"),
         (lambda d: d["topics"]["loans"].update(partitions=True), "topics.loans.partitions", "number, found bool true"),

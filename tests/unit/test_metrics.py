@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eventmesh.errors import LogStopped, MayHaveHappened, Throttled
-from eventmesh.runtime.contract import ReplyMessage
+from eventmesh.runtime.effects import ReplyMessage
 from eventmesh.runtime.process import metrics
 from eventmesh.runtime.process.metrics import METRICS, Answered, Appended, Publisher, Reading, of_broker, of_service
 from eventmesh.runtime.process.vitals import Process

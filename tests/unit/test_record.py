@@ -15,25 +15,26 @@ from pydantic import ValidationError
 from eventmesh.audit.verdict import Audit, CheckResult, Verdict
 from eventmesh.errors import InputError
 from eventmesh.report import measure, record
-from eventmesh.report.record import AuditRecord, Imported, Run, Spread
+from eventmesh.report.record import AuditRecord, Run, Spread
 from eventmesh.report.versions import versions
 from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {
     "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "started_at", "status",
-    "warmup_s", "first_look", "faults", "verdict", "import", "outcomes", "refusals", "machine_use", "audit", "points",
+    "warmup_s", "first_look", "faults", "verdict", "words", "import", "import_told", "outcomes",
+    "refusals", "machine_use", "audit", "points",
     "figures",
 }  # fmt: skip
 AGREED_OF_A_POINT = {
     "wiring", "join", "axis", "repetitions", "offered_per_s", "accepted_per_s", "completed_per_s",
-    "accepted_latency_ms", "completed_latency_ms", "staleness_ms", "cpu_s_per_1000_orders", "memory_mb",
+    "accepted_latency_ms", "completed_latency_ms", "staleness_ms", "cpu_s_per_1000_requests", "memory_mb",
     "bytes_moved", "generator_lag_ms_p99", "saturated", "audit",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def told() -> Run:
-    imported = Imported(rows=9, orders=4, lines=7, returns=1, refused={"no quantity": 1}, value_minor_units=1_234)
+    imported = {"rows": 9, "orders": 4, "lines": 7, "returns": 1, "refused": {"no quantity": 1}}
     figure = measure.figure("speed-up", [2.0, 3.0, 2.5], "x", target=">2")
     return run([point("views", "view", axes())], figures=[figure], imported=imported, outcomes={"confirmed": 4})
 

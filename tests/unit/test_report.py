@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -15,9 +16,9 @@ from eventmesh.report import conclusions, headline, measure, plots, prices, repo
 from eventmesh.report.headline import Headline
 from eventmesh.report.record import AuditRecord, CheckRecord, Point, Repetition, Run, Spread
 from eventmesh.report.ways import Scenario, Way
-from tests.unit.run_story import INVALID, VALID, WAYS, axes, point, points, run
+from tests.unit.run_story import INVALID, VALID, WAYS, axes, point, points, run, shop_way
 
-VIEWS, HYBRID, REQUEST = Way("views", "view"), Way("hybrid", "batched"), Way("request", "per_order")
+VIEWS, HYBRID, REQUEST = shop_way("views", "view"), shop_way("hybrid", "batched"), shop_way("request", "per_order")
 LOADS = (50, 200, 800, 3_200)
 UNKNOWN = AuditRecord(
     verdict="unknown",
@@ -46,11 +47,11 @@ def hard(swept: Run) -> Scenario:
     return ways.scenarios(swept)[-1]
 
 
-def changed(points: list[Point], way: Way, load: float, **change: object) -> list[Point]:
+def changed(points: list[Point], of: Way, load: float, **change: object) -> list[Point]:
     """The same points, with fields of one of them changed."""
     return [
         each.model_copy(update=change)
-        if (Way(each.wiring, each.join), ways.load(each)) == (way, load) else each
+        if (ways.way_of(each), ways.load(each)) == (of, load) else each
         for each in points
     ]  # fmt: skip
 
@@ -118,8 +119,8 @@ def test_the_first_sentence_follows_the_data_when_asking_is_better_throughout(fi
     swap = {"views": "request", "request": "views", "view": "per_order", "per_order": "view"}
 
     def turned(each: Repetition) -> Repetition:
-        names = {"wiring": swap.get(each.wiring, each.wiring), "join": swap.get(each.join, each.join)}
-        return each.model_copy(update=names)
+        named = shop_way(swap.get(each.wiring, each.wiring), swap.get(each.join, each.join))
+        return each.model_copy(update=asdict(named))
 
     points = [
         turned(each).model_copy(update={"samples": [turned(sample) for sample in each.samples]})  # type: ignore[arg-type]
@@ -226,8 +227,8 @@ def test_a_sweep_tells_its_target_beneath_the_sentence(hard: Scenario) -> None:
 
 
 def test_a_label_says_how_a_way_joins_only_where_another_shares_its_wiring() -> None:
-    pipelined = Way("hybrid", "pipelined")
-    assert [way.short((VIEWS, HYBRID, pipelined)) for way in (VIEWS, HYBRID, pipelined)] == [
+    pipelined = shop_way("hybrid", "pipelined")
+    assert [each.short((VIEWS, HYBRID, pipelined)) for each in (VIEWS, HYBRID, pipelined)] == [
         "views", "hybrid batched", "hybrid pipelined",
     ]  # fmt: skip
 

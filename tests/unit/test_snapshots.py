@@ -19,14 +19,13 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
-from eventmesh.runtime.caller import WorkloadOptions
-from eventmesh.runtime.contract import Counters
-from eventmesh.runtime.decider import Decider
+from eventmesh.runtime.limits import Counters
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.snapshots import (
     FOLDER,
     Floors,
-    Head,
     Snapshot,
+    SnapshotHeader,
     SnapshotStore,
     encode_view,
     restore_view,
@@ -39,6 +38,7 @@ from eventmesh.service import Place, Service, Trigger
 from eventmesh.views import View
 from tests.simulation.scenario import Scenario
 from tests.tiny import workload as library_workload
+from tests.tiny.workload import LoanOptions
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = "simulated"
@@ -49,15 +49,15 @@ def run(application: str) -> SimulatedRun:
     """A finished run of the shop, in one of its wirings, or of the library."""
     if application == "library":
         mesh = meshes.load(ROOT / "tests" / "tiny" / "mesh.yaml")
-        return run_simulated(mesh, library_workload(WorkloadOptions(seed=1, orders=40, rate=2_000.0)), seed=1)
+        return run_simulated(mesh, library_workload(LoanOptions(seed=1, loans=40, rate=2_000.0)), seed=1)
     return Scenario(application, orders=40, cancel_permille=300, restocks=True).run(5)
 
 
-def decider(mesh: Mesh, service: str, partition: int) -> Decider:
+def empty(mesh: Mesh, service: str, partition: int) -> PartitionState:
     topics = mesh.topics()
     place = Place(service, partition, topics, mesh.options[service], 0)
     kind = mesh.application.SERVICES[service](place, Trigger(), {})
-    return Decider(kind, topics[mesh.topic_of(service)], clock=lambda: 0, counters=Counters())
+    return PartitionState(kind, topics[mesh.topic_of(service)], clock=lambda: 0, counters=Counters())
 
 
 def owned(mesh: Mesh) -> Iterator[tuple[str, str, int]]:
@@ -72,11 +72,11 @@ def test_a_state_is_what_its_log_says_wherever_the_snapshot_was_taken(applicatio
     mesh, cuts = done.simulation.mesh, 0
     for service, topic, partition in owned(mesh):
         entries = list(done.reader.batches(topic, partition))
-        whole = decider(mesh, service, partition)
+        whole = empty(mesh, service, partition)
         for entry in entries:
             whole.fold(entry)
         for cut in {0, len(entries), *(dice.randrange(len(entries) + 1) for _ in range(4))}:
-            first, rest = decider(mesh, service, partition), decider(mesh, service, partition)
+            first, rest = empty(mesh, service, partition), empty(mesh, service, partition)
             for entry in entries[:cut]:
                 first.fold(entry)
             end = entries[cut - 1].header.end if cut else 0
@@ -111,8 +111,8 @@ def test_a_view_is_what_its_topics_say_wherever_the_snapshot_was_taken(applicati
             cut = dice.randrange(len(entries) + 1)
             for topic, number, entry in entries[:cut]:
                 first.fold(topic, number, entry)
-            head = Head(view_name(service, name), CLUSTER, view_fold(first), dict(first.next), 0)
-            kept = Snapshot.from_bytes(Snapshot(head, encode_view(first, schemas)).to_bytes())
+            header = SnapshotHeader(view_name(service, name), CLUSTER, view_fold(first), dict(first.next), 0)
+            kept = Snapshot.from_bytes(Snapshot(header, encode_view(first, schemas)).to_bytes())
             assert kept is not None
             restore_view(rest, kept)
             for topic, number, entry in entries[cut:]:
@@ -139,11 +139,11 @@ def test_a_whole_one_of_this_log_is_gone_on_with() -> None:
     for name in (state_name("orders", 0), view_name("orders", "stock")):
         found = store.get(name, reader, CLUSTER)
         assert found is not None
-        assert (found.head, found.head.taken_at) == (store.head(name), 7)
+        assert (found.header, found.header.taken_at) == (store.header(name), 7)
     found = store.get(state_name("orders", 0), reader, CLUSTER)
     assert found is not None
-    assert found.head.next == {"orders/0": reader.watermark("orders", 0)}
-    assert decider(mesh, "orders", 0).restore(found) == reader.watermark("orders", 0)
+    assert found.header.next == {"orders/0": reader.watermark("orders", 0)}
+    assert empty(mesh, "orders", 0).restore(found) == reader.watermark("orders", 0)
 
 
 def damage(data: bytearray) -> None:
@@ -175,7 +175,7 @@ def test_one_of_another_fold_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     found = store.get(state_name("orders", 0), reader, CLUSTER)
     assert found is not None
     monkeypatch.setattr(mesh.application.SERVICES["orders"], "state_version", 1_000)
-    other = decider(mesh, "orders", 0)
+    other = empty(mesh, "orders", 0)
     assert (other.restore(found), other.state) == (0, other.service.initial())
 
 
@@ -184,14 +184,14 @@ def test_one_that_stands_beyond_the_log_is_not(beyond: int) -> None:
     _, reader, store, _ = taken()
     found = store.get(state_name("orders", 0), reader, CLUSTER)
     assert found is not None
-    ahead = replace_head(found, next={"orders/0": reader.watermark("orders", 0) + beyond})
+    ahead = replace_header(found, next={"orders/0": reader.watermark("orders", 0) + beyond})
     store.put(ahead)
     assert store.get(state_name("orders", 0), reader, CLUSTER) is None
 
 
-def replace_head(snapshot: Snapshot, **fields: Any) -> Snapshot:
-    head = {name: getattr(snapshot.head, name) for name in snapshot.head.__struct_fields__}
-    return Snapshot(Head(**{**head, **fields}), snapshot.body)
+def replace_header(snapshot: Snapshot, **fields: Any) -> Snapshot:
+    header = {name: getattr(snapshot.header, name) for name in snapshot.header.__struct_fields__}
+    return Snapshot(SnapshotHeader(**{**header, **fields}), snapshot.body)
 
 
 def test_what_it_stands_on_survives_the_machine() -> None:
@@ -218,46 +218,52 @@ def test_what_it_stands_on_survives_the_machine() -> None:
 # --- what retention must leave ---------------------------------------------------------------------
 
 
-def heads(mesh: Mesh, changed: Mapping[str, Head | None] = MappingProxyType({})) -> Callable[[str], Head | None]:
+def headers(
+    mesh: Mesh, changed: Mapping[str, SnapshotHeader | None] = MappingProxyType({})
+) -> Callable[[str], SnapshotHeader | None]:
     """Snapshots of everything, all at 10, but for those that ``changed`` says otherwise (None: there is none)."""
-    found: dict[str, Head] = {}
+    found: dict[str, SnapshotHeader] = {}
     for service, topic, partition in owned(mesh):
         progress = {"next": dict.fromkeys(mesh.inputs_of(service, partition), 10)}
         own = position_name(topic, partition)
-        found[state_name(topic, partition)] = Head("", CLUSTER, "", {own: 10}, 0, progress=progress)
+        found[state_name(topic, partition)] = SnapshotHeader("", CLUSTER, "", {own: 10}, 0, progress=progress)
     for service, section in mesh.services.items():
         for view, topics in section.views.items():
             names = [position_name(name, n) for name in topics for n in range(mesh.topics()[name].partitions)]
-            found[view_name(service, view)] = Head("", CLUSTER, "", dict.fromkeys(names, 10), 0)
+            found[view_name(service, view)] = SnapshotHeader("", CLUSTER, "", dict.fromkeys(names, 10), 0)
     return lambda name: changed.get(name, found.get(name))
 
 
-def floors(mesh: Mesh, head: Callable[[str], Head | None]) -> Mapping[str, int]:
-    looked = Floors(mesh, head, grace_us=100)
+def floors(mesh: Mesh, header: Callable[[str], SnapshotHeader | None]) -> Mapping[str, int]:
+    looked = Floors(mesh, header, grace_us=100)
     looked.at(0)
     return looked.at(100)
 
 
 def test_everybody_counts() -> None:
     mesh = run("views").simulation.mesh
-    assert set(floors(mesh, heads(mesh)).values()) == {10, 0}
-    assert floors(mesh, heads(mesh))["price-updates/0"] == 0, "its owner does not run yet, and will need all of it"
-    own = Head("", CLUSTER, "", {"stock/1": 4}, 0, progress={"next": dict.fromkeys(mesh.inputs_of("inventory", 1), 10)})
-    assert floors(mesh, heads(mesh, {state_name("stock", 1): own}))["stock/1"] == 4
-    input_of = Head("", CLUSTER, "", {"payments/0": 10}, 0, progress={"next": {"orders/0": 3}})
-    assert floors(mesh, heads(mesh, {state_name("payments", 0): input_of}))["orders/0"] == 3
-    seen = Head("", CLUSTER, "", {"stock/0": 10, "stock/1": 2}, 0)
-    assert floors(mesh, heads(mesh, {view_name("orders", "stock"): seen}))["stock/1"] == 2
-    assert floors(mesh, heads(mesh, {state_name("orders", 1): None}))["orders/1"] == 0
+    assert set(floors(mesh, headers(mesh)).values()) == {10, 0}
+    assert floors(mesh, headers(mesh))["price-updates/0"] == 0, "its owner does not run yet, and will need all of it"
+    own = SnapshotHeader(
+        "", CLUSTER, "", {"stock/1": 4}, 0, progress={"next": dict.fromkeys(mesh.inputs_of("inventory", 1), 10)}
+    )
+    assert floors(mesh, headers(mesh, {state_name("stock", 1): own}))["stock/1"] == 4
+    input_of = SnapshotHeader("", CLUSTER, "", {"payments/0": 10}, 0, progress={"next": {"orders/0": 3}})
+    assert floors(mesh, headers(mesh, {state_name("payments", 0): input_of}))["orders/0"] == 3
+    seen = SnapshotHeader("", CLUSTER, "", {"stock/0": 10, "stock/1": 2}, 0)
+    assert floors(mesh, headers(mesh, {view_name("orders", "stock"): seen}))["stock/1"] == 2
+    assert floors(mesh, headers(mesh, {state_name("orders", 1): None}))["orders/1"] == 0
 
 
 def test_a_snapshot_counts_when_it_is_old_enough() -> None:
     mesh, offset = run("request").simulation.mesh, 0
 
-    def head(name: str) -> Head | None:
-        return Head("", CLUSTER, "", {"customers/0": offset}, 0) if name == state_name("customers", 0) else None
+    def header(name: str) -> SnapshotHeader | None:
+        return (
+            SnapshotHeader("", CLUSTER, "", {"customers/0": offset}, 0) if name == state_name("customers", 0) else None
+        )
 
-    looked, found = Floors(mesh, head, grace_us=100), []
+    looked, found = Floors(mesh, header, grace_us=100), []
     for now in (0, 50, 100, 150, 260):
         offset = now
         found.append(looked.at(now).get("customers/0"))
@@ -268,5 +274,5 @@ def test_a_service_says_of_what_type_its_state_is() -> None:
     for application in ("views", "library"):
         mesh = run(application).simulation.mesh
         for service, _, partition in owned(mesh):
-            kind: Service = decider(mesh, service, partition).service
+            kind: Service = empty(mesh, service, partition).service
             assert type(kind).initial.__annotations__["return"] not in ("Any", None)

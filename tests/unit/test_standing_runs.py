@@ -13,6 +13,7 @@ from eventmesh.lab import standing_runs
 from eventmesh.lab.standing_runs import claim_run, keep, next_run, set_lost_journals_aside, unfinished
 from eventmesh.log.storage import FileStorage
 from eventmesh.runtime.journal import Journal
+from eventmesh.shop import WORDS
 from tests.unit.journal_story import requests
 
 
@@ -55,7 +56,7 @@ def test_what_becomes_of_the_orders_of_a_run_that_was_cut_off(
     begun(tmp_path, name, outcomes)
     left = unfinished(tmp_path)
     assert left is not None
-    assert said in left.text
+    assert said in left.text(WORDS)
     assert set_lost_journals_aside(tmp_path) is None, "it can be gone on with"
     assert unfinished(tmp_path) == left
 
@@ -79,7 +80,7 @@ def test_a_journal_that_cannot_be_gone_on_with_is_set_aside_and_named(
     assert lost is not None
     assert lost.lost is not None
     assert (lost.lost / "requests.arrow").is_file()
-    assert str(lost.lost) in lost.text
+    assert str(lost.lost) in lost.text(WORDS)
     assert unfinished(tmp_path) is None
     assert claim_run(tmp_path) == 3
 

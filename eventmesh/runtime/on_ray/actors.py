@@ -15,10 +15,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import journal
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.ray_metrics import RayRegistry
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.caller_member import CallerMember
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
 from eventmesh.runtime.process.housekeeping import Housekeeping
@@ -79,7 +79,7 @@ def place(mesh: Mesh, directory: RayDirectory, log_directory: Path, settings: Se
             kind, peer, directory.namespace, restarts=restarts, detached=settings.detached, scheduling_strategy=where
         )
 
-    broker = actor(Broker, BROKER, home(), restarts=kept).remote(
+    broker = actor(BrokerMember, BROKER, home(), restarts=kept).remote(
         mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
         directory.access,
         partial(Housekeeping, mesh, log_directory, settings.cluster_id) if mesh.keeps_snapshots else None,

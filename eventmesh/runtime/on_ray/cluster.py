@@ -12,13 +12,13 @@ from types import TracebackType
 from eventmesh.log.store import read_cluster_id
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import journal
-from eventmesh.runtime.contract import Limits
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.on_ray import ray_folder
 from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
-from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, PROCESSES, allow_files
-from eventmesh.runtime.on_ray.running import RunningMesh
+from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, allow_files
+from eventmesh.runtime.on_ray.running import RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
 
 #: Seconds that Ray has to end what it was told to kill.
@@ -26,16 +26,17 @@ ENDING_S = 3.0
 
 
 @contextmanager
-def embedded_ray() -> Iterator[None]:
+def embedded_ray(processes: int) -> Iterator[None]:
     """A Ray of our own on this machine, gone at the end; :class:`EnvironmentUnavailable` if it does not start.
 
-    Its folder, with its sockets and its processes' logs, goes with it.
+    It starts so many worker ``processes`` at once, ahead of the actors that will live in them. Its folder, with its
+    sockets and its processes' logs, goes with it.
     """
     allow_files()
     folder = ray_folder.make()
     try:
         with ray_folder.logs_kept_of(folder), connected(
-            "local", "Ray did not start on this machine", num_cpus=PROCESSES, include_dashboard=False,
+            "local", "Ray did not start on this machine", num_cpus=processes, include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES, namespace="eventmesh", _temp_dir=str(folder),
         ):  # fmt: skip
             yield
@@ -43,7 +44,7 @@ def embedded_ray() -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class MeshOnRay(RunningMesh):
+class MeshOnRay(RayMesh):
     """A mesh that lives as long as it is entered: leaving it ends every process of it.
 
     ``directory`` holds the log; a mesh goes on with what lies there. At level ``memory`` the log is written there when

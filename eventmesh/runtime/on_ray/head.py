@@ -24,9 +24,6 @@ from eventmesh.runtime.process.vitals import SAFE_PATH
 STARTING_S = 60.0
 ENDING_S = 15.0
 POLL_S = 0.05
-#: Ray starts this many worker processes at once, ahead of the actors that will live in them: a broker,
-#: seven services and a generator.
-PROCESSES = 9
 OBJECT_STORE_BYTES = 100 << 20
 
 
@@ -109,8 +106,10 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def start_head(token_file: Path | None, begun: Callable[[Head], object]) -> Head:
+def start_head(token_file: Path | None, processes: int, begun: Callable[[Head], object]) -> Head:
     """Start one; :class:`~eventmesh.errors.EnvironmentUnavailable` with what Ray said if it does not come up.
+
+    Ray starts so many worker ``processes`` at once, ahead of the actors that will live in them.
 
     ``begun`` is told of it as soon as there is a process, so that it can be ended whatever becomes of who started it.
     """
@@ -119,7 +118,7 @@ def start_head(token_file: Path | None, begun: Callable[[Head], object]) -> Head
     command = [
         _executable(folder), "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0",
         f"--temp-dir={folder}",
-        "--include-dashboard=false", "--disable-usage-stats", f"--num-cpus={PROCESSES}",
+        "--include-dashboard=false", "--disable-usage-stats", f"--num-cpus={processes}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
     ]  # fmt: skip
     said = folder / "start.log"

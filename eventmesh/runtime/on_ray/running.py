@@ -1,15 +1,12 @@
-"""A mesh that runs on Ray, whoever started it: load, wait, measure, and what the audit wants to know."""
+"""A mesh that runs on Ray, whoever started it: load, wait, and what the audit wants to know."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eventmesh.errors import EventmeshError
 from eventmesh.history import History
@@ -17,8 +14,9 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually, get, wait_until
 from eventmesh.runtime.process.directory import peer_name
-from eventmesh.runtime.requests import Requests
-from eventmesh.runtime.waiting import explained
+from eventmesh.runtime.running import Progress, Usage
+from eventmesh.runtime.waiting import NO_LOG, explained
+from eventmesh.workload import Requests
 
 #: Seconds between two looks at how far a load has come.
 PROGRESS_S = 0.5
@@ -26,36 +24,17 @@ PROGRESS_S = 0.5
 EXPLAINING_S = 5.0
 
 
-@dataclass
-class Roles:
-    """What each role of the mesh has used: CPU seconds, private megabytes, and bytes appended by all."""
+class RayMesh:
+    """The processes of ``mesh``, whose log lies in ``log_directory``.
 
-    cpu_s: dict[str, float] = field(default_factory=dict)
-    memory_mb: dict[str, float] = field(default_factory=dict)
-    bytes_appended: int = 0
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one load did to a mesh: the callers' history, what each role used, samples of staleness in us.
-
-    ``seconds`` is from the first intended time to the last outcome.
+    See :class:`~eventmesh.runtime.running.RunningMesh`.
     """
 
-    callers: pa.Table
-    cpu_s: Mapping[str, float]
-    memory_mb: Mapping[str, float]
-    bytes_moved: int
-    staleness_us: list[int]
-    seconds: float
-
-
-class RunningMesh:
-    """The processes of ``mesh``, whose log lies in ``log_directory``."""
+    virtual = False
 
     def __init__(self, mesh: Mesh, actors: Actors, log_directory: Path) -> None:
         self.mesh, self.actors, self.log_directory = mesh, actors, log_directory
-        self._baseline = Roles()
+        self._baseline = Usage()
 
     def wait_until_live(self) -> None:
         """Until every service decides."""
@@ -76,9 +55,9 @@ class RunningMesh:
         requests: Requests,
         *,
         window: int = 1_000_000,
-        progress: Callable[[Mapping[str, Any]], None] | None = None,
+        progress: Progress | None = None,
         timeout_s: float = 600.0,
-    ) -> Any:
+    ) -> pa.Table:
         """Run one source of load to its end; returns its history table."""
         caller = self.actors.generator
         eventually(lambda: caller.start.remote(name, requests, window), f"{name} to begin")
@@ -93,66 +72,26 @@ class RunningMesh:
         self._until(done, f"{name} to have every outcome", timeout_s)
         return eventually(caller.table.remote, f"the history of {name}")
 
-    def seed_with(
-        self,
-        stages: Sequence[Requests],
-        progress: Callable[[str, Mapping[str, Any]], None] | None = None,
-        *,
-        name: str = "seeding",
-    ) -> None:
-        """Run the seeding, stage by stage and each to its end, and drain; ``progress`` is told the stage's command."""
-        for number, stage in enumerate(stages):
-            told = partial(progress, stage.commands[0]) if progress is not None else None
-            self.call(f"{name}-{number}", stage, progress=told)
-        self.drain()
-
-    def measure(
-        self,
-        name: str,
-        requests: Requests,
-        *,
-        window: int = 1_000_000,
-        progress: Callable[[Mapping[str, Any]], None] | None = None,
-        timeout_s: float = 600.0,
-    ) -> Measured:
-        """Run a load to its end and drain; what it did, and what every role used for it."""
-        self.mark()
-        self.staleness()
-        callers = self.call(name, requests, window=window, progress=progress, timeout_s=timeout_s)
-        self.drain()
-        used = self.usage()
-        seconds = (pc.max(callers["completed_at"]).as_py() - pc.min(callers["intended_at"]).as_py()) / 1e6
-        return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, self.staleness(), seconds)
-
     def drain(self, timeout_s: float = 120.0) -> None:
         """Wait until every service has read and decided all there is."""
         self._until(self.quiet, "the mesh to be quiet", timeout_s)
 
     def quiet(self) -> bool:
         """Whether every service is idle at the end of all it reads."""
-        before = get(self.actors.broker.ends.remote())
-        statuses = self.statuses()
-        if before != get(self.actors.broker.ends.remote()):
+        log = get(self.actors.broker.status.remote())
+        if log["stopped"] is not None:
             return False
-        return all(
-            status["idle"]
-            and all(before[name] == at for name, at in status["delivered"].items())
-            and all(
-                before[name] == progress.get(name, 0)
-                for partition, progress in status["progress"].items()
-                for name in status["inputs"][partition]
-            )
-            for status in statuses
-        )
+        self.check()
+        caught_up = get([service.caught_up.remote(log["ends"]) for service in self.actors.services.values()])
+        return all(caught_up) and log == get(self.actors.broker.status.remote())
 
     def check(self) -> None:
-        """Raise what ended a process of the mesh, or stopped its log."""
-        get(self.actors.broker.ends.remote())
+        """Raise what ended a process of the mesh."""
         self.statuses()
 
-    def statuses(self) -> list[dict[str, Any]]:
+    def statuses(self) -> list[Mapping[str, Any]]:
         """Of every service instance."""
-        statuses: list[dict[str, Any]] = get([service.status.remote() for service in self.actors.services.values()])
+        statuses: list[Mapping[str, Any]] = get([service.status.remote() for service in self.actors.services.values()])
         for status in statuses:
             if status["failure"]:
                 raise EventmeshError(
@@ -163,25 +102,29 @@ class RunningMesh:
         return statuses
 
     def history(self, callers: Any) -> History:
-        """What was seen, for the audit, which finds the log in its directory."""
-        get(self.actors.broker.save.remote(self.log_directory))
+        """What was seen, for the audit."""
+        self.save_log(self.log_directory)
         views = get([service.views.remote() for service in self.actors.services.values()])
         return History(callers, [dump for dumps in views for dump in dumps], self.quiet())
 
+    def save_log(self, directory: Path) -> None:
+        """At level ``memory``; at others it is there."""
+        get(self.actors.broker.save.remote(directory))
+
     def _explained(self) -> str:
         asked = {peer_name(peer): actor.status.remote() for peer, actor in self.actors.services.items()}
-        ends = self.actors.broker.ends.remote()
+        log = self.actors.broker.status.remote()
         silent = "its process does not answer: it was not started, has died, or is stopped"
-        answers = answered({**asked, "broker": ends}, EXPLAINING_S)
-        return explained({name: answers.get(name, silent) for name in asked}, answers.get("broker") or {})
+        answers = answered({**asked, "broker": log}, EXPLAINING_S)
+        return explained({name: answers.get(name, silent) for name in asked}, answers.get("broker") or NO_LOG)
 
     # --- what it used ---------------------------------------------------------------------------
 
-    def usage(self) -> Roles:
+    def usage(self) -> Usage:
         """CPU and memory by role since the last :meth:`mark`."""
         used = self._usage_now()
         before = self._baseline
-        return Roles(
+        return Usage(
             # A process that was started again counts from its own beginning.
             {role: max(0.0, value - before.cpu_s.get(role, 0.0)) for role, value in used.cpu_s.items()},
             used.memory_mb,
@@ -197,10 +140,10 @@ class RunningMesh:
         """Count CPU from now on."""
         self._baseline = self._usage_now()
 
-    def _usage_now(self) -> Roles:
+    def _usage_now(self) -> Usage:
         services = ((service, actor) for (service, _), actor in self.actors.services.items())
         actors = [("broker", self.actors.broker), *services, ("generator", self.actors.generator)]
-        roles = Roles()
+        roles = Usage()
         for (role, _), used in zip(actors, get([actor.usage.remote() for _, actor in actors]), strict=True):
             roles.cpu_s[role] = roles.cpu_s.get(role, 0.0) + used["cpu_s"]
             roles.memory_mb[role] = roles.memory_mb.get(role, 0.0) + used["private_mb"]

@@ -18,7 +18,7 @@ from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, hom
 from eventmesh.runtime.on_ray.calls import answered, eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
-from eventmesh.runtime.on_ray.running import PROGRESS_S, RunningMesh
+from eventmesh.runtime.on_ray.running import PROGRESS_S, RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
 from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, follow
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
@@ -47,7 +47,7 @@ def joined(address: str) -> Iterator[None]:
         yield
 
 
-class StandingMesh(RunningMesh):
+class StandingMesh(RayMesh):
     """The processes of a mesh that stays. Made within :func:`joined`."""
 
     def __init__(self, mesh: Mesh, directory: RayDirectory, log_directory: Path, actors: Actors) -> None:
@@ -84,11 +84,11 @@ class StandingMesh(RunningMesh):
         """How it is, within a few seconds whatever the processes do.
 
         ``processes`` has a row for each: ``name, pid, restarts, state`` (live, starting, silent, down); ``services``
-        what each instance says of itself, ``ends`` the log's; both only of those that answered. ``flight`` is where any
-        Flight client reads the log, None where the broker did not answer.
+        what each instance says of itself, ``log`` what the broker says of it; both only of those that answered.
+        ``flight`` is where any Flight client reads the log, None where the broker did not answer.
         """
         asked = {peer: actor.status.remote() for peer, actor in self.actors.services.items()}
-        asked[BROKER] = self.actors.broker.ends.remote()
+        asked[BROKER] = self.actors.broker.status.remote()
         asked[GENERATOR] = self.actors.generator.pid.remote()
         located = self.actors.broker.address.remote()
         watched = self._watched()
@@ -97,7 +97,7 @@ class StandingMesh(RunningMesh):
         return {
             "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*asked, SUPERVISOR)],
             "services": {peer_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
-            "ends": answers.get(BROKER),
+            "log": answers.get(BROKER),
             "flight": flight_location(location) if location is not None else None,
         }
 

@@ -20,7 +20,7 @@ import pyarrow.flight as flight
 from eventmesh.errors import EventmeshError, InputError, PeerLost, ProtocolError, Unauthenticated
 from eventmesh.log.batch import LogBatch
 from eventmesh.progress import position_name
-from eventmesh.runtime.contract import BrokerAnswer
+from eventmesh.runtime.effects import BrokerAnswer
 from eventmesh.runtime.process import snapshot_transfer
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscription import Deliver, Entry, Failed, Subscription

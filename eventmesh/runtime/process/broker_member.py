@@ -1,7 +1,8 @@
-"""The broker's process: one log, served over Flight. Appends are acknowledged in order, then subscribers hear of them.
+"""The broker's process: drives :class:`~eventmesh.runtime.broker.Broker` with threads, files and sockets.
 
-A slow subscriber holds up its own stream only. At level ``fsync`` one thread syncs for all who wait
-(group commit) and acknowledges after.
+Calls of the rules are made one at a time, under a lock, and what they leave to be done is done at once: nothing of it
+waits for a peer. At level ``fsync`` one thread syncs for all who wait (group commit). Beside that it serves the log to
+any Flight client.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from eventmesh.errors import EventmeshError, InputError, LogStopped, MayHaveHappened, ProtocolError
+from eventmesh.errors import InputError, LogStopped, ProtocolError
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
-from eventmesh.progress import position_name, split_position
-from eventmesh.runtime.contract import Appended, AppendFailed, Granted, GrantFailed
+from eventmesh.progress import position_name
+from eventmesh.runtime import broker as rules
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
@@ -55,25 +56,11 @@ Keep = Callable[[Guarded], Keeps]
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The answer to an append, and the partition that has grown by it (none, where it was refused)."""
+class BrokerMember(Process):
+    """The broker with its lock, its listener and its subscribers. Level ``memory`` leaves ``directory`` alone.
 
-    name: str
-    channel: Channel
-    answer: Appended | AppendFailed
-
-    def send(self, error: EventmeshError | None = None) -> None:
-        """Answer, as planned or that the append failed after all."""
-        answer = self.answer if error is None else AppendFailed(self.answer.partition, self.answer.epoch, error)
-        self.channel.send(frames.pack_answer(answer, now()))
-
-
-class Broker(Process):
-    """The log with its lock, its listener and its subscribers. Level ``memory`` leaves ``directory`` alone.
-
-    ``failure`` is why the log stopped: it accepts nothing until it is opened again. ``keep`` makes what is done beside
-    the work (:class:`~eventmesh.runtime.process.housekeeping.Housekeeping`), if anything is.
+    ``keep`` makes what is done beside the work (:class:`~eventmesh.runtime.process.housekeeping.Housekeeping`), if
+    anything is.
     """
 
     def __init__(
@@ -93,80 +80,172 @@ class Broker(Process):
         self.directory = directory
         self.durability = Durability(durability)
         self.storage: Storage = MemoryStorage() if self.durability is Durability.memory else FileStorage(directory)
-        self.log = Log.open(
-            self.storage, topics, durability=self.durability, cluster_id=cluster_id, node=machine_id(), clock=now
-        )
         self.lock = threading.Lock()
-        self.subscribers: dict[int, Subscriber] = {}
-        self.failure: EventmeshError | None = None
-        self.unsynced: list[Waiting] = []
-        self.wants_sync = threading.Condition()
+        self.subscribers: dict[Channel, Subscriber] = {}
         self.closing = False
-        self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
         self.appended: dict[str, metrics.Appended] = defaultdict(metrics.Appended)
+        self._wants_sync = threading.Semaphore(0)
+        self._stopped, self._closed = threading.Event(), threading.Event()
+        self._acts: Mapping[type, Callable[[Any], None]] = {
+            rules.Answer: self._answer, rules.Wake: self._wake, rules.CannotRead: self._cannot_read,
+            rules.WantSync: lambda _: self._wants_sync.release(), rules.Stopped: self._log_stopped,
+            rules.Reopened: self._log_reopened,
+        }  # fmt: skip
+        for name, work in (("group commit", self._sync_all), ("reopen", self._reopen)):
+            threading.Thread(target=work, name=name, daemon=True).start()
+        self.rules = rules.Broker(
+            self._open_log, rules.ACKNOWLEDGEMENTS[self.durability], clock=now, emit=self._carry_out
+        )
+        self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
         self.housekeeping = keep(self._guarded) if keep is not None else None
         self.listener = Listener(self, access)
         self.publish(mesh_name, self.readings)
-        if self.durability is Durability.fsync:
-            threading.Thread(target=self._sync_all, name="group commit", daemon=True).start()
+
+    def _open_log(self) -> Log:
+        return Log.open(
+            self.storage, self.topics, durability=self.durability, cluster_id=self.cluster_id, node=machine_id(),
+            clock=now,
+        )  # fmt: skip
+
+    # --- what the rules leave to be done; under the lock ------------------------------------------
+
+    def _carry_out(self, effect: rules.BrokerEffect) -> None:
+        self._acts[type(effect)](effect)
+
+    def _answer(self, effect: rules.Answer) -> None:
+        channel: Any = effect.to
+        channel.leave(frames.pack_answer(effect.answer, now()))
+
+    def _wake(self, effect: rules.Wake) -> None:
+        subscriber = self.subscribers.get(effect.reader)  # type: ignore[call-overload]
+        if subscriber is not None:
+            subscriber.wake()
+
+    def _cannot_read(self, effect: rules.CannotRead) -> None:
+        channel: Any = effect.reader
+        channel.leave(protocol.pack(protocol.ReadFailed(effect.name, protocol.Failure.of(effect.error))))
+
+    def _log_stopped(self, effect: rules.Stopped) -> None:
+        log.error("the log stopped", reason=str(effect.error))
+        self._stopped.set()
+
+    def _log_reopened(self, effect: rules.Reopened) -> None:
+        """Who reads the files must map them anew: their streams end, and they come again."""
+        log.warning("the log is open again", directory=str(self.directory))
+        for subscriber in self.subscribers.values():
+            subscriber.map_anew()
+
+    # --- threads ----------------------------------------------------------------------------------
+
+    def _sync_all(self) -> None:
+        while True:
+            self._wants_sync.acquire()
+            with self.lock:
+                if self.closing:
+                    return
+                if self.rules.failure is None:
+                    self._sync()
+
+    def _sync(self) -> None:
+        sync = self.rules.begin_sync()
+        try:
+            self.rules.log.flush(sync.ends)
+        except LogStopped as error:
+            self.rules.sync_failed(error)
+        else:
+            self.rules.synced(sync)
+
+    def _reopen(self) -> None:
+        """Wait for the log to stop; then try to open it again, until it is open."""
+        while not self.closing:
+            self._stopped.wait()
+            self._stopped.clear()
+            while not self.closing and (due := self.rules.next_deadline()) is not None:
+                self._closed.wait(max(0, due - now()) / 1e6)
+                with self.lock:
+                    if not self.closing:
+                        self.rules.tick(now())
 
     # --- streams --------------------------------------------------------------------------------
 
     def opened(self, purpose: str, channel: Channel) -> Received:
         """Streams for appends and grants, and streams for subscriptions."""
-        if purpose == "subscribe":
-            subscriber = self.subscribers[id(channel)] = Subscriber(channel, self.read, self.home)
-            return subscriber.received
-        return lambda header, bodies: self._write(channel, header, bodies)
+        if purpose != "subscribe":
+            return partial(self._write, channel)
+        subscriber = Subscriber(channel, _Cursors(self, channel), self.home)
+        with self.lock:
+            self.subscribers[channel] = subscriber
+        return subscriber.received
 
     def closed(self, purpose: str, channel: Channel, problem: ProtocolError | None) -> None:
         """A client is gone."""
         if problem is not None:
             log.error("stream refused", process="broker", purpose=purpose, problem=str(problem))
-        subscriber = self.subscribers.pop(id(channel), None)
+        with self.lock:
+            subscriber = self.subscribers.pop(channel, None)
+            self.rules.gone(channel)
         if subscriber is not None:
             subscriber.close()
+
+    def _write(self, channel: Channel, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+        if not isinstance(header, (protocol.Grant, protocol.Append)):
+            raise protocol.unexpected(header, protocol.Grant, protocol.Append)
+        _sleep_until(header.sent_at + self.delay_us if self.delay_us else 0)
+        topic, partition = header.topic, header.partition
+        if isinstance(header, protocol.Grant):
+            with self.lock:
+                self.rules.grant(channel, topic, partition, header.service, header.incarnation)
+            return
+        if topic not in self.topics:
+            raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
+        entry = frames.unpack_append(bodies, self.topics[topic].schema)
+        with self.lock:
+            self.rules.append(channel, topic, partition, entry)
+            self.appended[position_name(topic, partition)].count(entry.header.rows, entry.message.size)
+
+    # --- for any Flight client --------------------------------------------------------------------
 
     def fetch(self, ticket: bytes) -> pa.RecordBatchReader:
         """``topic/partition/offset``: everything from there to the watermark. Or a snapshot, by its name."""
         if ticket.startswith(snapshot_transfer.TICKET):
             return snapshot_transfer.answer(self._snapshot(ticket))
         topic, partition, offset = self._asked_for(ticket.decode(errors="replace"))
-        name = position_name(topic, partition)
 
         def batches() -> Any:
             at = offset
-            while found := self.read(name, at, DELIVERY_BYTES):
+            while found := self.read(topic, partition, at):
                 yield from (entry.batch for entry in found)
                 at = found[-1].header.end
-            if self.closing:  # this end may not be the log's
-                raise LogStopped(f"the broker is closing: read on from {name}/{at} when there is one again")
 
         return pa.RecordBatchReader.from_batches(self.topics[topic].schema, batches())
 
+    def read(self, topic: str, partition: int, offset: int) -> list[LogBatch]:
+        """Whole batches from ``offset``."""
+        with self.lock:
+            if self.closing:  # this end may not be the log's
+                name = position_name(topic, partition)
+                raise LogStopped(f"the broker is closing: read on from {name}/{offset} when there is one again")
+            return self.rules.log.read(topic, partition, offset, DELIVERY_BYTES)
+
     def offers(self) -> list[Offer]:
         """Every partition with its offsets."""
-        with self.lock:
-            if self.closing:
-                raise LogStopped("the broker is closing")
+
+        def offered(log: Log) -> list[Offer]:
             return [
-                Offer(
-                    self.cluster_id,
-                    name,
-                    number,
-                    topic.schema,
-                    self.log.start(name, number),
-                    self.log.watermark(name, number),
-                )
+                Offer(self.cluster_id, name, number, topic.schema, log.start(name, number), log.watermark(name, number))
                 for name, topic in sorted(self.topics.items())
                 for number in range(topic.partitions)
             ]
+
+        found: list[Offer] = self._guarded(offered)
+        return found
 
     def _snapshot(self, ticket: bytes) -> Snapshot | None:
         """The newest one that the log goes on from."""
         found = snapshot_transfer.load(self.directory, ticket, self.cluster_id) if self.home is not None else None
         with self.lock:
-            return found if found is not None and not self.closing and goes_on(self.log, found.head) else None
+            usable = found is not None and not self.closing and self.rules.failure is None
+            return found if usable and goes_on(self.rules.log, found.header) else None  # type: ignore[union-attr]
 
     def _asked_for(self, ticket: str) -> tuple[str, int, int]:
         topic, *numbers = ticket.rsplit("/", 2)
@@ -181,119 +260,27 @@ class Broker(Process):
 
     def _guarded(self, call: Callable[[Log], Any]) -> Any:
         with self.lock:
-            if self.failure is not None or self.closing:
-                raise self.failure or LogStopped("the broker is closing")
-            return call(self.log)
+            if self.closing:
+                raise LogStopped("the broker is closing: ask again when there is one")
+            return call(self.rules.log)
+
+    # --- the control plane ------------------------------------------------------------------------
 
     def usage(self) -> dict[str, float]:
         """See :meth:`Process.usage`; the CPU of taking snapshots is the broker's."""
         used = super().usage()
         return {**used, "cpu_s": used["cpu_s"] + (self.housekeeping.cpu_s if self.housekeeping is not None else 0.0)}
 
-    def read(self, name: str, offset: int, max_bytes: int) -> list[LogBatch]:
-        """Whole batches from ``offset``."""
-        topic, partition = split_position(name)
-        with self.lock:
-            if self.closing:
-                return []
-            return self.log.read(topic, partition, offset, max_bytes)
-
-    # --- writing --------------------------------------------------------------------------------
-
-    def _write(self, channel: Channel, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
-        if not isinstance(header, (protocol.Grant, protocol.Append)):
-            raise protocol.unexpected(header, protocol.Grant, protocol.Append)
-        _sleep_until(header.sent_at + self.delay_us if self.delay_us else 0)
-        if isinstance(header, protocol.Grant):
-            self._grant(channel, header)
-        else:
-            self._append(channel, header, bodies)
-
-    def _grant(self, channel: Channel, asked: protocol.Grant) -> None:
-        partition, sent_at = asked.partition, now()
-        try:
-            with self.lock:
-                grant = self.log.grant(asked.topic, partition, asked.service, asked.incarnation)
-        except EventmeshError as error:
-            self._note(error)
-            channel.send(frames.pack_answer(GrantFailed(partition, error), sent_at))
-            return
-        channel.send(frames.pack_answer(Granted(partition, grant.epoch, grant.end), sent_at))
-        self._grown({position_name(asked.topic, partition)})
-
-    def _append(self, channel: Channel, asked: protocol.Append, bodies: Sequence[pa.Buffer]) -> None:
-        topic, partition = asked.topic, asked.partition
-        if topic not in self.topics:
-            raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
-        entry = frames.unpack_append(bodies, self.topics[topic].schema)
-        epoch = entry.header.epoch
-        name = position_name(topic, partition)
-        try:
-            with self.lock:
-                end = self.log.append(topic, partition, entry)
-                self.appended[name].count(entry.header.rows, entry.message.size)
-        except EventmeshError as error:
-            self._note(error)
-            self._answer(Waiting("", channel, AppendFailed(partition, epoch, error)))
-        else:
-            self._answer(Waiting(name, channel, Appended(partition, epoch, end)))
-
-    def _answer(self, waiting: Waiting) -> None:
-        """Now, or after the sync: a refusal must not overtake the acknowledgements before it."""
-        if self.durability is Durability.fsync and self.failure is None:
-            with self.wants_sync:
-                self.unsynced.append(waiting)
-                self.wants_sync.notify()
-            return
-        # Subscribers first: a ring takes a tenth of the time of a frame, and what they read is shown already.
-        self._grown({waiting.name})
-        waiting.send()
-
-    def _sync_all(self) -> None:
-        while not self.closing:
-            with self.wants_sync:
-                if not self.unsynced:
-                    self.wants_sync.wait(timeout=1.0)
-                batch, self.unsynced = self.unsynced, []
-            if batch and not self._sync(batch):
-                return
-
-    def _sync(self, batch: Sequence[Waiting]) -> bool:
-        try:
-            with self.lock:
-                if self.closing:
-                    return False
-                self.log.sync()
-        except EventmeshError as error:
-            self._note(error)
-            for waiting in batch:  # rule 9: what this sync should have covered may be lost, or not
-                waiting.send(MayHaveHappened(f"the sync failed: {error}"))
-            return False
-        for waiting in batch:
-            waiting.send()
-        self._grown({waiting.name for waiting in batch})
-        return True
-
-    def _note(self, error: EventmeshError) -> None:
-        if isinstance(error, LogStopped) and self.failure is None:
-            self.failure = error
-
-    def _grown(self, names: Collection[str]) -> None:
-        for subscriber in list(self.subscribers.values()):
-            subscriber.notify(names)
-
-    # --- the control plane ------------------------------------------------------------------------
-
     def ends(self) -> dict[str, int]:
-        """The watermark of every partition; :class:`~eventmesh.errors.LogStopped` if the log accepts nothing more."""
+        """The watermark of every partition; :class:`~eventmesh.errors.LogStopped` while nothing can be appended."""
         with self.lock:
-            if self.failure is not None:
-                raise self.failure
-            return {
-                position_name(name, partition): self.log.watermark(name, partition)
-                for name, topic in self.topics.items()
-                for partition in range(topic.partitions)
-            }
+            return self.rules.ends()
+
+    def status(self) -> dict[str, Any]:
+        """``ends``, as :meth:`ends`, and ``stopped``: why the log has stopped, None while it is open."""
+        with self.lock:
+            stopped = self.rules.failure
+            return {"ends": {} if stopped else self.rules.ends(), "stopped": None if stopped is None else str(stopped)}
 
     def readings(self) -> Iterable[metrics.Reading]:
         """What Prometheus is told."""
@@ -315,10 +302,40 @@ class Broker(Process):
         with self.lock:
             if not self.closing:
                 self.closing = True
-                self.log.close()
+                self._close_log()
+        for wake in (self._closed.set, self._stopped.set, self._wants_sync.release):
+            wake()
         if self.housekeeping is not None:
             self.housekeeping.close()
         self.listener.end()
+
+    def _close_log(self) -> None:
+        if self.rules.failure is None:
+            self.rules.log.close()
+        else:
+            self.storage.close()
+
+
+class _Cursors:
+    """What the rules know of one subscriber (:class:`~eventmesh.runtime.process.subscribers.Cursors`)."""
+
+    def __init__(self, member: BrokerMember, channel: Channel) -> None:
+        self._member, self._channel = member, channel
+
+    def subscribe(self, name: str, offset: int) -> None:
+        """``topic/partition`` from ``offset`` on."""
+        with self._member.lock:
+            self._member.rules.subscribe(self._channel, name, offset)
+
+    def unsubscribe(self, name: str) -> None:
+        """No more of it."""
+        with self._member.lock:
+            self._member.rules.unsubscribe(self._channel, name)
+
+    def take(self) -> tuple[str, list[LogBatch]] | None:
+        """The next batches of one partition."""
+        with self._member.lock:
+            return None if self._member.closing else self._member.rules.take(self._channel, DELIVERY_BYTES)
 
 
 def _home(directory: Path) -> protocol.Home:

@@ -16,7 +16,7 @@ from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.process.directory import GENERATOR, Directory, Peer, peer_name
 from eventmesh.runtime.process.member import Member
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.requests import Requests
+from eventmesh.workload import Requests
 
 
 class CallerMember(Member):
@@ -62,7 +62,7 @@ class CallerMember(Member):
         self.caller.replied(reply)
 
     def peer_lost(self, peer: Peer) -> None:
-        """The gateway is gone, for now."""
+        """The service that is asked is gone, for now."""
         assert self.caller is not None
         self.caller.peer_lost()
 

@@ -32,7 +32,7 @@ class Housekeeping:
     ) -> None:  # fmt: skip
         self._mesh, self._directory, self._cluster_id, self._guarded = mesh, directory, cluster_id, guarded
         self._store = SnapshotStore(FileStorage(directory / FOLDER, read_only=True))
-        self._floors = Floors(mesh, self._store.head, grace_us=int(retention_s * 1e6))
+        self._floors = Floors(mesh, self._store.header, grace_us=int(retention_s * 1e6))
         self._retention_s, self._retained_at = retention_s, -retention_s
         self._rows_seen = -1  # rows that the log had when it was last looked whether snapshots are due; -1: not yet
         self._taking: SnapshotProcess | None = None

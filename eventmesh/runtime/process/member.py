@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from eventmesh.errors import PeerLost, ProtocolError
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.contract import AskMessage, Effect, SendAsk
+from eventmesh.runtime.effects import AskMessage, Effect, SendAsk
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import Directory, Peer, peer_name
 from eventmesh.runtime.process.metrics import Registries

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.progress import split_position
-from eventmesh.runtime.contract import ReplyMessage
+from eventmesh.runtime.effects import ReplyMessage
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.views import age_ms
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from eventmesh.errors import AskTimeout, EventmeshError, PeerLost
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.topic import Topic
-from eventmesh.runtime.contract import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
+from eventmesh.runtime.effects import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
 from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, Writer
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.wire.channel import OPEN, Access

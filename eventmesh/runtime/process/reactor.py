@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from eventmesh.runtime.contract import Effect
+from eventmesh.runtime.effects import Effect
 from eventmesh.runtime.process.actor_log import log
 
 

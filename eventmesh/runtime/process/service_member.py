@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +12,12 @@ import pyarrow as pa
 from eventmesh.errors import EventmeshError, InputError, PeerLost, ProtocolError, Throttled
 from eventmesh.history import ViewDump
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     Append,
     AskMessage,
     BrokerAnswer,
     Effect,
     Exit,
-    Limits,
     ReplyMessage,
     RequestGrant,
     SendReply,
@@ -26,6 +25,7 @@ from eventmesh.runtime.contract import (
     Unsubscribe,
 )
 from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.process import metrics
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, Writer
@@ -278,6 +278,10 @@ class ServiceMember(Member):
         """Every view as it stands."""
         dumped: list[ViewDump] = self.reactor.call(self.instance.dump_views)
         return dumped
+
+    def caught_up(self, ends: Mapping[str, int]) -> bool:
+        """See :meth:`Instance.caught_up`."""
+        return bool(self.reactor.call(lambda: self.instance.caught_up(ends)))
 
     def staleness(self) -> list[int]:
         """Samples of how old what was decided on was, in microseconds, since the last call."""

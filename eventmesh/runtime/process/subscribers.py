@@ -7,11 +7,12 @@ Neither can hold up the broker, nor the other subscribers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import pyarrow as pa
 
-from eventmesh.errors import EventmeshError, InputError
+from eventmesh.errors import InputError
 from eventmesh.log.batch import LogBatch
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
@@ -21,40 +22,59 @@ from eventmesh.runtime.wire.channel import Channel, refusal
 from eventmesh.runtime.wire.doorbell import Ringer
 from eventmesh.runtime.wire.protocol import FrameHeader
 
-#: ``read(topic/partition, offset, max_bytes)``.
-Read = Callable[[str, int, int], list[LogBatch]]
+#: What a subscriber that reads the files is told when the log was opened again.
+MAP_ANEW = "the log was opened again, and its files are to be mapped anew"
+
+
+class Cursors(Protocol):
+    """What the broker knows of one subscriber: where it stands in each partition that it reads."""
+
+    def subscribe(self, name: str, offset: int) -> None:
+        """``topic/partition`` from ``offset`` on."""
+
+    def unsubscribe(self, name: str) -> None:
+        """No more of it."""
+
+    def take(self) -> tuple[str, list[LogBatch]] | None:
+        """The next batches of one partition, and its cursor moves; None where there are none."""
 
 
 class Subscriber:
     """One subscription stream. ``home`` is what the subscriber needs to read the files itself, None if it cannot."""
 
-    def __init__(self, channel: Channel, read: Read, home: protocol.Home | None) -> None:
-        self.channel, self._read, self._home = channel, read, home
+    def __init__(self, channel: Channel, cursors: Cursors, home: protocol.Home | None) -> None:
+        self.channel, self._cursors, self._home = channel, cursors, home
         self._way: Rung | Pushed | None = None
 
     def received(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         """Attach first, then subscribe and unsubscribe."""
-        if isinstance(header, protocol.Attach):
-            self._attach(header.bell)
-        elif self._way is None:
-            raise protocol.unexpected(header, protocol.Attach)
-        elif isinstance(header, protocol.Subscribe):
-            self._way.set(header.name, header.offset)
-        elif isinstance(header, protocol.Unsubscribe):
-            self._way.set(header.name, None)
-        else:
-            raise protocol.unexpected(header, protocol.Attach, protocol.Subscribe, protocol.Unsubscribe)
+        match header:
+            case protocol.Attach():
+                self._attach(header.bell)
+            case _ if self._way is None:
+                raise protocol.unexpected(header, protocol.Attach)
+            case protocol.Subscribe():
+                self._cursors.subscribe(header.name, header.offset)
+            case protocol.Unsubscribe():
+                self._cursors.unsubscribe(header.name)
+            case _:
+                raise protocol.unexpected(header, protocol.Attach, protocol.Subscribe, protocol.Unsubscribe)
 
     def _attach(self, bell: str | None) -> None:
         self.close()
         ringer = _ringer(bell) if self._home is not None else None
-        self._way = Pushed(self.channel, self._read) if ringer is None else Rung(ringer)
+        self._way = Pushed(self.channel, self._cursors) if ringer is None else Rung(ringer)
         self.channel.send(protocol.pack(protocol.Attached(None if ringer is None else self._home)))
 
-    def notify(self, names: Collection[str]) -> None:
-        """These partitions have grown."""
+    def wake(self) -> None:
+        """There is something to read; never waits."""
         if self._way is not None:
-            self._way.notify(names)
+            self._way.wake()
+
+    def map_anew(self) -> None:
+        """The files have changed their places: who reads them must come again. Others stay."""
+        if isinstance(self._way, Rung):
+            self.channel.leave(protocol.pack(protocol.Goodbye(MAP_ANEW)))
 
     def close(self) -> None:
         """The subscriber is gone."""
@@ -73,20 +93,11 @@ class Rung:
     """A subscriber that reads for itself."""
 
     def __init__(self, ringer: Ringer) -> None:
-        self._ringer, self._names = ringer, set[str]()
+        self._ringer = ringer
 
-    def set(self, name: str, offset: int | None) -> None:
-        """It reads this partition from now on; with ``offset`` None no more."""
-        if offset is None:
-            self._names.discard(name)
-        else:
-            self._names.add(name)
-            self._ringer.ring()
-
-    def notify(self, names: Collection[str]) -> None:
-        """Ring, if it reads any of these."""
-        if not self._names.isdisjoint(names):
-            self._ringer.ring()
+    def wake(self) -> None:
+        """Ring its doorbell."""
+        self._ringer.ring()
 
     def close(self) -> None:
         """Ring no more."""
@@ -94,75 +105,38 @@ class Rung:
 
 
 class Pushed:
-    """A subscriber elsewhere: its cursors, and the thread that pushes to it."""
+    """A subscriber elsewhere: a thread pushes to it, and waits while it does not read."""
 
-    def __init__(self, channel: Channel, read: Read) -> None:
-        self._channel, self._read = channel, read
-        self._cursors: dict[str, int] = {}
-        self._grown: set[str] = set()  # partitions that may have more than their cursor has seen
-        self._lock = threading.Lock()
+    def __init__(self, channel: Channel, cursors: Cursors) -> None:
+        self._channel, self._cursors = channel, cursors
         self._wake = threading.Event()
         self._closing = False
         threading.Thread(target=self._push_all, name="push", daemon=True).start()
 
-    def set(self, name: str, offset: int | None) -> None:
-        """Push this partition from ``offset`` on; with None no more."""
-        with self._lock:
-            if offset is None:
-                self._cursors.pop(name, None)
-            else:
-                self._cursors[name] = offset
-                self._grown.add(name)
+    def wake(self) -> None:
+        """Let the thread look again."""
         self._wake.set()
-
-    def notify(self, names: Collection[str]) -> None:
-        """These partitions have grown."""
-        with self._lock:
-            mine = self._cursors.keys() & names
-            self._grown |= mine
-        if mine:
-            self._wake.set()
 
     def _push_all(self) -> None:
         try:
             while self._channel.open and not self._closing:
                 self._wake.wait(timeout=1.0)
                 self._wake.clear()
-                while self._channel.open and not self._closing and self._push_some():
-                    pass
+                while self._channel.open and not self._closing and (entries := self._taken()):
+                    self._channel.send(frames.pack_entries(entries, now()))
         except Exception as error:  # a partition that nobody has, or a defect: unsaid, it would wait for ever
             log.exception("nothing is pushed any more", process="broker")
             self._channel.finish(refusal(InputError(f"nothing can be delivered: {type(error).__name__}: {error}")))
             self._channel.end()
 
-    def _push_some(self) -> bool:
-        with self._lock:
-            cursors = {name: self._cursors[name] for name in self._grown if name in self._cursors}
-            self._grown.clear()
+    def _taken(self) -> list[tuple[str, LogBatch]]:
+        """What one delivery carries: batches of one partition or of several, about :data:`DELIVERY_BYTES`."""
         entries: list[tuple[str, LogBatch]] = []
-        for name, offset in cursors.items():
-            found = self._batches(name, offset)
-            if found and self._advance(name, offset, found[-1].header.end):
-                entries += [(name, entry) for entry in found]
-        if entries:
-            self._channel.send(frames.pack_entries(entries, now()))
-        return bool(entries)
-
-    def _batches(self, name: str, offset: int) -> list[LogBatch]:
-        try:
-            return self._read(name, offset, DELIVERY_BYTES)
-        except EventmeshError as error:
-            self.set(name, None)
-            self._channel.send(protocol.pack(protocol.ReadFailed(name, protocol.Failure.of(error))))
-            return []
-
-    def _advance(self, name: str, offset: int, end: int) -> bool:
-        with self._lock:
-            if self._cursors.get(name) != offset:
-                return False  # subscribed anew meanwhile
-            self._cursors[name] = end
-            self._grown.add(name)  # there may be more
-            return True
+        size = 0
+        while size < DELIVERY_BYTES and (found := self._cursors.take()) is not None:
+            entries += [(found[0], entry) for entry in found[1]]
+            size += sum(entry.message.size for entry in found[1])
+        return entries
 
     def close(self) -> None:
         """End the thread."""

@@ -1,18 +1,17 @@
-"""A virtual clock, processes, and the connections between them: the world that a simulation lives in.
+"""Processes with inboxes, and the connections between them, on a virtual clock.
 
-Processes take messages in the order of each connection; a message to a process that died is lost. Work
-takes virtual time, so that batches form under load. Every choice is drawn from the seed.
+What is sent are messages, which can be looked at, held back and lost. Messages of one connection come in their order;
+one to a process that has died is lost. Work takes virtual time, so that batches form under load.
 """
 
 from __future__ import annotations
 
-import heapq
-import random
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-START = 1_700_000_000_000_000  # the virtual clock's first microsecond
+from eventmesh.runtime.simulated.world import World
 
 
 @dataclass(frozen=True)
@@ -27,82 +26,135 @@ class Speeds:
     notice: tuple[int, int] = (100, 20_000)
 
 
-class Deadlock(AssertionError):
-    """The simulation ran out of time or of events before the run was done."""
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one life of a process sent to another; handling it costs as much as ``rows`` rows."""
+
+    sender: tuple[str, int]
+    content: Any
+    rows: int = 1
 
 
-@dataclass
-class Process:
-    """Anything that can be crashed: its life number tells messages of an earlier life apart."""
+class Process(ABC):
+    """What has an inbox and can be killed; its life number tells messages to an earlier life apart.
 
-    name: str
-    life: int = 0
-    alive: bool = False
-    busy_until: int = 0
-    inbox: deque[tuple[Callable[[], None], int]] = field(default_factory=deque)
-    timer_at: int | None = None
+    A frozen process, as after SIGSTOP, does nothing and loses nothing.
+    """
+
+    def __init__(self, name: str, world: World, speeds: Speeds) -> None:
+        self.name, self.world, self.speeds = name, world, speeds
+        self.life = 0
+        self.alive = self.frozen = False
+        self.busy_until = 0
+        self._inbox: deque[Message] = deque()
+        self._timer_at: int | None = None
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """Its name and its life."""
+        return self.name, self.life
+
+    def begin_life(self) -> None:
+        """It is started: nothing is left of the life before."""
+        self.life, self.alive, self.frozen, self.busy_until = self.life + 1, True, False, self.world.now
+        self._inbox.clear()
+        self._timer_at = None
+
+    def end_life(self) -> None:
+        """It is dead."""
+        self.alive = False
+
+    # --- messages -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def take(self, message: Message) -> None:
+        """Handle one message."""
+
+    def receive(self, message: Message) -> None:
+        """A message has come; it is handled when those before it are."""
+        self._inbox.append(message)
+        if len(self._inbox) == 1:
+            self._work_later(max(self.world.now, self.busy_until))
+
+    def _work_later(self, at: int) -> None:
+        life = self.life
+        self.world.at(at, lambda: self._work(life))
+
+    def _work(self, life: int) -> None:
+        """Handle the oldest message in the inbox; the process is then busy for a while."""
+        if not self.alive or self.life != life or self.frozen:
+            return
+        message = self._inbox[0]
+        self.busy_until = self.world.now + self.speeds.step + self.speeds.row * message.rows
+        self.take(message)
+        if self.life != life or not self.alive:
+            return
+        self._inbox.popleft()
+        if self._inbox:
+            self._work_later(self.busy_until)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def next_deadline(self) -> int | None:
+        """When :meth:`tick` wants to be called next."""
+
+    @abstractmethod
+    def tick(self) -> None:
+        """Time has passed."""
+
+    def set_timer(self) -> None:
+        """See to it that :meth:`tick` is called when it is due."""
+        deadline = self.next_deadline()
+        if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):
+            return
+        self._timer_at, life = deadline, self.life
+        self.world.at(deadline, lambda: self._fire(life, deadline))
+
+    def _fire(self, life: int, deadline: int) -> None:
+        if not self.alive or self.frozen or self.life != life or self._timer_at != deadline:
+            return
+        self._timer_at = None
+        self.tick()
+
+    # --- freezing -------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Do nothing until :meth:`thaw`."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """Go on with what has come meanwhile."""
+        if not self.frozen:
+            return
+        self.frozen, self._timer_at = False, None
+        if self.alive:
+            if self._inbox:
+                self._work_later(max(self.world.now, self.busy_until))
+            self.set_timer()
 
 
 class Network:
-    """Runs what is to happen, in order of virtual time."""
+    """Carries messages between processes."""
 
-    def __init__(self, seed: int, speeds: Speeds) -> None:
-        self.seed, self.speeds = seed, speeds
-        self.random = random.Random(seed)
-        self.now = START
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._count = 0
-        self._last_delivery: dict[tuple[str, int, str, int], int] = {}
+    def __init__(self, world: World, speeds: Speeds) -> None:
+        self.world, self.speeds = world, speeds
+        self._last_arrival: dict[tuple[str, int, str, int], int] = {}
 
-    def clock(self) -> int:
-        """Virtual microseconds since the Unix epoch."""
-        return self.now
+    def send(self, sender: Process, to: Process, content: Any, *, rows: int = 1, life: int | None = None) -> None:
+        """In order on the connection of these two lives (``life`` is the receiver's, as the sender knows it)."""
+        connection = (*sender.identity, to.name, to.life if life is None else life)
+        takes = self.world.dice(f"link {sender.name} {to.name}").randint(*self.speeds.network)
+        arrival = max(self._last_arrival.get(connection, 0), self.world.now + takes)
+        self._last_arrival[connection] = arrival
+        message = Message(sender.identity, content, rows)
+        self.world.at(arrival, lambda: self._arrive(to, connection[3], message))
 
-    def at(self, time: int, action: Callable[[], None]) -> None:
-        """Run ``action`` at ``time``; actions of one time run in the order they were asked for."""
-        self._count += 1
-        heapq.heappush(self._events, (max(time, self.now), self._count, action))
+    def _arrive(self, to: Process, life: int, message: Message) -> None:
+        if to.alive and to.life == life:
+            to.receive(message)
 
-    def after(self, span: tuple[int, int] | int, action: Callable[[], None]) -> None:
-        """Run ``action`` after a span, drawn evenly where it is a range."""
-        self.at(self.now + (span if isinstance(span, int) else self.random.randint(*span)), action)
-
-    def run_until(self, done: Callable[[], bool], *, seconds: float = 600.0) -> None:
-        """Advance until ``done``; :class:`Deadlock` after ``seconds`` of virtual time."""
-        deadline = self.now + int(seconds * 1e6)
-        while not done():
-            if not self._events or self._events[0][0] > deadline:
-                raise Deadlock(f"seed {self.seed}: not done after {(self.now - START) / 1e6:.3f} s\n{self.describe()}")
-            self.now, _, action = heapq.heappop(self._events)
-            action()
-
-    def describe(self) -> str:
-        """Where everybody stands, for a run that did not end."""
-        return f"{len(self._events)} events are still to come"
-
-    def send(self, sender: Process, to: Process, action: Callable[[], None], *, rows: int = 1) -> None:
-        """Deliver in order on the connection of these two lives; lost if the receiver died meanwhile."""
-        lives = (sender.name, sender.life, to.name, to.life)
-        arrival = max(self._last_delivery.get(lives, 0), self.now + self.random.randint(*self.speeds.network))
-        self._last_delivery[lives] = arrival
-
-        def deliver() -> None:
-            if to.alive and to.life == lives[3]:
-                to.inbox.append((action, rows))
-                if len(to.inbox) == 1:
-                    self.at(to.busy_until, lambda: self._work(to, to.life))
-
-        self.at(arrival, deliver)
-
-    def _work(self, process: Process, life: int) -> None:
-        """Handle the oldest message in the inbox; the process is then busy for a while."""
-        if not process.alive or process.life != life:
-            return
-        action, rows = process.inbox[0]
-        process.busy_until = self.now + self.speeds.step + self.speeds.row * rows
-        action()
-        if process.life != life or not process.alive:
-            return
-        process.inbox.popleft()
-        if process.inbox:
-            self.at(process.busy_until, lambda: self._work(process, life))
+    def tell(self, process: Process, content: Any, span: tuple[int, int]) -> None:
+        """Let a process hear, within ``span``, what its own machine knows: that a connection broke, for instance."""
+        life, message = process.life, Message(("", 0), content, 0)
+        self.world.after(span, lambda: self._arrive(process, life, message), f"notice {process.name}")

@@ -1,158 +1,164 @@
-"""A whole mesh in one thread on a virtual clock, with a seeded network and disk and crashes at any step.
+"""A whole mesh in one thread on a virtual clock, with a seeded network and disk, and processes that can be killed.
 
-It drives the same tasks, log and callers as the runtime on Ray; only the edges are its own. Where a
-process died, the other side of each of its connections learns that it broke.
+It drives the same broker, tasks and callers as the runtime on Ray; only what surrounds them is its own. Where a process
+died, the other side of each of its connections learns that it broke. Every choice is drawn from the seed: it names a
+history.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import pyarrow as pa
 
-from eventmesh.errors import AppendRefused, EventmeshError, LogStopped, PeerLost, StorageFull
+from eventmesh.errors import LogStopped, PeerLost, StorageFull
 from eventmesh.history import CALLERS, History
-from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
+from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.progress import position_name
-from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.contract import (
-    Address,
-    Append,
-    Appended,
-    AppendFailed,
-    AskMessage,
-    Effect,
-    Exit,
-    Granted,
-    GrantFailed,
-    Limits,
-    ReplyMessage,
-    RequestGrant,
-    SendAsk,
-    SendReply,
-    Subscribe,
-    Unsubscribe,
-)
-from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.broker import ACKNOWLEDGEMENTS
 from eventmesh.runtime.journal import Journal
-from eventmesh.runtime.requests import Requests
+from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
+from eventmesh.runtime.simulated.processes import (
+    BrokerLost,
+    BrokerProcess,
+    BrokerUp,
+    CallerProcess,
+    Identity,
+    PeerGone,
+    ServiceProcess,
+)
+from eventmesh.runtime.simulated.world import START, World
 from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
 from eventmesh.runtime.snapshotter import Snapshotter
+from eventmesh.workload import Requests
 
-BROKER, CLUSTER = "broker", "simulated"
+CLUSTER = "simulated"
 #: Microseconds from the append that makes snapshots due until they are taken.
 SNAPSHOT_DELAY = (1_000, 30_000)
 #: Microseconds that no stream of a simulation is late.
 GRACE = 100_000
 
 
-@dataclass
-class Host(Process):
-    """A service instance and what it left to do."""
+class Simulation:
+    """Runs ``mesh`` from ``seed``. It has a :class:`World`, a :class:`Network` and a disk, the ``storage``.
 
-    instance: Instance | None = None
-    effects: list[Effect] = field(default_factory=list)
+    It can go on with the ``storage`` of another one, or of a mesh on Ray, at the time ``now``; ``lives_before`` is more
+    than the lives that any process had there, since no incarnation may be called as one before it.
+    """
 
+    #: What carries its messages; a subclass may have another one.
+    network_of: type[Network] = Network
 
-@dataclass
-class Client(Process):
-    """A caller and what it left to do. While it is down, ``caller`` is the one that died: of it the journal counts."""
-
-    caller: Caller | None = None
-    journal: Journal | None = None
-    effects: list[Effect] = field(default_factory=list)
-
-
-@dataclass
-class Broker(Process):
-    """The log's process: cursors of who reads what, and acknowledgements that wait for a sync."""
-
-    log: Log | None = None
-    cursors: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    unsynced: list[Callable[[], None]] = field(default_factory=list)
-    sync_scheduled: bool = False
-    rows_appended: int = 0  # since it last looked whether snapshots are due
-
-
-class Simulation(Network):
-    """Runs ``mesh`` from ``seed``. Every choice is drawn from it: a seed names a history."""
-
-    def __init__(self, mesh: Mesh, *, seed: int, speeds: Speeds | None = None, limits: Limits | None = None) -> None:
-        super().__init__(seed, speeds or Speeds())
-        self.mesh, self.limits = mesh, limits or Limits()
+    def __init__(
+        self, mesh: Mesh, *, seed: int, speeds: Speeds | None = None, limits: Limits | None = None,
+        storage: MemoryStorage | None = None, now: int = START, lives_before: int = 0,
+    ) -> None:  # fmt: skip
+        self.mesh, self.seed, self.speeds = mesh, seed, speeds or Speeds()
+        self.world = World(seed, now)
+        self.network = self.network_of(self.world, self.speeds)
         self.topics = mesh.topics()
-        self.owned = {topic.owner: topic for topic in self.topics.values()}
-        durability = Durability(mesh.log.durability)
-        self.storage = MemoryStorage() if durability is Durability.memory else SimulatedStorage(self.random)
-        self.durability = durability
+        self.durability = Durability(mesh.log.durability)
+        self.storage = storage or (
+            MemoryStorage() if self.durability is Durability.memory else SimulatedStorage(self.world.dice("disk"))
+        )
         self.snapshots = SnapshotStore(self.storage, FOLDER)
-        self.floors = Floors(mesh, self.snapshots.head, grace_us=GRACE)
-        self.broker = Broker(BROKER)
+        self.floors = Floors(mesh, self.snapshots.header, grace_us=GRACE)
+        self.deaths = 0
+        self._rows_appended = 0  # since it was last looked whether snapshots are due
+        self.broker = BrokerProcess(
+            self.world, self.speeds, self, open_log=self.open_log, acknowledgement=ACKNOWLEDGEMENTS[self.durability],
+            died=self.kill_broker, reopened=self._reopened, appended=self._count_rows,
+        )  # fmt: skip
         self.hosts = {
-            (service, number): Host(f"{service}/{number}")
+            (service, number): ServiceProcess(
+                service, number, self.world, self.speeds, self, limits=limits or Limits(), snapshots=self._snapshot
+            )
             for service, section in mesh.services.items()
             for number in range(section.instances)
         }
-        self.clients: dict[str, Client] = {}
-        self.crashes = 0
+        self._named: dict[str, Process] = {host.name: host for host in self.hosts.values()}
+        self.clients: dict[str, CallerProcess] = {}
         self.start_broker()
         for host in self.hosts.values():
-            self.start_host(host)
+            host.life = lives_before
+            host.start()
 
-    # --- processes ------------------------------------------------------------------------------
+    def process(self, name: str) -> Process:
+        """The process of this name."""
+        return self._named[name]
+
+    def host(self, service: str, partition: int) -> ServiceProcess:
+        """The process that has this partition of a service."""
+        return self.hosts[service, self.mesh.instance_of(service, partition)]
+
+    def open_log(self) -> Log:
+        """Open the log that lies on the disk."""
+        return Log.open(
+            self.storage, self.topics, durability=self.durability, cluster_id=CLUSTER, node="simulated",
+            clock=self.world.clock,
+        )  # fmt: skip
+
+    # --- deaths ---------------------------------------------------------------------------------
 
     def start_broker(self) -> None:
-        """Open the log; whoever waits for it connects again."""
-        broker = self.broker
-        broker.life, broker.alive, broker.busy_until = broker.life + 1, True, self.now
-        broker.inbox.clear()
-        broker.cursors, broker.unsynced, broker.sync_scheduled = {}, [], False
-        broker.rows_appended = 0
-        broker.log = Log.open(
-            self.storage,
-            self.topics,
-            durability=self.durability,
-            cluster_id=CLUSTER,
-            node="simulated",
-            clock=self.clock,
-        )
-        for host in self.hosts.values():
-            self.after(self.speeds.notice, lambda host=host, life=host.life: self._reconnect(host, life))  # type: ignore[misc]
+        """Open the log; whoever waits for the broker connects again."""
+        self._rows_appended = 0
+        self.broker.start()
+        for host in self._living_hosts():
+            self.network.tell(host, BrokerUp(self.broker.life), self.speeds.notice)
 
-    def _reconnect(self, host: Host, life: int) -> None:
-        if host.alive and host.life == life and host.instance is not None:
-            self._inside(host, lambda: self._begin(host))
+    def _reopened(self) -> None:
+        """Who reads the files of the log must map them anew: every connection is ended, and made again."""
+        for host in self._living_hosts():
+            self.network.tell(host, BrokerUp(self.broker.life), self.speeds.notice)
 
-    def start_host(self, host: Host) -> None:
-        """Start an incarnation of a service instance."""
-        service, _, number = host.name.rpartition("/")
-        host.life, host.alive, host.effects, host.timer_at = host.life + 1, True, [], None
-        host.busy_until = self.now
-        host.inbox.clear()
-        host.instance = Instance(
-            self.mesh,
-            service,
-            int(number),
-            incarnation=f"{host.name}.{host.life}",
-            clock=self.clock,
-            emit=host.effects.append,
-            limits=self.limits,
-            seed=self.seed,
-            snapshots=self._snapshot,
-        )
-        self._inside(host, lambda: self._begin(host))
+    def _living_hosts(self) -> list[ServiceProcess]:
+        return [host for host in self.hosts.values() if host.alive]
 
-    def _begin(self, host: Host) -> None:
-        assert host.instance is not None
-        with suppress(PeerLost):  # the broker is away: again when it is back
-            host.instance.broker_up()
+    def kill(self, process: Process) -> None:
+        """Kill a process; it starts again after a while."""
+        if process is self.broker:
+            self.kill_broker()
+        elif process.alive:
+            self.deaths += 1
+            gone = process.identity
+            process.end_life()
+            self._tell_of(gone, but=process)
+            assert isinstance(process, (ServiceProcess, CallerProcess))
+            self.world.after(self.speeds.restart, process.start, f"restart {process.name}")
+
+    def fenced(self, process: ServiceProcess) -> None:
+        """An incarnation ends for good; whoever supervises the instance starts the next."""
+        self.kill(process)
+
+    def _tell_of(self, gone: Identity, *, but: Process) -> None:
+        for other in (*self.hosts.values(), *self.clients.values()):
+            if other is not but and other.alive:
+                self.network.tell(other, PeerGone(gone), self.speeds.notice)
+        if self.broker.alive:
+            self.network.tell(self.broker, PeerGone(gone), self.speeds.notice)
+
+    def kill_broker(self, *, machine: bool = False) -> None:
+        """Kill the broker's process, or its machine; it opens the log again after a while."""
+        if not self.broker.alive:
+            return
+        self.deaths += 1
+        lost = self.broker.life
+        self.broker.end_life()
+        if isinstance(self.storage, SimulatedStorage):
+            if machine:
+                self.storage.crash_machine()
+            else:
+                self.storage.restart_process()
+        for host in self._living_hosts():
+            self.network.tell(host, BrokerLost(lost), self.speeds.notice)
+        self.world.after(self.speeds.restart, self.start_broker, "restart broker")
+
+    # --- snapshots and retention ------------------------------------------------------------------
 
     def _snapshot(self, name: str) -> Snapshot | None:
         if not self.snapshots.size(name):
@@ -161,344 +167,56 @@ class Simulation(Network):
             raise PeerLost("the broker is away")
         return self.snapshots.get(name, self.broker.log, CLUSTER)
 
-    def crash_host(self, host: Host) -> None:
-        """Kill a service's process; it starts again after a while."""
-        if not host.alive:
-            return
-        self.crashes += 1
-        host.alive, host.instance = False, None
-        for other in self._peers(host):
-            self.after(self.speeds.notice, lambda other=other: self._notice(other, host.name))  # type: ignore[misc]
-        self.after(self.speeds.restart, lambda: self.start_host(host))
-
-    def crash_broker(self, *, machine: bool = False) -> None:
-        """Kill the broker's process, or its machine; it opens the log again after a while."""
-        if not self.broker.alive:
-            return
-        self.crashes += 1
-        self.broker.alive, self.broker.log = False, None
-        if isinstance(self.storage, SimulatedStorage):
-            if machine:
-                self.storage.crash_machine()
-            else:
-                self.storage.restart_process()
-        for host in self.hosts.values():
-            self.after(self.speeds.notice, lambda host=host, life=host.life: self._broker_lost(host, life))  # type: ignore[misc]
-        self.after(self.speeds.restart, self.start_broker)
-
-    def crash_client(self, client: Client) -> None:
-        """Kill a caller's process; after a while it goes on from its journal."""
-        if not client.alive:
-            return
-        self.crashes += 1
-        client.alive, origin = False, (client.name, client.life)
-        for host in self.hosts.values():
-            self.after(self.speeds.notice, lambda host=host, life=host.life: self._origin_lost(host, life, origin))  # type: ignore[misc]
-        self.after(self.speeds.restart, lambda: self._start_client(client))
-
-    def _origin_lost(self, host: Host, life: int, origin: tuple[str, int]) -> None:
-        if host.life == life and host.instance is not None:
-            host.instance.origin_lost(origin)
-
-    def _start_client(self, client: Client) -> None:
-        journal = client.journal
-        assert journal is not None
-        journal.settle()
-        client.life, client.alive, client.effects, client.timer_at = client.life + 1, True, [], None
-        client.busy_until = self.now
-        client.inbox.clear()
-        client.caller = Caller(
-            client.name,
-            journal.requests,
-            messages=self.mesh.application.MESSAGES,
-            owned=self.owned,
-            clock=self.clock,
-            emit=client.effects.append,
-            journal=journal,
-            seed=self.seed,
-        )
-        self._inside(client, client.caller.resume)
-
-    def _peers(self, gone: Process) -> Iterable[Process]:
-        return [process for process in (*self.hosts.values(), *self.clients.values()) if process is not gone]
-
-    def _notice(self, process: Process, name: str) -> None:
-        service = name.rpartition("/")[0]
-        if isinstance(process, Host) and process.instance is not None:
-            process.instance.peer_lost(service)
-            process.instance.origin_lost(name)
-            self._carry_out(process)
-        elif isinstance(process, Client) and process.alive and self._talks_to(process.caller, service):
-            assert process.caller is not None
-            process.caller.peer_lost()
-            self._carry_out(process)
-
-    def _talks_to(self, caller: Caller | None, service: str) -> bool:
-        return caller is not None and any(
-            caller.messages[command].service == service for command in set(caller.requests.commands)
-        )
-
-    def _broker_lost(self, host: Host, life: int) -> None:
-        if host.life != life or host.instance is None:
-            return
-        host.instance.broker_lost()
-        self._carry_out(host)
-
-    # --- effects ---------------------------------------------------------------------------------
-
-    def _inside(self, process: Host | Client, call: Callable[[], None]) -> None:
-        call()
-        self._carry_out(process)
-
-    def _carry_out(self, process: Host | Client) -> None:
-        effects, process.effects[:] = list(process.effects), []
-        for effect in effects:
-            if not process.alive:
-                return
-            self._effect(process, effect)
-        self._set_timer(process)
-
-    def _set_timer(self, process: Host | Client) -> None:
-        machine: Any = process.instance if isinstance(process, Host) else process.caller
-        deadline = machine.next_deadline() if machine is not None else None
-        if deadline is None or (process.timer_at is not None and process.timer_at <= deadline):
-            return
-        process.timer_at = deadline
-        life = process.life
-
-        def fire() -> None:
-            if not process.alive or process.life != life or process.timer_at != deadline:
-                return
-            process.timer_at = None
-            machine.tick(self.now)
-            self._carry_out(process)
-
-        self.at(deadline, fire)
-
-    def _effect(self, process: Host | Client, effect: Effect) -> None:
-        if isinstance(effect, SendAsk):
-            self._send_ask(process, effect.to, effect.message)
-        elif isinstance(effect, SendReply):
-            self._send_reply(process, effect.origin, effect.reply)
-        elif isinstance(process, Host):
-            self._log_effect(process, effect)
-
-    def _log_effect(self, host: Host, effect: Effect) -> None:
-        broker, life = self.broker, host.life
-        if isinstance(effect, RequestGrant):
-            if not broker.alive:
-                instance = host.instance
-                assert instance is not None
-                failed = GrantFailed(effect.partition, PeerLost("the broker is away"))
-                self.after(1_000, lambda: self._alive(host, instance, lambda: instance.answered(failed)))
-                return
-            self.send(host, broker, lambda: self._grant(host, life, effect.partition))
-        elif isinstance(effect, Append):
-            self._append_or_lose(host, effect)
-        elif isinstance(effect, Subscribe):
-            if broker.alive:
-                self.send(host, broker, lambda: self._subscribe(host, life, effect))
-        elif isinstance(effect, Unsubscribe):
-            if broker.alive:
-                self.send(host, broker, lambda: self._cursor_gone(host, life, effect))
-        elif isinstance(effect, Exit):
-            self.crash_host(host)  # this incarnation ends for good; whoever supervises the instance starts the next
-
-    def _alive(self, host: Host, instance: Instance, call: Callable[[], None]) -> None:
-        if host.alive and host.instance is instance:
-            call()
-            self._carry_out(host)
-
-    def _answer(self, host: Host, life: int, call: Callable[[Instance], None], rows: int = 1) -> None:
-        instance = host.instance
-        if instance is not None and host.life == life:
-            self.send(self.broker, host, lambda: self._inside(host, lambda: call(instance)), rows=rows)
-
-    # --- the broker -----------------------------------------------------------------------------
-
-    def _grant(self, host: Host, life: int, partition: int) -> None:
-        """Also to a life that has ended meanwhile: the broker cannot know."""
-        log, topic = self.broker.log, self.owned[host.name.rpartition("/")[0]]
-        if log is None:
-            return
-        try:
-            grant = log.grant(topic.name, partition, topic.owner, f"{host.name}.{life}")
-        except (ProcessDied, LogStopped):
-            self.crash_broker()  # a log that stopped must be opened again (rule 9)
-            return
-        except EventmeshError as error:
-            failed = GrantFailed(partition, error)
-            self._answer(host, life, lambda instance: instance.answered(failed))
-            return
-        granted = Granted(partition, grant.epoch, grant.end)
-        self._answer(host, life, lambda instance: instance.answered(granted))
-        self._push(topic.name, partition)
-
-    def _append_or_lose(self, host: Host, effect: Append) -> None:
-        instance = host.instance
-        assert instance is not None
-        if self.broker.alive:
-            life = host.life
-            self.send(host, self.broker, lambda: self._append(host, life, effect), rows=effect.entry.header.rows)
-            return
-        failed = AppendFailed(effect.partition, effect.entry.header.epoch, PeerLost("the broker is away"))
-        self.after(1_000, lambda: self._alive(host, instance, lambda: instance.answered(failed)))
-
-    def _append(self, host: Host, life: int, effect: Append) -> None:
-        log, header = self.broker.log, effect.entry.header
-        if log is None:
-            return
-        topic = self.owned[header.writer]
-        try:
-            end = log.append(topic.name, effect.partition, effect.entry)
-        except (ProcessDied, LogStopped):
-            self.crash_broker()
-            return
-        except AppendRefused as error:
-            failed = AppendFailed(effect.partition, header.epoch, error)
-            self._answer(host, life, lambda instance: instance.answered(failed))
-            return
-
-        self._count_rows(header.rows)
-
-        def acknowledge() -> None:
-            appended = Appended(effect.partition, header.epoch, end)
-            self._answer(host, life, lambda instance: instance.answered(appended))
-            self._push(topic.name, effect.partition)
-
-        if self.durability is Durability.fsync:
-            self._acknowledge_after_sync(acknowledge)
-        else:
-            acknowledge()
-
     def _count_rows(self, rows: int) -> None:
-        broker, due = self.broker, self.mesh.log.snapshot_rows
-        broker.rows_appended += rows
-        if due is not None and broker.rows_appended >= due and self.mesh.keeps_snapshots:
-            broker.rows_appended = 0
-            self.after(SNAPSHOT_DELAY, self._take_snapshots)
+        due = self.mesh.log.snapshot_rows
+        self._rows_appended += rows
+        if due is not None and self._rows_appended >= due and self.mesh.keeps_snapshots:
+            self._rows_appended = 0
+            self.world.after(SNAPSHOT_DELAY, lambda: self.broker.attempt(partial(self._keep_house, due)), "snapshots")
 
-    def _take_snapshots(self) -> None:
-        """Then let retention delete what no restart would read."""
-        log, rows = self.broker.log, self.mesh.log.snapshot_rows
-        if log is None or rows is None:
-            return
-        reader = LogReader.of(self.storage)
-        snapshotter = Snapshotter(
-            self.mesh, reader, self.snapshots, cluster_id=CLUSTER, rows=rows, clock=self.clock
-        )  # fmt: skip
-        try:
-            snapshotter.take_due()
-            log.retain(self.now, self.floors.at(self.now))
-        except (ProcessDied, LogStopped):
-            self.crash_broker()
-        except (OSError, StorageFull):
-            return  # the snapshots before stand; the broker finds out by itself what the disk is like
-
-    def _acknowledge_after_sync(self, acknowledge: Callable[[], None]) -> None:
-        broker, life = self.broker, self.broker.life
-        broker.unsynced.append(acknowledge)
-        if broker.sync_scheduled:
-            return
-        broker.sync_scheduled = True
-
-        def sync() -> None:
-            if not broker.alive or broker.life != life or broker.log is None:
-                return
-            broker.sync_scheduled = False
-            waiting, broker.unsynced = broker.unsynced, []
-            try:
-                broker.log.sync()
-            except (ProcessDied, EventmeshError):
-                self.crash_broker()  # a failed sync is never retried: stop, and open again (rule 9)
-                return
-            for ready in waiting:
-                ready()
-
-        self.after(self.speeds.sync, sync)
-
-    def _subscribe(self, host: Host, life: int, effect: Subscribe) -> None:
-        if host.life != life:
-            return
-        self.broker.cursors[(host.name, effect.topic, effect.partition)] = effect.offset
-        self._push(effect.topic, effect.partition)
-
-    def _cursor_gone(self, host: Host, life: int, effect: Unsubscribe) -> None:
-        if host.life == life:
-            self.broker.cursors.pop((host.name, effect.topic, effect.partition), None)
-
-    def _push(self, topic: str, partition: int) -> None:
+    def _keep_house(self, rows: int) -> None:
+        """Take snapshots, then let retention delete what no restart would read."""
         log = self.broker.log
         if log is None:
             return
-        for (name, wanted, number), cursor in list(self.broker.cursors.items()):
-            if (wanted, number) != (topic, partition):
-                continue
-            service, _, instance_number = name.rpartition("/")
-            host = self.hosts[(service, int(instance_number))]
-            for entry in log.read(topic, partition, cursor, 1 << 30):
-                self.broker.cursors[(name, topic, partition)] = entry.header.end
-                self._answer(
-                    host,
-                    host.life,
-                    lambda instance, entry=entry: instance.deliver(topic, partition, entry),  # type: ignore[misc]
-                    rows=entry.header.rows,
-                )
-
-    # --- asks and replies -------------------------------------------------------------------------
-
-    def _send_ask(self, sender: Process, to: Address, message: AskMessage) -> None:
-        host = self.hosts[(to.service, self.mesh.instance_of(to.service, to.partition))]
-        if not host.alive:
-            self.after(self.speeds.notice, lambda: self._notice(sender, host.name))
-            return
-        origin = (sender.name, sender.life)
-
-        def arrive() -> None:
-            assert host.instance is not None
-            host.instance.received(origin, to.partition, message)
-            self._carry_out(host)
-
-        self.send(sender, host, arrive, rows=len(message.rows))
-
-    def _send_reply(self, sender: Process, origin: tuple[str, int], reply: ReplyMessage) -> None:
-        name, life = origin
-        service, _, number = name.rpartition("/")
-        process: Any = self.clients.get(name) or self.hosts[(service, int(number))]
-        if not process.alive or process.life != life:
-            return
-
-        def arrive() -> None:
-            machine: Any = process.instance if isinstance(process, Host) else process.caller
-            machine.replied(reply)
-            self._carry_out(process)
-
-        self.send(sender, process, arrive, rows=len(reply.indexes))
+        snapshotter = Snapshotter(
+            self.mesh, LogReader.of(self.storage), self.snapshots, cluster_id=CLUSTER, rows=rows,
+            clock=self.world.clock,
+        )  # fmt: skip
+        try:
+            snapshotter.take_due()
+            log.retain(self.world.now, self.floors.at(self.world.now))
+        except LogStopped as error:
+            assert self.broker.rules is not None
+            self.broker.rules.sync_failed(error)
+        except (OSError, StorageFull):
+            return  # the snapshots before stand; the broker finds out by itself what the disk is like
 
     # --- runs -----------------------------------------------------------------------------------
 
-    def call(self, name: str, requests: Requests, *, window: int = 1_000_000) -> Client:
+    def call(self, name: str, requests: Requests, *, window: int = 1_000_000) -> CallerProcess:
         """Start a caller; it is done when ``client.caller.done``."""
-        client = self.clients[name] = Client(name, journal=Journal.in_memory(name, requests, window))
-        self._start_client(client)
+        return self.resume(Journal.in_memory(name, requests, window))
+
+    def resume(self, journal: Journal) -> CallerProcess:
+        """Start a caller that goes on from its journal."""
+        client = self.clients[journal.name] = CallerProcess(journal, self.world, self.speeds, self)
+        self._named[journal.name] = client
+        client.start()
         return client
 
     def quiet(self) -> bool:
         """Every process is up, idle, and has read all there is of what it reads."""
-        log = self.broker.log
-        if log is None or any(client.caller is not None and not client.caller.done for client in self.clients.values()):
+        if any(client.caller is not None and not client.caller.done for client in self.clients.values()):
             return False
-        ends = {
-            position_name(topic.name, partition): log.watermark(topic.name, partition)
-            for topic in self.topics.values()
-            for partition in range(topic.partitions)
-        }
-        return all(self._caught_up(host, ends) for host in self.hosts.values())
+        if self.broker.rules is None or self.broker.log is None:
+            return False
+        ends = self.broker.rules.ends()
+        return all(host.instance is not None and host.instance.caught_up(ends) for host in self.hosts.values())
 
-    def _caught_up(self, host: Host, ends: dict[str, int]) -> bool:
-        if not host.alive or host.instance is None:
-            return False
-        return host.instance.caught_up(ends)
+    def run_until(self, done: Callable[[], bool], *, seconds: float = 600.0) -> None:
+        """Advance until ``done``; :class:`Deadlock` after ``seconds`` of virtual time."""
+        self.world.run_until(done, seconds=seconds, describe=self.describe)
 
     def drain(self, *, seconds: float = 600.0) -> None:
         """Advance until everything is quiet."""
@@ -508,8 +226,9 @@ class Simulation(Network):
         """What was seen, for the audit."""
         names = list(self.clients) if callers is None else list(callers)
         tables = [client.caller.table() for name in names if (client := self.clients[name]).caller is not None]
-        up = [host.instance for host in self.hosts.values() if host.instance is not None]
-        views = [dumped for instance in up for dumped in instance.dump_views()]
+        views = [
+            dump for host in self.hosts.values() if host.instance is not None for dump in host.instance.dump_views()
+        ]
         return History(pa.concat_tables(tables) if tables else CALLERS.empty_table(), views, self.quiet())
 
     def describe(self) -> str:
@@ -522,7 +241,7 @@ class Simulation(Network):
             for task in host.instance.tasks.values():
                 lines.append(
                     f"{task.name}: {task.phase}, epoch {task.epoch}, in flight {len(task.in_flight)}, queued "
-                    f"{task.queued_rows}, commands {len(task.commands)}, held {len(task.decider.held)}, conversations "
+                    f"{task.queued_rows}, commands {len(task.commands)}, held {len(task.outcome.held)}, conversations "
                     f"{sorted(task.conversations.running)[:3]}, open asks {len(task.asks)}, next {task.progress.next}"
                 )
         for client in self.clients.values():

@@ -66,7 +66,7 @@ def named(offers: Sequence[Offer], path: Sequence[bytes]) -> list[Offer]:
 def described(offers: Sequence[Offer], descriptor: Any) -> list[Offer]:
     """What a client's descriptor names."""
     if descriptor.descriptor_type != flight.DescriptorType.PATH:
-        raise InputError("descriptors are paths here: [topic] or [topic, partition], such as ['orders', '0']")
+        raise InputError("descriptors are paths here: [topic] or [topic, partition], such as ['TOPIC', '0']")
     return named(offers, descriptor.path)
 
 

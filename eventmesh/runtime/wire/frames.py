@@ -14,7 +14,7 @@ from eventmesh.errors import InputError
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.messages import Columns, MessageType, encode_rows
 from eventmesh.progress import split_position
-from eventmesh.runtime.contract import (
+from eventmesh.runtime.effects import (
     Appended,
     AppendFailed,
     AskMessage,

@@ -23,7 +23,7 @@ from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import Log, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.process import snapshot_transfer
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.housekeeping import Housekeeping
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.snapshot_process import Assignment, SnapshotProcess
@@ -75,33 +75,33 @@ def log(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "log"))
 
 
-def served(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch, access: Access = OPEN) -> Broker:
+def served(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch, access: Access = OPEN) -> BrokerMember:
     monkeypatch.setattr("eventmesh.runtime.process.broker_member.machine_id", lambda: "n")
-    return Broker(mesh.topics(), log, "os", "test", access=access)
+    return BrokerMember(mesh.topics(), log, "os", "test", access=access)
 
 
 @pytest.fixture
-def broker(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+def broker(mesh: Mesh, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BrokerMember]:
     running = served(mesh, log, monkeypatch)
     yield running
     running.close()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_snapshot_arrives_as_it_lies_on_the_disk(broker: Broker, log: Path, name: str) -> None:
+def test_a_snapshot_arrives_as_it_lies_on_the_disk(broker: BrokerMember, log: Path, name: str) -> None:
     fetched = snapshot_transfer.fetch(broker.address(), name, OPEN)
     assert fetched is not None
     assert fetched.to_bytes() == (log / FOLDER / f"{name}.snapshot").read_bytes()
 
 
-def test_what_there_is_no_snapshot_of_is_no_error(broker: Broker, log: Path) -> None:
+def test_what_there_is_no_snapshot_of_is_no_error(broker: BrokerMember, log: Path) -> None:
     assert snapshot_transfer.fetch(broker.address(), state_name("price-updates", 0), OPEN) is None
     (log / FOLDER / f"{NAMES[0]}.snapshot").unlink()
     assert snapshot_transfer.fetch(broker.address(), NAMES[0], OPEN) is None
 
 
 @pytest.mark.parametrize("name", ["", "state/orders", "state/../../manifest.json", "other/orders/0", "state/orders/.."])
-def test_a_ticket_that_names_no_snapshot_is_an_error_that_says_so(broker: Broker, name: str) -> None:
+def test_a_ticket_that_names_no_snapshot_is_an_error_that_says_so(broker: BrokerMember, name: str) -> None:
     with pytest.raises(PeerLost, match=r"expected \.snapshots/state/TOPIC/PARTITION or"):
         snapshot_transfer.fetch(broker.address(), name, OPEN)
     with flight.connect(broker.address()) as client:
@@ -121,7 +121,7 @@ def test_without_the_token_no_snapshot_is_given(mesh: Mesh, log: Path, monkeypat
 class Retained:
     """Runs housekeeping's calls, and tells when retention has deleted."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: BrokerMember) -> None:
         self.broker, self.deleted, self.looks = broker, threading.Event(), threading.Semaphore(0)
 
     def __call__(self, call: Callable[[Log], Any]) -> Any:
@@ -133,7 +133,7 @@ class Retained:
 
 
 def test_what_every_snapshot_has_passed_is_deleted(
-    mesh: Mesh, log: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    mesh: Mesh, log: Path, broker: BrokerMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventmesh.runtime.process.housekeeping.LOOK_S", 0.01)
     guarded = Retained(broker)
@@ -142,7 +142,7 @@ def test_what_every_snapshot_has_passed_is_deleted(
     keeping = Housekeeping(quiet, log, "test", guarded, retention_s=0.05)
     assert guarded.deleted.wait(20)
     keeping.close()
-    starts = {name: broker.log.start(name, 0) for name in ("orders", "stock", "price-updates")}
+    starts = {name: broker.rules.log.start(name, 0) for name in ("orders", "stock", "price-updates")}
     assert starts["orders"] > 0 < starts["stock"]
     assert starts["price-updates"] == 0
     assert snapshot_transfer.fetch(broker.address(), state_name("orders", 0), OPEN) is not None
@@ -166,7 +166,7 @@ def test_snapshots_are_taken_by_a_process_that_gives_way_to_all_others(mesh: Mes
     assert set(NAMES) <= set(taken.names)
     assert taken.cpu_s > 0
     store = SnapshotStore(FileStorage(log / FOLDER, read_only=True))
-    assert all(store.head(name) for name in taken.names)
+    assert all(store.header(name) for name in taken.names)
 
 
 def test_who_takes_snapshots_ends_with_who_wanted_them(mesh: Mesh, log: Path) -> None:

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 
 from eventmesh.errors import PeerLost, ProtocolError, Unauthenticated
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.wire import protocol, unix
 from eventmesh.runtime.wire.channel import FRAME_BYTES_MAX, LEFT_BYTES_MAX, OPEN, Access, Channel, Received
 from eventmesh.runtime.wire.connection import Connection, Listener, flight_location
 from eventmesh.runtime.wire.discovery import Offer
 from eventmesh.runtime.wire.protocol import Frame, FrameHeader
 from eventmesh.runtime.wire.unix import Messages
-from tests.contract.test_flight import HOSTILE
-from tests.contract.test_subscription import Producer
+from tests.process.test_flight import HOSTILE
+from tests.process.test_subscription import Writer
 from tests.unit.frame_story import APPEND, raw
 from tests.unit.log_story import ORDERS
 
@@ -348,8 +348,8 @@ def test_a_frame_that_says_it_is_larger_than_any_is_refused_before_it_is_read(ec
 def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     tmp_path: Path, purpose: str, frame: bytes
 ) -> None:
-    broker = Broker({"orders": ORDERS}, tmp_path / "log", "os", "test")
-    honest = Producer(broker.address())
+    broker = BrokerMember({"orders": ORDERS}, tmp_path / "log", "os", "test")
+    honest = Writer(broker.address())
     honest.append("before")
     client = unix.connect(_name(broker.address()))
     assert client is not None
@@ -359,7 +359,7 @@ def test_a_broker_tells_who_sends_what_is_no_frame_and_the_others_go_on(
     client.shutdown(socket.SHUT_WR)
     list(Messages(client, FRAME_BYTES_MAX))
     honest.append("after")
-    assert broker.failure is None
+    assert broker.rules.failure is None
     assert broker.ends() == {"orders/0": 3}, "a grant and two facts, nothing else"
     client.close()
     broker.close()

@@ -12,7 +12,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
-from eventmesh.runtime.contract import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
+from eventmesh.runtime.effects import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
 from eventmesh.runtime.process.backbone import Callbacks, Writer
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.snapshots import Snapshot

@@ -18,7 +18,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime.process import subscription
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscription import Entry, Subscription
 from eventmesh.runtime.wire import frames, protocol
@@ -29,7 +29,7 @@ ORDERS_0 = position_name("orders", 0)
 SOON_S = 10.0
 
 
-class Producer:
+class Writer:
     """An incarnation of the orders service, one append after the other."""
 
     def __init__(self, address: str, incarnation: str = "first") -> None:
@@ -83,14 +83,14 @@ class Reader:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
+def broker(tmp_path: Path) -> Iterator[BrokerMember]:
     running = start(tmp_path)
     yield running
     running.close()
 
 
-def start(folder: Path, topic: Topic = ORDERS) -> Broker:
-    return Broker({topic.name: topic}, folder / "log", "os", "test", 0)
+def start(folder: Path, topic: Topic = ORDERS) -> BrokerMember:
+    return BrokerMember({topic.name: topic}, folder / "log", "os", "test", 0)
 
 
 @pytest.fixture(params=["on the node", "over Flight"])
@@ -102,7 +102,7 @@ Subscribing = Callable[[Reader], Subscription]
 
 
 @pytest.fixture
-def subscribe(broker: Broker, local: bool) -> Iterator[Subscribing]:
+def subscribe(broker: BrokerMember, local: bool) -> Iterator[Subscribing]:
     opened: list[Subscription] = []
 
     def open_one(reader: Reader) -> Subscription:
@@ -120,9 +120,9 @@ def subscribe(broker: Broker, local: bool) -> Iterator[Subscribing]:
 
 
 def test_a_reader_sees_every_batch_in_order_from_its_offset(
-    broker: Broker, subscribe: Subscribing, local: bool
+    broker: BrokerMember, subscribe: Subscribing, local: bool
 ) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     producer.append("a", "b")
     subscription = subscribe(reader)
     subscription.subscribe(ORDERS_0, 0)
@@ -139,8 +139,8 @@ def test_a_reader_sees_every_batch_in_order_from_its_offset(
     assert late.ids == ["n197", "n198", "n199"]
 
 
-def test_a_reader_can_go_back_and_can_stop(broker: Broker, subscribe: Subscribing) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+def test_a_reader_can_go_back_and_can_stop(broker: BrokerMember, subscribe: Subscribing) -> None:
+    producer, reader = Writer(broker.address()), Reader()
     producer.append("a")
     subscription = subscribe(reader)
     subscription.subscribe(ORDERS_0, producer.end)
@@ -156,8 +156,8 @@ def test_a_reader_can_go_back_and_can_stop(broker: Broker, subscribe: Subscribin
     assert reader.ids == ["b", "a", "b"]
 
 
-def test_a_slow_reader_holds_up_nobody_and_misses_nothing(broker: Broker, subscribe: Subscribing) -> None:
-    producer, slow, quick = Producer(broker.address()), Reader(), Reader()
+def test_a_slow_reader_holds_up_nobody_and_misses_nothing(broker: BrokerMember, subscribe: Subscribing) -> None:
+    producer, slow, quick = Writer(broker.address()), Reader(), Reader()
     slow.gate.clear()
     for reader in (slow, quick):
         subscribe(reader).subscribe(ORDERS_0, 0)
@@ -170,8 +170,8 @@ def test_a_slow_reader_holds_up_nobody_and_misses_nothing(broker: Broker, subscr
     slow.until(lambda: slow.ids == names)
 
 
-def test_a_reader_is_told_that_its_offset_is_not_there(broker: Broker, subscribe: Subscribing) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+def test_a_reader_is_told_that_its_offset_is_not_there(broker: BrokerMember, subscribe: Subscribing) -> None:
+    producer, reader = Writer(broker.address()), Reader()
     subscribe(reader).subscribe(ORDERS_0, producer.end + 5)
     error = reader.failures.get(timeout=SOON_S)
     assert isinstance(error, OffsetOutOfRange)
@@ -179,9 +179,9 @@ def test_a_reader_is_told_that_its_offset_is_not_there(broker: Broker, subscribe
 
 
 def test_a_reader_is_told_when_the_broker_goes_and_goes_on_with_the_next(
-    broker: Broker, subscribe: Subscribing, tmp_path: Path
+    broker: BrokerMember, subscribe: Subscribing, tmp_path: Path
 ) -> None:
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     producer.append("a")
     subscribe(reader).subscribe(ORDERS_0, 0)
     reader.until(lambda: reader.ids == ["a"])
@@ -193,7 +193,7 @@ def test_a_reader_is_told_when_the_broker_goes_and_goes_on_with_the_next(
             following.address(), {"orders": ORDERS.schema}, reader.deliver, str, failed=reader.failures.put
         )
         again.subscribe(ORDERS_0, reader.end)
-        Producer(following.address(), "second").append("b")
+        Writer(following.address(), "second").append("b")
         reader.until(lambda: reader.ids == ["a", "b"])
         again.close()
     finally:
@@ -209,10 +209,10 @@ def test_nobody_at_the_address_is_an_error_that_says_so(local: bool) -> None:
 
 
 def test_a_reader_that_does_not_see_the_brokers_files_is_sent_them(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "_same_files", lambda directory, manifest: None)  # as in another container
-    producer, reader = Producer(broker.address()), Reader()
+    producer, reader = Writer(broker.address()), Reader()
     reading = Subscription(broker.address(), {"orders": ORDERS.schema}, reader.deliver, str, failed=str)
     reading.subscribe(ORDERS_0, 0)
     producer.append("a")
@@ -221,8 +221,8 @@ def test_a_reader_that_does_not_see_the_brokers_files_is_sent_them(
     reading.close()
 
 
-def test_nothing_is_left_of_subscriptions_that_ended(broker: Broker, local: bool) -> None:
-    producer = Producer(broker.address())
+def test_nothing_is_left_of_subscriptions_that_ended(broker: BrokerMember, local: bool) -> None:
+    producer = Writer(broker.address())
     process = psutil.Process()
 
     def one() -> None:

@@ -19,7 +19,7 @@ from eventmesh.errors import EventmeshError, PeerLost, ProtocolError
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import LogReader
 from eventmesh.messages import encode_rows
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.producer import Producer
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.service_member import ServiceMember
@@ -31,7 +31,7 @@ from eventmesh.runtime.wire.discovery import Offer
 from eventmesh.runtime.wire.link import Link
 from eventmesh.runtime.wire.protocol import FrameHeader
 from eventmesh.shop.facts import MESSAGES
-from tests.contract.test_subscription import Reader
+from tests.process.test_subscription import Reader
 from tests.unit.frame_story import ANSWERED, APPEND, ASKED, HEAD, UNREADABLE, raw
 from tests.unit.log_story import ORDERS, rows_at
 
@@ -241,22 +241,22 @@ def test_sides_that_never_understand_each_other_are_tried_ever_more_slowly() -> 
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
+def broker(tmp_path: Path) -> Iterator[BrokerMember]:
     topics = {**eventmesh_query.mesh().topics(), "orders": ORDERS}
-    running = Broker(topics, tmp_path / "log", "os", "test")
+    running = BrokerMember(topics, tmp_path / "log", "os", "test")
     yield running
     running.close()
 
 
 def test_a_producer_that_hears_nonsense_fails_what_is_in_flight(
-    broker: Broker, local: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    broker: BrokerMember, local: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     producer = Producer.at(broker.address(), ORDERS, "first", local=local)
 
     def nonsense(channel: Channel, *rest: object) -> None:
         channel.send([raw({"kind": "gossip"})])
 
-    monkeypatch.setattr(broker, "_append", nonsense)
+    monkeypatch.setattr(broker.rules, "append", nonsense)
     answer = producer.append(encode_rows(ORDERS.schema, rows_at(0, ["a"])))
     with pytest.raises(PeerLost, match="Invalid value 'gossip'") as told:
         answer.result(SOON_S)
@@ -266,7 +266,7 @@ def test_a_producer_that_hears_nonsense_fails_what_is_in_flight(
 
 
 def test_a_reader_that_hears_nonsense_is_told_and_can_read_on(
-    broker: Broker, local: bool, capfd: pytest.CaptureFixture[str]
+    broker: BrokerMember, local: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reader = Reader()
     reading = Subscription(
@@ -283,12 +283,12 @@ def test_a_reader_that_hears_nonsense_is_told_and_can_read_on(
 
 
 def test_a_broker_that_cannot_push_for_a_reason_that_nobody_foresaw_says_so(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    broker: BrokerMember, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(name: str, offset: int, max_bytes: int) -> list[LogBatch]:
+    def broken(reader: object, max_bytes: int) -> None:
         raise ZeroDivisionError("nobody foresaw this")
 
-    monkeypatch.setattr(broker, "read", broken)
+    monkeypatch.setattr(broker.rules, "take", broken)
     reader, over = Reader(), queue.Queue[PeerLost]()
     reading = Subscription(
         broker.address(), {"orders": ORDERS.schema}, reader.deliver, over.put, failed=str, local=False
@@ -300,7 +300,7 @@ def test_a_broker_that_cannot_push_for_a_reason_that_nobody_foresaw_says_so(
 
 
 def test_a_reader_of_files_that_cannot_go_on_for_a_reason_that_nobody_foresaw_says_so(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(reader: LogReader, *rest: object) -> list[LogBatch]:
         raise ZeroDivisionError("nobody foresaw this")
@@ -316,7 +316,7 @@ def test_a_reader_of_files_that_cannot_go_on_for_a_reason_that_nobody_foresaw_sa
 
 
 @pytest.fixture
-def service(broker: Broker) -> Iterator[ServiceMember]:
+def service(broker: BrokerMember) -> Iterator[ServiceMember]:
     member = catalog(eventmesh_query.mesh(), broker.address())
     _until(lambda: bool(member.status()["live"]))
     yield member
@@ -324,7 +324,7 @@ def service(broker: Broker) -> Iterator[ServiceMember]:
 
 
 def test_a_service_whose_broker_sends_nonsense_goes_on_with_the_next_stream(
-    broker: Broker, service: ServiceMember, capfd: pytest.CaptureFixture[str]
+    broker: BrokerMember, service: ServiceMember, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = list(broker.subscribers)
     assert len(before) == 1

@@ -10,15 +10,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import RECENT_BYTES_MAX
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES, Entry, Subscription
-from tests.contract.test_subscription import ORDERS_0, Producer
+from tests.process.test_subscription import ORDERS_0, Writer
 from tests.unit.log_story import ORDERS
 
 ROOT = Path(__file__).parents[2]
@@ -31,23 +32,26 @@ KEPT = RECENT_BYTES_MAX // 2 + 8 * DELIVERY_BYTES
 SOON_S = 30.0
 
 
-class CountingBroker(Broker):
+class CountingBroker(BrokerMember):
     """Counts the bytes that each thread reads: each subscriber elsewhere has one that pushes to it."""
 
     def __init__(self, folder: Path) -> None:
         self.pushed: Counter[int] = Counter()
         super().__init__({ORDERS.name: ORDERS}, folder, "os", "test", 0)
+        take = self.rules.take
 
-    def read(self, name: str, offset: int, max_bytes: int) -> list[LogBatch]:
-        found = super().read(name, offset, max_bytes)
-        self.pushed[threading.get_ident()] += sum(entry.message.size for entry in found)
-        return found
+        def counted(reader: Any, max_bytes: int) -> tuple[str, list[LogBatch]] | None:
+            found = take(reader, max_bytes)
+            self.pushed[threading.get_ident()] += sum(entry.message.size for entry in found[1]) if found else 0
+            return found
+
+        vars(self.rules)["take"] = counted
 
 
 class Count:
     """A subscriber that keeps up, and keeps nothing."""
 
-    def __init__(self, broker: Broker, local: bool) -> None:
+    def __init__(self, broker: BrokerMember, local: bool) -> None:
         self.end, self._more = 0, threading.Condition()
         self.reading = Subscription(
             broker.address(), {"orders": ORDERS.schema}, self.deliver, str, failed=str, local=local
@@ -75,12 +79,12 @@ Begin = Callable[[str], subprocess.Popen[str]]
 
 
 @pytest.fixture
-def begin(broker: Broker) -> Iterator[Begin]:
+def begin(broker: BrokerMember) -> Iterator[Begin]:
     """Starts a slow reader, which has its first batch in hand."""
     begun: list[subprocess.Popen[str]] = []
 
     def one(way: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.contract.slow_reader", broker.address(), way]
+        command = [sys.executable, "-m", "tests.process.slow_reader", broker.address(), way]
         begun.append(
             subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )  # fmt: skip
@@ -109,7 +113,7 @@ def had(process: subprocess.Popen[str], end: int) -> str:
 
 
 def test_tens_of_megabytes_pass_by_who_does_not_read(broker: CountingBroker, begin: Begin) -> None:
-    producer, quick = Producer(broker.address()), [Count(broker, local) for local in (True, False)]
+    producer, quick = Writer(broker.address()), [Count(broker, local) for local in (True, False)]
     producer.append("first")
     slow, stopped = begin("remote"), begin("local")
     os.kill(stopped.pid, signal.SIGSTOP)

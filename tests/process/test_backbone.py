@@ -23,12 +23,12 @@ from eventmesh.errors import (
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic, TopicSettings
 from eventmesh.messages import encode_rows
-from eventmesh.runtime.contract import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
+from eventmesh.runtime.effects import Appended, AppendFailed, BrokerAnswer, Granted, GrantFailed
 from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, Writer, follow
-from eventmesh.runtime.process.broker_member import Broker
+from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.producer import Producer
 from eventmesh.runtime.process.subscription import Entry
-from tests.contract.memory_backbone import MemoryBroker
+from tests.process.memory_backbone import MemoryBroker
 from tests.unit.log_story import ORDERS, facts, rows_at
 
 SOON_S = 10.0
@@ -59,14 +59,14 @@ class AtBroker:
 
     def __init__(self, folder: Path, *, local: bool) -> None:
         self._folder, self._local = folder, local
-        self._broker: Broker | None = None
+        self._broker: BrokerMember | None = None
         self._address = ""
         self.start()
 
     def start(self) -> None:
         if self._broker is not None:
             self._broker.close()
-        self._broker = Broker(TOPICS, self._folder, "os", "test")
+        self._broker = BrokerMember(TOPICS, self._folder, "os", "test")
         self._address = self._broker.address()
 
     def stop(self) -> None:

@@ -1,0 +1,32 @@
+"""Something awaited that has not come yet: an answer, an acknowledgement, the end of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+
+class Pending:
+    """Resolved once, with a value or an error; whoever awaits it goes on then, by ``then``."""
+
+    __slots__ = ("error", "resolved", "then", "value")
+
+    def __init__(self) -> None:
+        self.resolved = False
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.then: Callable[[], None] | None = None
+
+    def __await__(self) -> Generator[Pending, None, Any]:
+        if not self.resolved:
+            yield self
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def resolve(self, value: object, error: Exception | None = None) -> None:
+        """It has come: an ``await`` returns ``value`` from now on, or raises ``error``."""
+        self.resolved, self.value, self.error = True, value, error
+        then, self.then = self.then, None
+        if then is not None:
+            then()

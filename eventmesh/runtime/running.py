@@ -1,0 +1,109 @@
+"""A running mesh, whatever runs it: what the lab, the benchmarks, the commands and the tests may do with one.
+
+Both runtimes have one: :class:`~eventmesh.runtime.simulated.running.SimulatedMesh` on a virtual clock, and
+:class:`~eventmesh.runtime.on_ray.running.RayMesh` on Ray's actors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmesh.history import History
+from eventmesh.mesh import Mesh
+from eventmesh.workload import Requests
+
+#: Told how far a load has come: ``sent``, ``open``, ``total``, ``done``.
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class Usage:
+    """What each role of the mesh has used: CPU seconds, private megabytes, and bytes appended by all.
+
+    On a virtual clock nobody knows the first two: both are empty there.
+    """
+
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    bytes_appended: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one load did to a mesh: the callers' history, what each role used, samples of staleness in us.
+
+    ``seconds`` is from the first intended time to the last outcome, on the mesh's own clock.
+    """
+
+    callers: pa.Table
+    cpu_s: Mapping[str, float]
+    memory_mb: Mapping[str, float]
+    bytes_moved: int
+    staleness_us: list[int]
+    seconds: float
+
+
+class RunningMesh(Protocol):
+    """A mesh whose services all decide. ``virtual``: its times are of a virtual clock."""
+
+    mesh: Mesh
+    virtual: bool
+
+    def call(
+        self, name: str, requests: Requests, *,
+        window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0,
+    ) -> pa.Table:  # fmt: skip
+        """Run one source of load to its end; its history table (:data:`eventmesh.history.CALLERS`)."""
+
+    def drain(self, timeout_s: float = 120.0) -> None:
+        """Wait until every service has read and decided all there is."""
+
+    def mark(self) -> None:
+        """Count what is used from now on."""
+
+    def usage(self) -> Usage:
+        """What was used since :meth:`mark`."""
+
+    def staleness(self) -> list[int]:
+        """Samples since the last call of how old the views were that decisions were made on, in microseconds."""
+
+    def statuses(self) -> list[Mapping[str, Any]]:
+        """What each service instance says of itself (:meth:`~eventmesh.runtime.instance.Instance.status`)."""
+
+    def history(self, callers: pa.Table) -> History:
+        """What was seen, for the audit."""
+
+    def save_log(self, directory: Path) -> None:
+        """See to it that the log lies in ``directory``, for the audit."""
+
+
+def seed_with(
+    running: RunningMesh, stages: Sequence[Requests], progress: Callable[[str, Mapping[str, Any]], None] | None = None,
+    *, name: str = "seeding",
+) -> None:  # fmt: skip
+    """Run the seeding, stage by stage and each to its end, and drain; ``progress`` is told the stage's command."""
+    for number, stage in enumerate(stages):
+        told = partial(progress, stage.commands[0]) if progress is not None else None
+        running.call(f"{name}-{number}", stage, progress=told)
+    running.drain()
+
+
+def measure_load(
+    running: RunningMesh, name: str, requests: Requests, *,
+    window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0,
+) -> Measured:  # fmt: skip
+    """Run a load to its end and drain; what it did, and what every role used for it."""
+    running.mark()
+    running.staleness()
+    callers = running.call(name, requests, window=window, progress=progress, timeout_s=timeout_s)
+    running.drain()
+    used = running.usage()
+    seconds = (pc.max(callers["completed_at"]).as_py() - pc.min(callers["intended_at"]).as_py()) / 1e6
+    return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, running.staleness(), seconds)

@@ -1,0 +1,101 @@
+"""A simulated mesh as the lab runs one: see :class:`~eventmesh.runtime.running.RunningMesh`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from eventmesh.history import History
+from eventmesh.mesh import Mesh
+from eventmesh.runtime.instance import Instance
+from eventmesh.runtime.limits import Limits
+from eventmesh.runtime.running import Progress, Usage
+from eventmesh.runtime.simulated.network import Speeds
+from eventmesh.runtime.simulated.simulation import Simulation
+from eventmesh.workload import Requests
+
+#: Requests that have their outcome between two looks at how far a load has come.
+REPORT_EVERY = 50
+
+
+class SimulatedMesh:
+    """``mesh`` from ``seed``, in this thread; ``rtt_ms`` is added to the way between any two processes and back.
+
+    Its services go live while somebody waits for something: time passes only then.
+    """
+
+    virtual = True
+
+    def __init__(self, mesh: Mesh, *, seed: int = 0, rtt_ms: float = 0.0, limits: Limits | None = None) -> None:
+        self.mesh = mesh
+        one_way, there = int(rtt_ms * 500), Speeds().network
+        self.simulation = Simulation(
+            mesh, seed=seed, speeds=Speeds(network=(there[0] + one_way, there[1] + one_way)), limits=limits
+        )
+        self._appended_before = 0
+
+    def call(
+        self, name: str, requests: Requests, *,
+        window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0,
+    ) -> pa.Table:  # fmt: skip
+        """See :class:`RunningMesh`; ``timeout_s`` is virtual."""
+        client = self.simulation.call(name, requests, window=window)
+        told = -REPORT_EVERY
+
+        def done() -> bool:
+            nonlocal told
+            caller = client.caller
+            assert caller is not None
+            ended = caller.next - caller.open_requests
+            if progress is not None and (ended >= told + REPORT_EVERY or (caller.done and ended > told)):
+                told = ended
+                progress(
+                    {"sent": caller.next, "open": caller.open_requests, "total": len(requests), "done": caller.done}
+                )
+            return caller.done
+
+        self.simulation.run_until(done, seconds=timeout_s)
+        assert client.caller is not None
+        return client.caller.table()
+
+    def drain(self, timeout_s: float = 120.0) -> None:
+        """See :class:`RunningMesh`."""
+        self.simulation.drain(seconds=timeout_s)
+
+    def mark(self) -> None:
+        """See :class:`RunningMesh`."""
+        self._appended_before = self._appended()
+
+    def usage(self) -> Usage:
+        """See :class:`RunningMesh`: no CPU and no memory, since time is virtual."""
+        return Usage(bytes_appended=self._appended() - self._appended_before)
+
+    def _appended(self) -> int:
+        return sum(instance.counters.bytes_appended for instance in self._instances())
+
+    def _instances(self) -> list[Instance]:
+        return [host.instance for host in self.simulation.hosts.values() if host.instance is not None]
+
+    def staleness(self) -> list[int]:
+        """See :class:`RunningMesh`; virtual microseconds."""
+        samples: list[int] = []
+        for instance in self._instances():
+            samples += instance.counters.staleness_us
+            instance.counters.staleness_us = []
+        return samples
+
+    def statuses(self) -> list[Mapping[str, Any]]:
+        """See :class:`RunningMesh`."""
+        return [instance.status() for instance in self._instances()]
+
+    def history(self, callers: pa.Table) -> History:
+        """See :class:`RunningMesh`."""
+        seen = self.simulation.history([])
+        return History(callers, seen.views, seen.drained)
+
+    def save_log(self, directory: Path) -> None:
+        """See :class:`RunningMesh`."""
+        self.simulation.storage.save(directory)

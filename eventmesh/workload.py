@@ -1,0 +1,87 @@
+"""What callers ask of a mesh: requests as columns, made once before anything is sent, and a workload made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from eventmesh.messages import MessageType, encode_rows
+from eventmesh.service import Row
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What a caller will ask, in order. ``at`` is the intended time of each, microseconds after the start.
+
+    ``payload`` has a row per request and the columns of all commands' questions; what a command does not
+    ask is null.
+    """
+
+    commands: Sequence[str]
+    keys: Sequence[str]
+    payload: pa.RecordBatch
+    at: np.ndarray  # int64, shape (n,), not decreasing
+
+    @classmethod
+    def of_rows(
+        cls,
+        messages: Mapping[str, MessageType],
+        commands: Sequence[str],
+        keys: Sequence[str],
+        rows: Sequence[Row],
+        at: np.ndarray,
+    ) -> Requests:
+        """Of rows as dicts with the columns of each command's question."""
+        asked = (field for command in sorted(set(commands)) for field in messages[command].question)
+        schema = pa.schema({field.name: field for field in asked}.values())
+        return cls(commands, keys, encode_rows(schema, rows), at)
+
+    def __len__(self) -> int:
+        return len(self.commands)
+
+    def take(self, places: np.ndarray) -> Requests:
+        """The requests at these places, in that order."""
+        commands, keys = [self.commands[i] for i in places], [self.keys[i] for i in places]
+        return Requests(commands, keys, self.payload.take(pa.array(places)), self.at[places])
+
+
+class WorkloadOptions(BaseModel):
+    """What every application's ``workload(options)`` is told.
+
+    An application that lets its users choose more names a subclass as ``WORKLOAD``: each further field is an option of
+    ``eventmesh run``, with its type, bounds, default and description. ``rate`` is requests per second, None as fast as
+    possible. ``number`` counts the runs on a mesh that stays: what a later run makes up from the seed needs other names
+    than that of an earlier one. ``asked`` is what callers asked of the mesh before, and were told
+    (:data:`eventmesh.history.CALLERS`): what was brought in for them is there. None: it is a new mesh.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    seed: int = 0
+    rate: float | None = None
+    number: int = 1
+    asked: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run asks: first the seeding, stage by stage and each to its end, then the load.
+
+    ``window`` bounds the open requests of the load. Of an input that was read, ``summary`` has the counts, which become
+    the ``import`` part of ``run.json``, and ``told`` says the same in a sentence. ``seeding_name`` names the seeding by
+    what it brings in for whom, so that a mesh that has had it knows it again whichever run asks; None: the run's own.
+    """
+
+    seeding: Sequence[Requests]
+    load: Requests
+    window: int = 1_000_000
+    summary: Mapping[str, Any] | None = None
+    told: str = ""
+    write_refused: Callable[[Path], None] | None = None  # writes the rows of the input that were refused
+    seeding_name: str | None = None
