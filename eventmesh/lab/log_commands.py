@@ -18,7 +18,7 @@ Topic = Annotated[
 ]
 
 log_app = Commands(
-    help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log read orders --limit 5",
+    help="Look into a run's log.\n\n\b\nExample:\n  eventmesh log topics",
 )
 
 

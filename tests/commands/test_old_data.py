@@ -180,7 +180,7 @@ def folded(mesh: Mesh, data: Path) -> dict[str, object]:
         names = [subject.name for subject in snapshotter._subjects if snapshotter._take(subject)]
         taken = {name: store.get(name, reader, CLUSTER) for name in names}
     return {
-        name: (each.head.fold, dict(each.head.next), rows(mesh, name, each) or bytes(each.body))
+        name: (each.header.fold, dict(each.header.next), rows(mesh, name, each) or bytes(each.body))
         for name, each in taken.items()
         if each is not None
     }
@@ -200,7 +200,7 @@ def test_its_snapshots_are_of_both_kinds(data: Path) -> None:
     """Some are gone on with; those of a state that has changed since are passed over, which is what is tested above."""
     with closing(FileStorage(data / "log" / FOLDER, read_only=True)) as storage:
         store = SnapshotStore(storage)
-        folds = {name: getattr(store.head(name), "fold", "") for name in ("state/orders/0", "state/payments/0")}
+        folds = {name: getattr(store.header(name), "fold", "") for name in ("state/orders/0", "state/payments/0")}
     versions = {"state/orders/0": Orders.state_version, "state/payments/0": Payments.state_version}
     assert {name: folds[name].endswith(str(version)) for name, version in versions.items()} == {
         "state/orders/0": False, "state/payments/0": True,

@@ -14,12 +14,14 @@ import pytest
 
 from eventmesh import mesh as meshes
 from eventmesh.history import CALLERS, History
+from eventmesh.lab import run as runs
 from eventmesh.lab import standing_record, standing_runs
 from eventmesh.lab.run import begin, conclude, count_outcomes, load_mesh
 from eventmesh.lab.terminal import Screen
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.report import measure, record
 from eventmesh.report.progress_bar import silent
+from eventmesh.runtime.simulated.running import SimulatedMesh
 from eventmesh.shop.workloads import of_history
 from tests.commands.conftest import Run
 from tests.commands.small_run import CONFIGS, write_log
@@ -60,19 +62,18 @@ def test_what_a_run_did_is_counted_apart_from_what_had_been_done(
     assert "  refused: PlaceOrder 1001: idempotency key reused: order 1001 was asked for before, with another" in said
 
 
-def test_seeding_is_named_by_what_it_is_for_and_the_load_by_the_run() -> None:
+def test_seeding_is_named_by_what_it_is_for_and_the_load_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
 
-    class Running:
-        mesh = meshes.load(CONFIGS / "meshes" / "views.yaml")
+    def seeded(running: Any, stages: Any, progress: Any, *, name: str) -> None:
+        names.append(name)
 
-        def seed_with(self, stages: Any, progress: Any, *, name: str) -> None:
-            names.append(name)
+    def loaded(running: Any, name: str, load: Any, **more: Any) -> None:
+        names.append(name)
 
-        def measure(self, name: str, load: Any, **more: Any) -> None:
-            names.append(name)
-
-    running: Any = Running()
+    monkeypatch.setattr(runs, "seed_with", seeded)
+    monkeypatch.setattr(runs, "measure_load", loaded)
+    running = SimulatedMesh(meshes.load(CONFIGS / "meshes" / "views.yaml"))
     for number, asked in enumerate([FILE, FILE, FILE[:1], OTHER[1:], (Asked("1004"),)], 1):
         load_mesh(running, of_history(history(*asked)), silent, prefix=f"run-{number}-")
     assert names[1::2] == [f"run-{number}-load" for number in range(1, 6)]

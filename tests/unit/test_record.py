@@ -20,7 +20,7 @@ from eventmesh.report.versions import versions
 from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 
 AGREED = {
-    "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "started_at", "status",
+    "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "runtime", "started_at", "status",
     "warmup_s", "first_look", "faults", "verdict", "words", "import", "import_told", "outcomes",
     "refusals", "machine_use", "audit", "points",
     "figures",
