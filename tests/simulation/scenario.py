@@ -17,6 +17,7 @@ from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import (
     BROKER,
+    OTHERS,
     AtTime,
     FailingSyncs,
     Fault,
@@ -122,6 +123,12 @@ def slow_streams(mesh: Mesh, seed: int) -> list[Planned]:
         for topic in mesh.topics().values()
         if topic.owner != host.rpartition("/")[0]
     ]
+
+
+def jitter(mesh: Mesh, seed: int) -> list[Planned]:
+    """What goes to the broker and comes from it takes up to 10 ms longer."""
+    late = Latency(source=OTHERS, target=BROKER, latency_ms=5, jitter_ms=5, lasts_s=TO_THE_END_S)
+    return [Planned(moment=AT_ONCE, fault=late)]
 
 
 def overtaking(mesh: Mesh, seed: int) -> list[Planned]:

@@ -79,7 +79,7 @@ def planned(fault: Mapping[str, Any], moment: Mapping[str, Any] = AT) -> Planned
 
 
 def load() -> Workload:
-    return of_history(generate(120, seed=5, products=20, customers=20, cancel_permille=100), rate=300.0)
+    return of_history(generate(50, seed=5, products=20, customers=20, cancel_permille=100), rate=125.0)
 
 
 def mesh(wiring: str) -> Mesh:

@@ -94,7 +94,7 @@ class Strikes:
     """The faults of a simulation. ``generator`` is the caller that brings the load at present."""
 
     def __init__(self, simulation: Struckable) -> None:
-        self._simulation, self._world = simulation, simulation.world
+        self._simulation, self.world = simulation, simulation.world
         self.generator = ""
         self._lasting: list[Lasting] = []
         self._names: Counter[str] = Counter()
@@ -113,10 +113,10 @@ class Strikes:
         for each in plan:
             # The same fault at the same moment has the same dice, whatever else is in the plan.
             name = self._name(each.model_dump_json())
-            moment = faults.fixed(each.moment, self._world.dice(f"moment of {name}"))
+            moment = faults.fixed(each.moment, self.world.dice(f"moment of {name}"))
             act = partial(self._strike_into, done, each.fault, name)
             if isinstance(moment, AtTime):
-                self._world.after(round(moment.seconds * SECOND), act)
+                self.world.after(round(moment.seconds * SECOND), act)
             else:
                 self._awaited.append((moment, act))
         self.look()
@@ -132,7 +132,7 @@ class Strikes:
         ]  # fmt: skip
         for each in ready:
             self._awaited.remove(each)
-            self._world.after(0, each[1])  # not in the midst of what the broker is doing
+            self.world.after(0, each[1])  # not in the midst of what the broker is doing
 
     def _strike_into(self, done: list[Struck], fault: Fault, name: str) -> None:
         done.append(self._strike(fault, name))
@@ -163,22 +163,22 @@ class Strikes:
     # --- begin and end ------------------------------------------------------------------------------
 
     def _strike(self, fault: Fault, name: str) -> Struck:
-        struck = Struck(fault, self._world.now)
+        struck = Struck(fault, self.world.now)
         undo = self._begin(fault, struck, name)
         if undo is None:
-            struck.ended_us = self._world.now
+            struck.ended_us = self.world.now
             return struck
         lasting = Lasting(struck, undo)
         self._lasting.append(lasting)
         if fault.duration_s is not None:
-            self._world.after(round(fault.duration_s * SECOND), partial(self._end, lasting))
+            self.world.after(round(fault.duration_s * SECOND), partial(self._end, lasting))
         self.disk_changed()
         return struck
 
     def _end(self, lasting: Lasting) -> None:
         if lasting in self._lasting:
             self._lasting.remove(lasting)
-            lasting.struck.ended_us = self._world.now
+            lasting.struck.ended_us = self.world.now
             lasting.undo()
             self.disk_changed()
 
@@ -245,7 +245,7 @@ class Strikes:
         def started() -> None:
             struck.shows["lives begun"] += 1
             struck.details[f"{process.name} after"] = str(process.life)
-            struck.ended_us = self._world.now
+            struck.ended_us = self.world.now
 
         process.when_started.append(started)
 
@@ -285,7 +285,7 @@ class Strikes:
 
     def _of_link(self, fault: LinkFault, struck: Struck, name: str) -> Callable[[], None] | None:
         simulation = self._simulation
-        on = OnLink(struck, self._world, f"fault {name}", self.generator)
+        on = OnLink(struck, self.world, f"fault {name}", self.generator)
         if isinstance(fault, Reset):
             for one, other in self._connected(on):
                 self._break(on, one, other)
@@ -297,8 +297,8 @@ class Strikes:
         lasts = round(fault.lasts_s * SECOND)
         for one, other in self._connected(on):
             on.open.add((one.identity, other.identity))
-            sooner = round(self._world.draw(f"{on.named} breaks {one.name} {other.name}") * lasts)
-            self._world.after(sooner, partial(self._break_open, on, one, other, one.identity, other.identity))
+            sooner = round(self.world.draw(f"{on.named} breaks {one.name} {other.name}") * lasts)
+            self.world.after(sooner, partial(self._break_open, on, one, other, one.identity, other.identity))
         links.begin(on)
 
         def over() -> None:
@@ -390,7 +390,7 @@ class Strikes:
         last = self._disk.size(path) - 1 - (len(END_OF_STREAM) if fault.segment == "closed" else 0)
         if last < first or (fault.segment == "closed" and len(paths) == 1):
             return  # nothing is in it yet
-        dice = self._world.dice(f"fault {name}")
+        dice = self.world.dice(f"fault {name}")
         at = dice.randint(first, last)
         self._disk.flip(path, at, dice.randint(0, 7))
         struck.shows["bits flipped"] += 1
