@@ -278,6 +278,15 @@ def test_healing_ends_all_that_lasts_and_may_be_done_again() -> None:
     assert not simulation.network.links.active
 
 
+@pytest.mark.parametrize("disk", ["full disk", "failing syncs", "torn write"])
+def test_a_broker_whose_disk_fails_it_ends_all_the_same(disk: str) -> None:
+    broken, _ = CASES[disk]
+    end = planned({"kind": "end", "process": "broker", "lasts_s": 0.05}, {**AT, "seconds": 0.11})
+    done = run("views", planned(broken), end)
+    assert done.audit().describe() == "audit: valid"
+    assert done.simulation.broker.life == 2
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_done() -> None:
     simulation = Simulation(shop("views", "memory", 50, False), seed=3)
     plan = [planned({"kind": "kill", "process": "broker"}), planned({"kind": "full-disk", "lasts_s": 1})]
@@ -285,6 +294,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_done() -> None:
         simulation.arrange(plan)
     with pytest.raises(ConfigurationError, match="there is no process 'oders/0'"):
         simulation.strike(Kill(process="oders/0"))
+    with pytest.raises(ConfigurationError, match="nobody brings a load yet"):
+        simulation.strike(Kill(process="generator"))
     slow = planned({"kind": "slow-disk", "extra_ms": 5, "lasts_s": 1}).fault
     with pytest.raises(ConfigurationError, match="at level os nothing waits for a sync"):
         Simulation(shop("views", "os", 50, False), seed=3).strike(slow)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from eventmesh.errors import ConfigurationError
+from eventmesh.errors import ConfigurationError, LogStopped, StorageFull
 from eventmesh.log.batch import schema_message
 from eventmesh.log.segment import END_OF_STREAM
 from eventmesh.log.simulated_storage import SimulatedStorage
@@ -148,11 +148,13 @@ class Strikes:
         return self._strike(fault, self._name(fault.model_dump_json()))
 
     def _check(self, given: list[Fault] | list[Planned], callers: Iterable[str] = ()) -> None:
-        simulation = self._simulation
+        simulation, callers = self._simulation, list(callers)
         known = [*callers, *(process.name for process in simulation.processes())]
         found = faults.refusals(given, simulation.mesh, "simulated", known)
         for each in given:
             fault = each.fault if isinstance(each, Planned) else each
+            if GENERATOR in (*fault.processes(), *fault.ends()) and not (self.generator or callers):
+                found.append(f"{fault.kind}: nobody brings a load yet, so that nobody is the {GENERATOR}")
             if isinstance(fault, DiskFault) and not isinstance(simulation.storage, SimulatedStorage):
                 found.append(f"{fault.kind}: at level {simulation.durability} there is no disk, only memory")
             elif isinstance(fault, SlowDisk) and simulation.durability is not Durability.fsync:
@@ -270,9 +272,9 @@ class Strikes:
             return None
         self._note_lives(process, struck)
         life, broker = process.life, self._simulation.broker
-        if process is broker and broker.log is not None:
-            broker.attempt(broker.log.close)  # its disk may fail it, or kill it
-        if process.alive:
+        if process is broker:
+            self._close_log(struck)
+        if process.alive:  # a disk can kill it in the midst of that
             self._simulation.end_process(process)
 
         def start() -> None:
@@ -280,6 +282,20 @@ class Strikes:
                 self._simulation.start_process(process)
 
         return start
+
+    def _close_log(self, struck: Struck) -> None:
+        broker = self._simulation.broker
+        log = broker.log
+
+        def close() -> None:
+            assert log is not None
+            try:
+                log.close()
+            except (LogStopped, StorageFull) as error:
+                struck.details["log"] = f"not closed: {error}"
+
+        if log is not None:
+            broker.attempt(close)
 
     # --- links --------------------------------------------------------------------------------------
 
