@@ -251,6 +251,23 @@ def test_leaving_one_fault_out_leaves_what_the_others_draw(left_out: str, monkey
     assert all_struck.keys() - struck.keys() == gone
 
 
+# --- connections --------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_has_carried_nothing_yet_is_cut_too() -> None:
+    """Nobody would tell a service that asks for its grant on it; it would wait for ever."""
+    simulation = Simulation(mesh("request"), seed=3)
+    simulation.drain()
+    host, broker = simulation.host("orders", 0), simulation.broker
+    simulation.strike(planned({"kind": "reset", "source": "orders/0", "target": "broker"}).fault)
+    simulation.run_until(lambda: host.connected == (broker.life, 1))
+    simulation.network._last_arrival.clear()
+    split = simulation.strike(planned({"kind": "split", "groups": ["orders/0", "broker"], "lasts_s": 0.2}).fault)
+    simulation.run_until(lambda: split.ended_us is not None)
+    simulation.drain()
+    assert split.shows["connections broken"] == 1
+
+
 # --- an end to it -------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,9 @@ class Struckable(Protocol):
     def start_process(self, process: Process) -> None:
         """It begins its next life."""
 
+    def connected(self, one: Process, other: Process) -> bool:
+        """Whether there is a connection between the two."""
+
     def end_connection(self, one: Process, other: Process, because: OnLink) -> None:
         """Their connection breaks, and both are told."""
 
@@ -327,13 +330,14 @@ class Strikes:
 
     def _connected(self, on: OnLink) -> list[tuple[Process, Process]]:
         """The connections that it hits."""
-        network, living = self._simulation.network, [each for each in self._simulation.processes() if each.alive]
+        simulation = self._simulation
+        living = [each for each in simulation.processes() if each.alive]
         return [
             (one, other)
             for place, one in enumerate(living)
             for other in living[place + 1 :]
             if (on.between(one.name, other.name) or on.between(other.name, one.name))
-            and network.connected(one, other)
+            and simulation.connected(one, other)
             and on.hits_between(one.name, other.name)
         ]
 
