@@ -155,6 +155,7 @@ class _Fault(_Data):
 
 
 class _OfProcess(_Fault):
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated", "on_ray")
     process: ProcessName
 
     def processes(self) -> Iterator[str]:

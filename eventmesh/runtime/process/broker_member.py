@@ -161,7 +161,8 @@ class BrokerMember(Process):
             self._stopped.wait()
             self._stopped.clear()
             while not self.closing and (due := self.rules.next_deadline()) is not None:
-                self._closed.wait(max(0, due - now()) / 1e6)
+                # No longer than that at a time: its clock may jump.
+                self._closed.wait(min(max(0, due - now()), rules.REOPEN_US) / 1e6)
                 with self.lock:
                     if not self.closing:
                         self.rules.tick(now())
@@ -190,7 +191,7 @@ class BrokerMember(Process):
     def _write(self, channel: Channel, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         if not isinstance(header, (protocol.Grant, protocol.Append)):
             raise protocol.unexpected(header, protocol.Grant, protocol.Append)
-        _sleep_until(header.sent_at + self.delay_us if self.delay_us else 0)
+        _sleep_until(min(header.sent_at, now()) + self.delay_us if self.delay_us else 0)
         topic, partition = header.topic, header.partition
         if isinstance(header, protocol.Grant):
             with self.lock:
@@ -279,7 +280,7 @@ class BrokerMember(Process):
     def status(self) -> dict[str, Any]:
         """``ends``, as :meth:`ends`, and ``stopped``: why the log has stopped, None while it is open."""
         with self.lock:
-            stopped = self.rules.failure
+            stopped = "the broker is closing" if self.closing else self.rules.failure
             return {"ends": {} if stopped else self.rules.ends(), "stopped": None if stopped is None else str(stopped)}
 
     def readings(self) -> Iterable[metrics.Reading]:
