@@ -318,6 +318,7 @@ class Reordering(_Later):
 class _OfDisk(_Fault):
     """``disk`` is whose disk it is; the broker alone has one that others depend on."""
 
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated", "on_ray")
     disk: Literal["broker"] = "broker"
 
 
@@ -365,6 +366,7 @@ class FlippedBit(_OfDisk):
 class LostUnsynced(_OfDisk):
     """The machine of the process dies: what was not synced is lost, or torn."""
 
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated",)
     kind: Literal["lost-unsynced"] = "lost-unsynced"
 
 

@@ -30,11 +30,8 @@ from eventmesh.runtime.faults import (
     MACHINE,
     ClockJump,
     End,
-    FailingSyncs,
     Fault,
-    FlippedBit,
     Freeze,
-    FullDisk,
     Kill,
     SlowDisk,
     Struck,
@@ -44,6 +41,7 @@ from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, ProcessDown, answered, get
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
+from eventmesh.runtime.process.disk import DiskFault
 from eventmesh.runtime.process.strikes import unshifted
 from eventmesh.runtime.process.vitals import numbered_by
 
@@ -57,8 +55,6 @@ ANSWER_S = 2.0
 DYING_S = 10.0
 #: Two readings of when a process was started may differ by that many seconds.
 STARTED_S = 1.0
-
-DiskFault = SlowDisk | FullDisk | FailingSyncs | TornWrite | FlippedBit
 
 
 class Watched(Protocol):

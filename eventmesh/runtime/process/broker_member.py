@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from eventmesh.errors import InputError, LogStopped, ProtocolError
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.faulty_storage import FaultyStorage
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
 from eventmesh.log.store import Durability, Log
@@ -27,6 +28,7 @@ from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.disk import Disk, die
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscribers import Subscriber
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES
@@ -79,7 +81,10 @@ class BrokerMember(Process):
         self.topics, self.delay_us, self.cluster_id = topics, delay_us, cluster_id
         self.directory = directory
         self.durability = Durability(durability)
-        self.storage: Storage = MemoryStorage() if self.durability is Durability.memory else FileStorage(directory)
+        self.storage: Storage = MemoryStorage()
+        if self.durability is not Durability.memory:
+            self.storage = FaultyStorage(FileStorage(directory), die=die)
+            self.strikes.disk = Disk(self.storage, directory, topics)
         self.lock = threading.Lock()
         self.subscribers: dict[Channel, Subscriber] = {}
         self.closing = False
@@ -96,7 +101,7 @@ class BrokerMember(Process):
         self.rules = rules.Broker(
             self._open_log, rules.ACKNOWLEDGEMENTS[self.durability], clock=now, emit=self._carry_out
         )
-        self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
+        self.home = _home(directory) if self.durability is not Durability.memory else None
         self.housekeeping = keep(self._guarded) if keep is not None else None
         self.listener = Listener(self, access)
         self.publish(mesh_name, self.readings)

@@ -15,8 +15,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from eventmesh.errors import ConfigurationError
-from eventmesh.runtime.faults import ClockJump, End, Fault, Struck
+from eventmesh.runtime.faults import (
+    ClockJump,
+    End,
+    FailingSyncs,
+    Fault,
+    FlippedBit,
+    FullDisk,
+    SlowDisk,
+    Struck,
+    TornWrite,
+)
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.disk import Disk
 from eventmesh.runtime.process.later import Later
 from eventmesh.runtime.process.reactor import CLOCK
 
@@ -41,10 +52,14 @@ class Lasting:
 
 
 class Strikes:
-    """The faults of one process. ``close`` closes it in an orderly way, ``leave`` then ends it at once."""
+    """The faults of one process. ``close`` closes it in an orderly way, ``leave`` then ends it at once.
+
+    ``disk`` is the one whose faults others notice; the broker alone has one.
+    """
 
     def __init__(self, close: Callable[[], None], leave: Callable[[int], None] = os._exit) -> None:
         self._close, self._leave = close, leave
+        self.disk: Disk | None = None
         self._later = Later("faults")
         self._lock = threading.RLock()
         self._lasting: dict[str, Lasting] = {}
@@ -89,6 +104,8 @@ class Strikes:
                 struck.shows["lives ended"] += 1
                 self._close()
                 return partial(self._leave, ENDED)
+            case SlowDisk() | FullDisk() | FailingSyncs() | TornWrite() | FlippedBit() if self.disk is not None:
+                return self.disk.begin(struck, name)
             case fault:
                 raise ConfigurationError(f"{fault.kind} is not a fault that this process can do to itself")
 
