@@ -28,6 +28,7 @@ from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.directory import BROKER, peer_name
 from eventmesh.runtime.process.disk import Disk, die
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscribers import Subscriber
@@ -77,7 +78,7 @@ class BrokerMember(Process):
         mesh_name: str = "",
         registries: metrics.Registries | None = None,
     ) -> None:
-        super().__init__(registries)
+        super().__init__(registries, peer_name(BROKER))
         self.topics, self.delay_us, self.cluster_id = topics, delay_us, cluster_id
         self.directory = directory
         self.durability = Durability(durability)
@@ -103,7 +104,7 @@ class BrokerMember(Process):
         )
         self.home = _home(directory) if self.durability is not Durability.memory else None
         self.housekeeping = keep(self._guarded) if keep is not None else None
-        self.listener = Listener(self, access)
+        self.listener = Listener(self, access, self.link_faults)
         self.publish(mesh_name, self.readings)
 
     def _open_log(self) -> Log:
