@@ -467,6 +467,11 @@ def process_names(mesh: Mesh) -> list[str]:
     return [BROKER, *instances]
 
 
+def process_name(service: str, number: int = 0) -> str:
+    """What faults call the ``number``-th process of a service, or the broker or the generator."""
+    return service if service in (BROKER, GENERATOR) else f"{service}/{number}"
+
+
 def _unknown_partition(kind: str, name: str, mesh: Mesh) -> Iterator[str]:
     topics = mesh.topics()
     topic, number = split_position(name) if "/" in name else (name, 0)

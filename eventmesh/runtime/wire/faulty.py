@@ -222,7 +222,7 @@ class Line(Generic[Item]):
         self._sender, self._to, self._connection, self._topic = sender, to, connection, topic
         self._faults: tuple[OnLink, ...] = ()
         self._held: deque[tuple[float, int, Item]] = deque()
-        self._bytes, self._last_due = 0, 0.0
+        self._bytes = 0
         self._free_at: dict[OnLink, float] = {}
         self._over = False
         self._thread: threading.Thread | None = None
@@ -272,8 +272,7 @@ class Line(Generic[Item]):
             if (cut := self._cut()) is not None:
                 cut.count("messages lost")
                 return True
-            self._last_due = max(self._last_due, self._due(size))
-            self._held.append((self._last_due, size, item))
+            self._held.append((self._due(size), size, item))
             self._bytes += size
             self.direct = False
             if self._thread is None:
