@@ -155,6 +155,7 @@ class _Fault(_Data):
 
 
 class _OfProcess(_Fault):
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated", "on_ray")
     process: ProcessName
 
     def processes(self) -> Iterator[str]:
@@ -317,6 +318,7 @@ class Reordering(_Later):
 class _OfDisk(_Fault):
     """``disk`` is whose disk it is; the broker alone has one that others depend on."""
 
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated", "on_ray")
     disk: Literal["broker"] = "broker"
 
 
@@ -364,6 +366,7 @@ class FlippedBit(_OfDisk):
 class LostUnsynced(_OfDisk):
     """The machine of the process dies: what was not synced is lost, or torn."""
 
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated",)
     kind: Literal["lost-unsynced"] = "lost-unsynced"
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from eventmesh.errors import InputError, LogStopped, ProtocolError
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.faulty_storage import FaultyStorage
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
 from eventmesh.log.store import Durability, Log
@@ -27,6 +28,7 @@ from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.disk import Disk, die
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscribers import Subscriber
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES
@@ -79,7 +81,10 @@ class BrokerMember(Process):
         self.topics, self.delay_us, self.cluster_id = topics, delay_us, cluster_id
         self.directory = directory
         self.durability = Durability(durability)
-        self.storage: Storage = MemoryStorage() if self.durability is Durability.memory else FileStorage(directory)
+        self.storage: Storage = MemoryStorage()
+        if self.durability is not Durability.memory:
+            self.storage = FaultyStorage(FileStorage(directory), die=die)
+            self.strikes.disk = Disk(self.storage, directory, topics)
         self.lock = threading.Lock()
         self.subscribers: dict[Channel, Subscriber] = {}
         self.closing = False
@@ -96,7 +101,7 @@ class BrokerMember(Process):
         self.rules = rules.Broker(
             self._open_log, rules.ACKNOWLEDGEMENTS[self.durability], clock=now, emit=self._carry_out
         )
-        self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
+        self.home = _home(directory) if self.durability is not Durability.memory else None
         self.housekeeping = keep(self._guarded) if keep is not None else None
         self.listener = Listener(self, access)
         self.publish(mesh_name, self.readings)
@@ -161,7 +166,8 @@ class BrokerMember(Process):
             self._stopped.wait()
             self._stopped.clear()
             while not self.closing and (due := self.rules.next_deadline()) is not None:
-                self._closed.wait(max(0, due - now()) / 1e6)
+                # No longer than that at a time: its clock may jump.
+                self._closed.wait(min(max(0, due - now()), rules.REOPEN_US) / 1e6)
                 with self.lock:
                     if not self.closing:
                         self.rules.tick(now())
@@ -190,7 +196,7 @@ class BrokerMember(Process):
     def _write(self, channel: Channel, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         if not isinstance(header, (protocol.Grant, protocol.Append)):
             raise protocol.unexpected(header, protocol.Grant, protocol.Append)
-        _sleep_until(header.sent_at + self.delay_us if self.delay_us else 0)
+        _sleep_until(min(header.sent_at, now()) + self.delay_us if self.delay_us else 0)
         topic, partition = header.topic, header.partition
         if isinstance(header, protocol.Grant):
             with self.lock:
@@ -279,7 +285,7 @@ class BrokerMember(Process):
     def status(self) -> dict[str, Any]:
         """``ends``, as :meth:`ends`, and ``stopped``: why the log has stopped, None while it is open."""
         with self.lock:
-            stopped = self.rules.failure
+            stopped = "the broker is closing" if self.closing else self.rules.failure
             return {"ends": {} if stopped else self.rules.ends(), "stopped": None if stopped is None else str(stopped)}
 
     def readings(self) -> Iterable[metrics.Reading]:
