@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
+from pydantic.json_schema import SkipJsonSchema
 
 from eventmesh.messages import MessageType, encode_rows
 from eventmesh.service import Row
@@ -66,7 +67,7 @@ class WorkloadOptions(BaseModel):
     seed: int = 0
     rate: float | None = None
     number: int = 1
-    asked: pa.Table | None = None
+    asked: SkipJsonSchema[pa.Table | None] = None
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def run(ready: Ready, folder: Path, *, report: Report = silent) -> record.Run:
         finally:
             finished = _finish(begun, found, status)
             record.write(folder, finished)
-            experiment_report.write(folder, finished)
+            experiment_report.write(folder, finished, end=datetime.now(UTC))
     return finished
 
 
@@ -234,4 +234,3 @@ def _why_not(fault: FaultRecord) -> str:
     if not fault.overlapped:
         return f"{fault.name}: it came when the load was over"
     return f"{fault.name}: nothing shows that it happened"
-

@@ -36,7 +36,7 @@ Seed = Annotated[
 
 chaos_app = Commands(
     help="Failure experiments: what is believed, what goes wrong, what was seen.\n\n"
-    "\b\nExample:\n  eventmesh chaos run inventory-down",
+    "\b\nExample:\n  eventmesh chaos run split",
 )
 
 
@@ -61,7 +61,7 @@ def chaos_validate(file: File, runtime: On = Runtime.simulated, seed: Seed = Non
 
     \b
     Example:
-      eventmesh chaos validate inventory-down
+      eventmesh chaos validate split
     """
     from eventmesh.lab import experiment
 
@@ -87,7 +87,7 @@ def chaos_run(
 
     \b
     Examples:
-      eventmesh chaos run inventory-down
+      eventmesh chaos run broker-kill
       eventmesh chaos run split --seed 7 --output results
     """
     from eventmesh.lab import chaos, experiment

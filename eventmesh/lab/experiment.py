@@ -13,14 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from eventmesh import configuration, shipped
 from eventmesh.configuration import describe, mistake, suggestion
 from eventmesh.errors import ConfigurationError
 from eventmesh.lab import run as runs
 from eventmesh.lab.run import Prepared
-from eventmesh.report.probes import PROBES, STRETCHES, Stretch, Tolerance, check_tolerance
+from eventmesh.report.probes import PROBES, Stretch, Tolerance, check_tolerance
 from eventmesh.runtime import faults
 from eventmesh.runtime.faults import AtTime, Fault, Moment, Planned, WithinTime
 from eventmesh.workload import WorkloadOptions
@@ -41,7 +41,7 @@ class _Part(BaseModel):
 class AskedProbe(_Part):
     """A probe of the registry, with the seconds that some need."""
 
-    probe: str = Field(json_schema_extra={"enum": sorted(PROBES)}, description="What is looked at.")
+    probe: str = Field(json_schema_extra={"enum": [*sorted(PROBES)]}, description="What is looked at.")
     within_s: Seconds | None = Field(None, description="Seconds from the time due; for shares of what was in time.")
 
     @field_validator("probe")
@@ -146,7 +146,9 @@ class Load(_Part):
 
     rate: float = Field(gt=0, le=1_000_000, description="Requests per second, on a schedule.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the application's workload.")
-    served: tuple[Text, ...] = Field(min_length=1, description="The outcomes that callers want; all others are failures.")
+    served: tuple[Text, ...] = Field(
+        min_length=1, description="The outcomes that callers want; all others are failures."
+    )
     warmup_s: float = Field(0, ge=0, le=3_600, description="Seconds of the load that no probe looks at.")
 
 
@@ -323,9 +325,15 @@ def _prepared(
 ) -> Prepared:  # fmt: skip
     mesh_file = _mesh_file(name, file, experiment)
     model = runs.options_model(mesh_file)
-    for key in WorkloadOptions.model_fields.keys() & options.keys():
-        problem = f"unknown key {key!r}: every load has it already"
-        raise ConfigurationError(problem, file=str(file), path=f"{path}.{key}", hint="Write it outside of options")
+    own = model.model_fields.keys() - WorkloadOptions.model_fields.keys()
+    for key in options:
+        if key in WorkloadOptions.model_fields:
+            problem, hint = f"unknown key {key!r}: every load has it already", "Write it outside of options"
+        elif key not in own:
+            problem, hint = f"unknown key {key!r}", suggestion(key, own)
+        else:
+            continue
+        raise ConfigurationError(problem, file=str(file), path=f"{path}.{key}", hint=hint)
     checked = configuration.validate(model, dict(options), file=str(file), path=path)
     chosen = {key: getattr(checked, key) for key in checked.model_fields_set}
     for service in experiment.simulated.rows_per_s:

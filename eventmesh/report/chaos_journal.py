@@ -72,7 +72,7 @@ def _steady_state(wirings: list[WiringRecord], stretch: str) -> dict[str, Any]:
     found = [(each.mesh, part) for each in wirings for part in each.stretches if part.stretch == stretch]
     met = [part.met for _, part in found]
     return {
-        "steady_state_met": None if not met or None in met and False not in met else all(met),
+        "steady_state_met": None if not met or (None in met and False not in met) else all(met),
         "probes": [_probe(mesh, part, probe) for mesh, part in found for probe in part.probes],
     }
 

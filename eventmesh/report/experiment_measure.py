@@ -28,7 +28,7 @@ from eventmesh.report.probes import (
     tolerated,
 )
 from eventmesh.report.record import Curves, Figure, ProbeRecord, StretchRecord
-from eventmesh.report.wording import number, percent
+from eventmesh.report.wording import number
 
 #: About so many slices are drawn of a load.
 SLICES = 120
@@ -137,12 +137,10 @@ class Law:
     tolerance: float
 
 
-def predicted(
-    seen: Seen, laws: Sequence[Law], *, mesh: str, rate: float, capacity_per_s: float | None
-) -> list[Figure]:
+def predicted(seen: Seen, laws: Sequence[Law], *, mesh: str, rate: float, capacity_per_s: float | None) -> list[Figure]:
     """Measured beside predicted, by name with the ``mesh``. Rates are per second.
 
-    V7's outage lasts until the process is there again: who asks it from then on waits. V8's lasts until it serves again.
+    V7's outage lasts until the process is there again: who asks it from then on waits. V8's lasts until it serves.
     """
     away_s = (seen.over_us - seen.first_us) / SECOND
     again = served_again_us(seen)
@@ -185,10 +183,10 @@ def sentence(mesh: str, seen: Seen, words: Words, audit: Verdict) -> str:
     during = failed_share(seen.within(seen.first_us, max(seen.over_us, seen.first_us + 1)), 0.0) or 0.0
     waiting, back = seen.open_at(seen.over_us), recovery_s(seen, 0.0)
     if failed:
-        said = f"{failed:,} of {total:,} {words.requests} failed, {percent(during)} of those that came meanwhile"
+        said = f"{failed:,} of {total:,} {words.requests} failed, {number(during * 100)} % of those that came meanwhile"
     else:
         said = f"none of {total:,} {words.requests} failed"
     if waiting:
-        said += f"; {waiting:,} waited at its end"
+        said += f"; {waiting:,} were waiting when it was over"
     said += f", and {number(back)} s later all was as before" if back is not None else ", and it did not come back"
     return f"{mesh}: {said}."

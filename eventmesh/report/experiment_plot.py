@@ -14,10 +14,12 @@ from eventmesh.application import Words
 from eventmesh.report.record import Curves, WiringRecord
 from eventmesh.report.wording import duration, number
 
-WIDTH, HEIGHT = 700.0, 176.0
+WIDTH, HEIGHT = 700.0, 200.0
 LEFT, RIGHT = 84.0, 686.0
-TOP, BOTTOM = 26.0, 138.0
+TOP, BOTTOM = 30.0, 168.0
 TICKS_MAX = 6
+#: What is worked off at once after a fault would flatten all the rest: it is cut off, and written beside.
+CUT_OFF = 4.0
 Scale = Callable[[float], float]
 
 
@@ -57,6 +59,7 @@ class Panel:
     ticks: list[Tick]
     bands: list[Band]
     lines: list[Line]
+    peaks: list[Tick]  # where a line leaves the panel, and how far it goes
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,26 @@ class Plot:
     seconds: list[Tick]
 
 
-def plot(wirings: Sequence[WiringRecord], words: Words) -> Plot | None:
-    """None where no wiring may show its performance."""
+def plot(wirings: Sequence[WiringRecord], rate: float, words: Words) -> Plot | None:
+    """None where no wiring may show its performance. ``rate`` is what was offered per second."""
     drawn = [(place, each, each.curves) for place, each in enumerate(wirings) if each.curves is not None]
     if not drawn:
         return None
     last = max(len(curves.open) * curves.slice_s for _, _, curves in drawn)
     x = _linear(last, LEFT, RIGHT)
-    most = max(max(*curves.accepted_per_s, *curves.completed_per_s, *curves.failed_per_s) for _, _, curves in drawn)
-    y = _linear(most, BOTTOM, TOP)
+    most = max(max([*curves.accepted_per_s, *curves.completed_per_s, *curves.failed_per_s]) for _, _, curves in drawn)
+    most = min(most, CUT_OFF * rate)
+    y = _cut(_linear(most, BOTTOM, TOP))
     ticks = [Tick(y(value), number(value)) for value in _round(most)]
     rates = [
-        Panel(each.mesh, f"{words.requests} per second", ticks, _bands(each, x, last), _rates(place, curves, x, y))
+        Panel(
+            each.mesh,
+            f"{words.requests} per second",
+            ticks,
+            _bands(each, x, last),
+            _rates(place, curves, x, y),
+            _peaks(curves, most, x),
+        )
         for place, each, curves in drawn
     ]
     bands = _bands(drawn[0][1], x, last)
@@ -91,8 +102,28 @@ def plot(wirings: Sequence[WiringRecord], words: Words) -> Plot | None:
 
 
 def _rates(place: int, curves: Curves, x: Scale, y: Scale) -> list[Line]:
-    named = {"completed": curves.completed_per_s, "accepted": curves.accepted_per_s, "failed": curves.failed_per_s}
-    return [Line(kind, place, kind, _stairs(values, curves.slice_s, x, y)) for kind, values in named.items()]
+    named = {"failed": curves.failed_per_s, "completed": curves.completed_per_s, "accepted": curves.accepted_per_s}
+    drawn = {kind: _stairs(values, curves.slice_s, x, y) for kind, values in named.items()}
+    if drawn["failed"]:  # an area
+        drawn["failed"] += f" L{x(len(curves.failed_per_s) * curves.slice_s):.1f} {BOTTOM} L{x(0):.1f} {BOTTOM} Z"
+    return [Line(kind, place, kind, path) for kind, path in drawn.items()]
+
+
+def _cut(scale: Scale) -> Scale:
+    return lambda value: max(scale(value), TOP)
+
+
+def _peaks(curves: Curves, most: float, x: Scale) -> list[Tick]:
+    """Of each stretch in which more was completed than is drawn, the most."""
+    found: list[tuple[int, float]] = []
+    for place, value in enumerate(curves.completed_per_s):
+        if value <= most:
+            continue
+        if found and place - found[-1][0] <= len(curves.completed_per_s) // 10:
+            found[-1] = max(found[-1], (place, value), key=lambda each: each[1])
+        else:
+            found.append((place, value))
+    return [Tick(x((place + 0.5) * curves.slice_s), number(value)) for place, value in found]
 
 
 def _latency(
@@ -113,7 +144,7 @@ def _latency(
     ]
     ticks = [Tick(y(10.0**power), duration(10.0**power)) for power in range(low, high + 1)]
     note = f"p99, by when the {words.request} was due; logarithmic; what failed has none"
-    return Panel("Time to the outcome", note, ticks, bands, lines)
+    return Panel("Time to the outcome", note, ticks, bands, lines, [])
 
 
 def _open(drawn: Sequence[tuple[int, WiringRecord, Curves]], bands: list[Band], x: Scale, words: Words) -> Panel:
@@ -124,7 +155,7 @@ def _open(drawn: Sequence[tuple[int, WiringRecord, Curves]], bands: list[Band], 
         for place, each, curves in drawn
     ]
     ticks = [Tick(y(value), number(value)) for value in _round(most)]
-    return Panel("Backlog", f"{words.requests} that were due and have no outcome", ticks, bands, lines)
+    return Panel("Backlog", f"{words.requests} that were due and have no outcome", ticks, bands, lines, [])
 
 
 def _bands(wiring: WiringRecord, x: Scale, last: float) -> list[Band]:
@@ -149,7 +180,7 @@ def _round(most: float) -> list[float]:
 
 def _stairs(values: Sequence[float], slice_s: float, x: Scale, y: Scale) -> str:
     """Each value over the whole of its slice."""
-    parts = []
+    parts: list[str] = []
     for place, value in enumerate(values):
         start, end, at = x(place * slice_s), x((place + 1) * slice_s), y(value)
         parts.append(f"{'L' if parts else 'M'}{start:.1f} {at:.1f} L{end:.1f} {at:.1f}")
@@ -158,7 +189,8 @@ def _stairs(values: Sequence[float], slice_s: float, x: Scale, y: Scale) -> str:
 
 def _path(values: Sequence[float | None], slice_s: float, x: Scale, y: Scale) -> str:
     """Through the middle of each slice, with gaps where there is no value."""
-    parts, drawing = [], False
+    parts: list[str] = []
+    drawing = False
     for place, value in enumerate(values):
         if value is None:
             drawing = False

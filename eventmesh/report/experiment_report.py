@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ class Row:
     cells: list[Cell]
 
 
-def write(folder: Path, run: Run) -> None:
-    """Write ``journal.json``, ``report.html``, ``summary.md`` and ``junit.xml`` into the run's folder."""
-    chaos_journal.write(folder, run, end=datetime.now(UTC))
+def write(folder: Path, run: Run, *, end: datetime) -> None:
+    """Write ``journal.json``, ``report.html``, ``summary.md`` and ``junit.xml`` of what ended at ``end``."""
+    chaos_journal.write(folder, run, end=end)
     for name, text in {"report.html": render(run), "summary.md": summary(run), "junit.xml": junit(run)}.items():
         (folder / name).write_text(text, encoding="utf-8")
 
@@ -154,9 +154,8 @@ def _content(run: Run) -> dict[str, Any]:
         "wirings": experiment.wirings,
         "outcome": outcome(run),
         "clock_told": f"simulated from seed {run.seed}, all times are virtual" if run.virtual else "on Ray",
-        "clock_axis": ", virtual time" if run.virtual else "",
-        "clock_short": " virtual" if run.virtual else "",
-        "plot": experiment_plot.plot(experiment.wirings, run.words),
+        "clock_axis": f"Across: seconds{' of virtual time' if run.virtual else ''} since the load began.",
+        "plot": experiment_plot.plot(experiment.wirings, experiment.rate, run.words),
         "plots": experiment_plot,
         "rows": _rows,
         "told": _told,

@@ -2,7 +2,7 @@
 
 They read the callers' records after the run, so that a probe never disturbs what it looks at. A request belongs to the
 stretch in which it was to be sent. It is *served* if its outcome is one of those that the experiment names, and it
-*failed* if it ended in another one or in none: a caller that is told "unavailable" at once has its answer, and no order.
+*failed* if it ended in another one or in none: a caller that is told "unavailable" has an answer, but not the one.
 """
 
 from __future__ import annotations
@@ -131,15 +131,17 @@ def backlog(seen: Seen, within_s: float) -> float | None:
 def recovery_s(seen: Seen, within_s: float) -> float | None:
     """Seconds from the end of the faults until all is as before, or None where that was not seen.
 
-    As before is: no more requests open than at most before the faults, and no failure any more.
+    As before is: requests are served, no more are open than at most before the faults, and none fails any more.
     """
-    events = np.sort(seen.ended[seen.ended >= seen.over_us])
-    most = most_open_before(seen)
-    back = next((moment for moment in (seen.over_us, *events.tolist()) if seen.open_at(moment) <= most), None)
-    if back is None or np.isnan(seen.ended).any():
+    again = served_again_us(seen)
+    if again is None or np.isnan(seen.ended).any():
         return None
-    late = seen.ended[seen.failed & (seen.ended >= seen.over_us)]
-    return (max(back, float(late.max()) if late.size else back) - seen.over_us) / SECOND
+    most, moments = most_open_before(seen), np.sort(seen.ended[seen.ended >= again]).tolist()
+    back = next((moment for moment in moments if seen.open_at(moment) <= most), None)
+    if back is None:
+        return None
+    failures: list[float] = seen.ended[seen.failed & (seen.ended > seen.over_us)].tolist()
+    return float(max([back, *failures]) - seen.over_us) / SECOND
 
 
 def served_again_us(seen: Seen) -> float | None:
