@@ -19,7 +19,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.broker import ACKNOWLEDGEMENTS
-from eventmesh.runtime.faults import Fault, Planned, Struck
+from eventmesh.runtime.faults import Fault, FixedMoment, Planned, Struck
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.links import OnLink
@@ -122,6 +122,10 @@ class Simulation:
         of them before anything is done.
         """
         return self.strikes.arrange(plan, callers)
+
+    def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
+        """Call ``action`` at the moment; times are counted from now."""
+        self.strikes.when(moment, action)
 
     def heal(self) -> None:
         """End every fault that lasts. Harmless where there is none."""

@@ -28,6 +28,7 @@ from eventmesh.runtime.faults import (
     End,
     FailingSyncs,
     Fault,
+    FixedMoment,
     FlippedBit,
     Freeze,
     FullDisk,
@@ -117,13 +118,16 @@ class Strikes:
             # The same fault at the same moment has the same dice, whatever else is in the plan.
             name = self._name(each.model_dump_json())
             moment = faults.fixed(each.moment, self.world.dice(f"moment of {name}"))
-            act = partial(self._strike_into, done, each.fault, name)
-            if isinstance(moment, AtTime):
-                self.world.after(round(moment.seconds * SECOND), act)
-            else:
-                self._awaited.append((moment, act))
-        self.look()
+            self.when(moment, partial(self._strike_into, done, each.fault, name))
         return done
+
+    def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
+        """See :meth:`Simulation.when <eventmesh.runtime.simulated.simulation.Simulation.when>`."""
+        if isinstance(moment, AtTime):
+            self.world.after(round(moment.seconds * SECOND), action)
+        else:
+            self._awaited.append((moment, action))
+            self.look()
 
     def look(self) -> None:
         """See whether an offset that is waited for is there."""
