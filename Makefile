@@ -19,8 +19,8 @@ fuzz: $(READY)  ## 2,000 seeds with faults; goes on where it was stopped, result
 
 # Tests that share nothing run on both cores of a small machine. Those that start Ray, time out or load this machine run
 # one after the other: docs/decisions/0060-two-ways-of-running-tests.md.
-BESIDE := tests/commands tests/simulation tests/tidy tests/tiny tests/unit
-ALONE := tests/benchmarks tests/contract tests/on_ray tests/process
+BESIDE := tests/commands tests/process tests/simulation tests/tidy tests/tiny tests/unit
+ALONE := tests/benchmarks tests/contract tests/on_ray
 
 test: check  ## the checks, then every test
 	@failed=0; \

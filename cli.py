@@ -14,6 +14,7 @@ try:
 
     from eventmesh.errors import EXIT_CODES, InputError
     from eventmesh.lab import known, shell
+    from eventmesh.lab.chaos_commands import chaos_app
     from eventmesh.lab.command_line import (
         RUNS,
         Data,
@@ -55,6 +56,7 @@ runs_app = Commands(
 app.add_typer(bench_app, name="bench")
 app.add_typer(runs_app, name="runs")
 app.add_typer(log_app, name="log")
+app.add_typer(chaos_app, name="chaos")
 
 _mesh, _mapping = known.complete_shipped("meshes"), known.complete_shipped("mappings")
 _benchmark = known.complete_shipped("benchmarks")

@@ -35,6 +35,8 @@ _PLAIN = {
 }
 #: Pydantic's error types of what a model's own validator found.
 _MISTAKE, _NO_EFFECT = "mistake", "no_effect"
+#: Pydantic's error types of a mapping that may be of several kinds: what says the kind is unknown, or missing.
+_OTHER_KIND, _NO_KIND = "union_tag_invalid", "union_tag_not_found"
 _TYPES = {"str": "text", "int": "number", "float": "number", "bytes": "binary data", "datetime": "date"}
 #: What YAML's own types are called.
 _KINDS = {"int": "whole number", "float": "number", "bool": "truth value", "timestamp": "date", "binary": "base64"}
@@ -62,9 +64,12 @@ def nearest(found: object, allowed: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else ""
 
 
-def mistake(problem: str, hint: str = "") -> PydanticCustomError:
-    """For a model's validator to raise: :func:`validate` says the ``problem``, what it found, and the ``hint``."""
-    return PydanticCustomError(_MISTAKE, "{problem}", {"problem": problem, "hint": hint})
+def mistake(problem: str, hint: str = "", key: str = "") -> PydanticCustomError:
+    """For a model's validator to raise: :func:`validate` says the ``problem``, what it found, and the ``hint``.
+
+    ``key`` names what is wrong where the validator is of the whole model.
+    """
+    return PydanticCustomError(_MISTAKE, "{problem}", {"problem": problem, "hint": hint, "key": key})
 
 
 def no_effect(problem: str, hint: str, key: str = "") -> PydanticCustomError:
@@ -113,9 +118,9 @@ def validate(
         return validate(model, document, file=file, path=path, beside=beside, stored=True)
     first = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
     location = _where(first)
-    allowed = [*_keys_at(model, location[:-1]), *(beside if len(location) == 1 else ())]
-    problem, hint = explain(first, allowed)
-    raise ConfigurationError(problem, file=file, path=dotted(location, path), hint=hint)
+    keys, written = _keys_at(model, location[:-1]), _written(model, location)
+    problem, hint = explain(first, [*keys, *(beside if len(location) == 1 else ())])
+    raise ConfigurationError(problem, file=file, path=dotted(written, path), hint=hint)
 
 
 def passed_over(problem: str, *, file: str, path: str, instead: str = "It is passed over") -> None:
@@ -126,7 +131,8 @@ def passed_over(problem: str, *, file: str, path: str, instead: str = "It is pas
 def _where(error: Mapping[str, Any]) -> Location:
     """Where the mistake is; the validator of a whole model says which key it means."""
     location: Location = error["loc"]
-    key = error.get("ctx", {}).get("key")
+    context = error.get("ctx", {})
+    key = context.get("key") or (context["discriminator"].strip("'") if error["type"] == _OTHER_KIND else "")
     return (*location, key) if key else location
 
 
@@ -328,6 +334,12 @@ def explain(error: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
         return f"unknown key {key!r}", suggestion(key, allowed)
     if kind == "missing":
         return f"the key {key!r} is missing", f"Allowed: {', '.join(sorted(allowed))}"
+    if kind == _OTHER_KIND:
+        return f"unknown value {error['ctx']['tag']!r}", suggestion(error["ctx"]["tag"], _words(error, "expected_tags"))
+    if kind == _NO_KIND and isinstance(found, Mapping):
+        return f"the key {error['ctx']['discriminator']} is missing", "It says what kind of thing this is"
+    if kind == "value_error":
+        return str(error["ctx"]["error"]), ""
     if kind == "literal_error":
         expected = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
         return f"unknown value {found!r}", suggestion(found, expected.split(", "))
@@ -342,18 +354,42 @@ def explain(error: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
     return f"{re.sub(r'^[A-Z][a-z]+ should', 'must', error['msg'])}, found {describe(found)}", ""
 
 
+def _words(error: Mapping[str, Any], name: str) -> list[str]:
+    return [word.strip(" '") for word in str(error["ctx"][name]).split(",")]
+
+
 def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
     """The keys that ``model`` allows in the mapping at ``location``, in the order of its fields."""
+    *_, (_, node) = _steps(model, location)
+    return list(node.get("properties", {}))
+
+
+def _written(model: type[BaseModel], location: Location) -> Location:
+    """``location`` as it stands in the file: without pydantic's steps into one kind of several."""
+    return tuple(step for step, _ in _steps(model, location) if step is not None)
+
+
+def _steps(model: type[BaseModel], location: Location) -> Iterator[tuple[int | str | None, Mapping[str, Any]]]:
+    """Each step with the schema below it; None for one that is in no file."""
     schema = model.model_json_schema(by_alias=True)
     node = _resolve(schema, schema)
+    yield None, node
     for step in location:
-        node = _resolve(schema, _below(node, step))
-    return list(node.get("properties", {}))
+        kinds = _kinds(node)
+        node = _resolve(schema, {"$ref": kinds[step]} if step in kinds else _below(node, step))
+        yield None if step in kinds else step, node
+
+
+def _kinds(node: Mapping[str, Any]) -> Mapping[int | str, str]:
+    """Of a mapping that may be of several kinds, the schema of each by its name."""
+    kinds: Mapping[int | str, str] = node.get("discriminator", {}).get("mapping", {})
+    return kinds
 
 
 def _below(node: Mapping[str, Any], step: int | str) -> Any:
     if isinstance(step, int):
-        return node.get("items", {})
+        prefix = node.get("prefixItems", ())
+        return prefix[step] if step < len(prefix) else node.get("items", {})
     named = node.get("properties", {}).get(step)
     patterns = list(node.get("patternProperties", {}).values())
     return named or (patterns[0] if patterns else node.get("additionalProperties", {}))

@@ -1,4 +1,4 @@
-"""What ships beside the package: meshes, mappings and benchmarks, which a user names without knowing where they lie.
+"""What ships beside the package: meshes, mappings, benchmarks and experiments, named without knowing where they lie.
 
 In a checkout they are in ``configs/`` at its top, beside ``cli.py`` and ``benchmarks/``. In a wheel all three lie
 inside the package, in :data:`INSTALLED`, so that no other project's ``cli`` or ``benchmarks`` can meet ours.
@@ -12,7 +12,7 @@ from typing import Literal
 
 from eventmesh.errors import ConfigurationError
 
-Kind = Literal["meshes", "mappings", "benchmarks"]
+Kind = Literal["meshes", "mappings", "benchmarks", "experiments"]
 #: Where a wheel puts what is at the top of the tree.
 INSTALLED = "_shipped"
 

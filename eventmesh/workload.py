@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from eventmesh.application import optional
 from eventmesh.errors import ConfigurationError
@@ -70,7 +71,7 @@ class WorkloadOptions(BaseModel):
     seed: int = 0
     rate: float | None = None
     number: int = 1
-    asked: pa.Table | None = None
+    asked: SkipJsonSchema[pa.Table | None] = None
 
 
 @dataclass(frozen=True)

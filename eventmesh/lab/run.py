@@ -134,7 +134,7 @@ def run(
     """Run ``workload`` on ``mesh``, audit it, and leave ``folder`` with log, history and ``run.json``."""
     with writing(folder):
         begun = begin(mesh.name, mesh, workload, folder, seed=seed, runtime=runtime)
-        with _running(mesh, folder / LOG, runtime, seed=seed, rtt_ms=rtt_ms, report=report) as running:
+        with running_mesh(mesh, folder / LOG, runtime, seed=seed, rtt_ms=rtt_ms, report=report) as running:
             measured = load_mesh(running, workload, report)
             history = running.history(measured.callers)
             running.save_log(folder / LOG)
@@ -142,11 +142,15 @@ def run(
 
 
 @contextmanager
-def _running(mesh: Mesh, log: Path, runtime: str, *, seed: int, rtt_ms: float, report: Report) -> Iterator[RunningMesh]:
+def running_mesh(
+    mesh: Mesh, log: Path, runtime: str, *,
+    seed: int, rtt_ms: float = 0.0, rows_per_s: Mapping[str, float] = MappingProxyType({}), report: Report = silent,
+) -> Iterator[RunningMesh]:  # fmt: skip
+    """A mesh of its own whose log will lie in ``log``. ``rows_per_s`` is how fast services of a simulation are."""
     if runtime == "simulated":
         from eventmesh.runtime.simulated.running import SimulatedMesh
 
-        yield SimulatedMesh(mesh, seed=seed, rtt_ms=rtt_ms)
+        yield SimulatedMesh(mesh, seed=seed, rtt_ms=rtt_ms, rows_per_s=rows_per_s)
         return
     from eventmesh.runtime.on_ray.cluster import MeshOnRay, embedded_ray  # importing ray takes seconds
 
@@ -227,7 +231,7 @@ def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mappin
     return begun.model_copy(
         update={
             "status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "refusals": refusals,
-            "figures": figures,
+            "figures": figures, "audit": record.AuditRecord.of(audited),
         }
     )  # fmt: skip
 

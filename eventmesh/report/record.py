@@ -270,6 +270,111 @@ class FirstLook(_Part):
     minutes: float = Field(gt=0, le=1_440, allow_inf_nan=False)
 
 
+class FaultRecord(_Part):
+    """A fault of an experiment: what was planned, when it was there, in seconds after the load began, what shows it.
+
+    ``ended_s`` is None where nobody saw its end, ``at_s`` where it was not made; ``refused`` says why, if known.
+    """
+
+    name: str
+    planned: dict[str, Any]
+    at_s: float | None = None
+    ended_s: float | None = None
+    shows: dict[str, int] = {}
+    details: dict[str, str] = {}
+    overlapped: bool = False  # whether it was there while requests were due
+    refused: str | None = None
+
+    @property
+    def happened(self) -> bool:
+        """Whether anything shows it, and callers could notice it."""
+        return self.overlapped and any(self.shows.values())
+
+
+class ProbeRecord(_Part):
+    """What a probe said. ``met`` is None where it has no tolerance, or there is no data."""
+
+    name: str
+    probe: str
+    within_s: float | None = None
+    output: float | str | None
+    tolerance: str | tuple[float, float] | None = None
+    met: bool | None = None
+
+
+class StretchRecord(_Part):
+    """A stretch of the load, in seconds after it began; ``met`` is None where a probe had no data."""
+
+    stretch: Literal["before", "during", "after"]
+    from_s: float
+    to_s: float
+    met: bool | None
+    probes: list[ProbeRecord] = []
+    looks: list[ProbeRecord] = []  # probes of the method, which have no tolerance
+
+
+class Curves(_Part):
+    """What happened in each slice of ``slice_s`` seconds, the first of which begins with the load.
+
+    Counts are per second; ``latency_ms_p99`` is of the requests due in the slice that were served, None without any.
+    ``open`` are those that were due and had no outcome at the end of the slice.
+    """
+
+    slice_s: float = Field(gt=0)
+    accepted_per_s: list[float]
+    completed_per_s: list[float]
+    failed_per_s: list[float]
+    latency_ms_p99: list[float | None]
+    open: list[int]
+
+
+class WiringRecord(_Part):
+    """What an experiment found of one mesh. ``verdict`` is about the method: whether it can say anything at all.
+
+    ``deviated``: the hypothesis did not hold; None where nobody can say. Of an audit that found the run invalid no
+    performance is shown.
+    """
+
+    mesh: str
+    wiring: str
+    sentence: str
+    status: Literal["completed", "failed"]
+    verdict: Verdict
+    deviated: bool | None
+    expected: Literal["holds", "deviates"] | None = None
+    why: str = ""
+    unknown: list[str] = []  # why the verdict is unknown
+    faults: list[FaultRecord] = []
+    stretches: list[StretchRecord] = []
+    curves: Curves | None = None
+    capacity_per_s: float | None = None
+    figures: list[Figure] = []
+    outcomes: dict[str, int] = {}
+    audit: AuditRecord | None = None
+    began_at: AwareDatetime | None = None  # on the mesh's own clock
+    seconds: float | None = None  # from the first request to the last outcome, on the mesh's own clock
+
+    @property
+    def as_expected(self) -> bool | None:
+        """Whether the hypothesis did what was stated before the run; None where nothing was, or nobody knows."""
+        if self.expected is None or self.deviated is None:
+            return None
+        return self.deviated is (self.expected == "deviates")
+
+
+class ExperimentRecord(_Part):
+    """A failure experiment: its question, and what was found of each mesh."""
+
+    title: str
+    description: str
+    hypothesis: str
+    rate: float
+    served: list[str]
+    audit_expected: Literal["valid", "invalid"] = "valid"
+    rollbacks: list[str] = []
+    wirings: list[WiringRecord] = []
+
+
 class Run(_Part):
     """A run, a benchmark or an experiment, as ``run.json`` holds it."""
 
@@ -297,6 +402,7 @@ class Run(_Part):
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []
+    experiment: ExperimentRecord | None = None
 
     @property
     def virtual(self) -> bool:

@@ -52,12 +52,12 @@ SAMPLES_SHOWN = 10
 
 def render(run: Run) -> str:
     """The whole report as one self-contained page of HTML."""
-    return _templates().get_template("report.html.jinja").render(_content(run))
+    return templates().get_template("report.html.jinja").render(_content(run))
 
 
 def summary(run: Run) -> str:
     """The same answer, in the same order, as Markdown that fits a pull request."""
-    return _templates().get_template("summary.md.jinja").render(_content(run))
+    return templates().get_template("summary.md.jinja").render(_content(run))
 
 
 def junit(run: Run) -> str:
@@ -68,9 +68,9 @@ def junit(run: Run) -> str:
     """
     document = JUnitXml(run.name)
     for point in run.points:
-        document.add_testsuite(_audit_suite(f"{run.name}: {point_label(point, run.words)}", point.audit))
+        document.add_testsuite(audit_suite(f"{run.name}: {point_label(point, run.words)}", point.audit))
     if run.audit is not None:
-        document.add_testsuite(_audit_suite(f"{run.name}: audit", run.audit))
+        document.add_testsuite(audit_suite(f"{run.name}: audit", run.audit))
     if run.figures:
         suite = TestSuite(f"{run.name}: figures")
         for figure in run.figures:
@@ -93,7 +93,8 @@ def point_label(point: Point, words: Words) -> str:
     return ", ".join([way_of(point).label, *axes, f"{number(load(point))} {words.requests}/s"])
 
 
-def _audit_suite(name: str, audit: AuditRecord) -> TestSuite:
+def audit_suite(name: str, audit: AuditRecord) -> TestSuite:
+    """A case per check."""
     suite = TestSuite(name)
     for check, found in audit.checks.items():
         case = TestCase(f"{check} {found.title}".strip(), name)
@@ -126,13 +127,14 @@ def _figure_text(figure: Figure) -> str:
 
 
 @cache
-def _templates() -> Environment:
-    templates = Environment(
+def templates() -> Environment:
+    """The templates of reports, with their filters."""
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
     )  # fmt: skip
-    templates.filters |= {"number": _number, "duration": duration, "spread": _spread, "cell": _cell, "code": _code}
-    return templates
+    environment.filters |= {"number": _number, "duration": duration, "spread": _spread, "cell": _cell, "code": _code}
+    return environment
 
 
 def _number(value: float | None) -> str:

@@ -185,9 +185,13 @@ class Asks:
             self._emit(ask, self.limits.attempt_timeout + self._backoff(ask))
 
     def lost(self, service: str) -> None:
-        """The connection to ``service`` broke: what is open there is asked again after a backoff."""
+        """The connection to ``service`` broke: what is open there is asked again after a backoff, or sooner.
+
+        What waits already is not put off: while a service is away each new ask finds that out, and if each put off all
+        that came before it, none would ever be repeated, nor given up.
+        """
         for ask in self._open.values():
-            if ask.to.service == service:
+            if ask.to.service == service and ask.due_at > self.clock() + self._backoff(ask):
                 self._schedule(ask, self._backoff(ask))
 
     def clear(self) -> None:

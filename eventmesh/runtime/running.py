@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.faults import Fault, FixedMoment, Struck
 from eventmesh.workload import Requests
 
 #: Told how far a load has come: ``sent``, ``open``, ``total``, ``done``.
@@ -60,10 +61,13 @@ class RunningMesh(Protocol):
         self, name: str, requests: Requests, *,
         window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0,
     ) -> pa.Table:  # fmt: skip
-        """Run one source of load to its end; its history table (:data:`eventmesh.history.CALLERS`)."""
+        """Run one source of load to its end; its history table (:data:`eventmesh.history.CALLERS`).
+
+        :class:`~eventmesh.errors.EnvironmentUnavailable` where it is not done within ``timeout_s``.
+        """
 
     def drain(self, timeout_s: float = 120.0) -> None:
-        """Wait until every service has read and decided all there is."""
+        """Wait until every service has read and decided all there is; errors as those of :meth:`call`."""
 
     def mark(self) -> None:
         """Count what is used from now on."""
@@ -76,6 +80,18 @@ class RunningMesh(Protocol):
 
     def statuses(self) -> list[Mapping[str, Any]]:
         """What each service instance says of itself (:meth:`~eventmesh.runtime.instance.Instance.status`)."""
+
+    def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
+        """Have ``action`` called at the moment; times are counted from now. Never, where it does not come."""
+
+    def strike(self, fault: Fault) -> Struck:
+        """Make a fault now. What comes back says what came of it, and goes on doing so while it lasts.
+
+        :class:`~eventmesh.errors.ConfigurationError` where it does not fit this mesh or runtime; nothing is done then.
+        """
+
+    def heal(self) -> None:
+        """End every fault that lasts. Harmless where there is none, and twice."""
 
     def history(self, callers: pa.Table) -> History:
         """What was seen, for the audit."""
@@ -97,13 +113,13 @@ def seed_with(
 
 def measure_load(
     running: RunningMesh, name: str, requests: Requests, *,
-    window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0,
+    window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0, drain_s: float = 120.0,
 ) -> Measured:  # fmt: skip
     """Run a load to its end and drain; what it did, and what every role used for it."""
     running.mark()
     running.staleness()
     callers = running.call(name, requests, window=window, progress=progress, timeout_s=timeout_s)
-    running.drain()
+    running.drain(drain_s)
     used = running.usage()
     seconds = (pc.max(callers["completed_at"]).as_py() - pc.min(callers["intended_at"]).as_py()) / 1e6
     return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, running.staleness(), seconds)

@@ -11,6 +11,21 @@ from pydantic import BaseModel
 
 from benchmarks.benchmark import Settings
 from eventmesh.history import CALLERS
+from eventmesh.lab.experiment import (
+    AuditSection,
+    Capacity,
+    Drain,
+    Expected,
+    Experiment,
+    HeldProbe,
+    Hypothesis,
+    Load,
+    Look,
+    Prediction,
+    Rollback,
+    SimulatedSection,
+    Strike,
+)
 from eventmesh.lab.standing_record import Standing
 from eventmesh.log import manifest, segment
 from eventmesh.log.batch import BatchKind, Header
@@ -51,8 +66,15 @@ WORDS = {
     "## A mesh that stays": keys(Standing),
     "## Files that you write": keys(
         MeshFile, LogSection, TopicSection, ServiceSection, Settings, OrderMapping, Price, Cancellations, Refusals,
-        CsvFormat,
+        CsvFormat, Experiment, Load, SimulatedSection, Hypothesis, HeldProbe, Strike, Look, Rollback, Drain,
+        AuditSection, Expected, Capacity, Prediction,
     ),
+    "### A failure experiment": [
+        *keys(
+            record.ExperimentRecord, record.WiringRecord, record.FaultRecord, record.StretchRecord,
+            record.ProbeRecord, record.Curves,
+        ),
+    ],
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import yaml
 from docs import commands, faults
 from eventmesh.errors import EXIT_CODES
 from eventmesh.lab.examples import split
+from eventmesh.lab.experiment import Experiment
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import FAULTS
 from eventmesh.shop.order_mapping import OrderMapping
@@ -27,6 +28,12 @@ def test_the_json_schema_of_a_mapping_file_is_current(files: dict[str, str]) -> 
     path = "configs/schemas/mapping.schema.json"
     again = AGAIN.replace("eventmesh.mesh", "eventmesh.shop.order_mapping").replace("Mesh", "OrderMapping")
     assert files[path] == json.dumps(OrderMapping.json_schema(), indent=2) + "\n", f"write it again: {again} > {path}"
+
+
+def test_the_json_schema_of_an_experiment_file_is_current(files: dict[str, str]) -> None:
+    path = "configs/schemas/experiment.schema.json"
+    again = AGAIN.replace("eventmesh.mesh", "eventmesh.lab.experiment").replace("Mesh", "Experiment")
+    assert files[path] == json.dumps(Experiment.json_schema(), indent=2) + "\n", f"write it again: {again} > {path}"
 
 
 def test_the_page_on_mappings_tells_of_every_key(files: dict[str, str]) -> None:

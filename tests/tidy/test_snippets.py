@@ -94,7 +94,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harmless(line: str, run: Path) -> list[str]:
     """The words of a command line, less what starts Ray; looked at is ``run``."""
     name, parameters = parsed(line)
-    more = ["--dry-run"] if name in ("eventmesh run", "eventmesh bench run", "eventmesh up", "eventmesh fuzz") else []
+    starts = ("eventmesh run", "eventmesh bench run", "eventmesh chaos run", "eventmesh up", "eventmesh fuzz")
+    more = ["--dry-run"] if name in starts else []
     if "run_folder" in parameters:
         more = ["--run", str(run)]
     return [*words_of(line)[1:], *more]

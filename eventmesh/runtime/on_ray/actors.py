@@ -128,7 +128,7 @@ def declare(kind: type, peer: Peer, namespace: str, *, restarts: bool, detached:
     A process that has died is started again by Ray, from its constructor; calls are never repeated.
     """
     declared: Any = ray.remote  # its declaration does not know of concurrency groups
-    return declared(num_cpus=0, concurrency_groups={"lease": 1})(kind).options(
+    return declared(num_cpus=0, concurrency_groups={"lease": 1, "faults": 1})(kind).options(
         name=peer_name(peer), namespace=namespace, max_restarts=-1 if restarts else 0,
         lifetime="detached" if detached else None, **options,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from eventmesh.errors import EnvironmentUnavailable, EventmeshError
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError, PeerLost
 
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
@@ -31,6 +31,8 @@ def get(what: Any) -> Any:
         return ray.get(what, timeout=CALL_TIMEOUT_S)
     except ray.exceptions.RayTaskError as error:
         cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]
+        if isinstance(error.cause, PeerLost):  # it has ended, and its process is there for a while
+            raise ProcessDown(str(error.cause)) from error
         if isinstance(error.cause, EventmeshError):
             raise error.cause from None
         raise cause from None

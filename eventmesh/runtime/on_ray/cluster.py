@@ -83,6 +83,7 @@ class MeshOnRay(RayMesh):
 
     def stop(self) -> None:
         """End every process: asked to first, then killed, also those that are stopped."""
+        self.strikes.close()
         self.supervisor.close()
         self.actors.end()
         self.supervisor.end(ENDING_S)

@@ -11,9 +11,12 @@ import pyarrow as pa
 from eventmesh.errors import EventmeshError
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.faults import Fault, FixedMoment, Struck
 from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually, get, wait_until
+from eventmesh.runtime.on_ray.strikes import Strikes
 from eventmesh.runtime.process.directory import peer_name
+from eventmesh.runtime.process.moments import Moments
 from eventmesh.runtime.running import Progress, Usage
 from eventmesh.runtime.waiting import NO_LOG, explained
 from eventmesh.workload import Requests
@@ -34,6 +37,8 @@ class RayMesh:
 
     def __init__(self, mesh: Mesh, actors: Actors, log_directory: Path) -> None:
         self.mesh, self.actors, self.log_directory = mesh, actors, log_directory
+        self.strikes = Strikes(mesh, actors)
+        self.moments = Moments(log_directory)
         self._baseline = Usage()
 
     def wait_until_live(self) -> None:
@@ -46,6 +51,25 @@ class RayMesh:
 
     def _until(self, done: Callable[[], bool], what: str, timeout_s: float = CALL_TIMEOUT_S) -> None:
         wait_until(done, what, timeout_s, explain=self._explained)
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def strike(self, fault: Fault) -> Struck:
+        """Do it now; what comes back says what came of it, and goes on doing so while it lasts, a moment late.
+
+        :class:`~eventmesh.errors.ConfigurationError` where it does not fit this mesh; nothing is done then. A process
+        that is frozen for longer than the supervisor's lease is killed.
+        """
+        return self.strikes.strike(fault)
+
+    def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
+        """Have ``action`` called at the moment, by a thread of this process; times are counted from now."""
+        self.moments.when(moment, action)
+
+    def heal(self) -> None:
+        """End every fault that lasts, and wait for no moment any more. Harmless where there is none."""
+        self.moments.close()
+        self.strikes.heal()
 
     # --- running --------------------------------------------------------------------------------
 

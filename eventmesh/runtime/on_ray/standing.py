@@ -111,6 +111,7 @@ class StandingMesh(RayMesh):
 
     def end(self) -> None:
         """End the supervisor's watch first, lest it take the closing for a death, then the others, and who is left."""
+        self.strikes.close()
         supervisor: Any = None
         with suppress(PeerLost, ray.exceptions.RayError):
             supervisor = self.directory.actor(SUPERVISOR)

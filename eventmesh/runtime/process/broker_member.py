@@ -1,8 +1,8 @@
 """The broker's process: drives :class:`~eventmesh.runtime.broker.Broker` with threads, files and sockets.
 
-Calls of the rules are made one at a time, under a lock, and what they leave to be done is done at once: nothing of it
-waits for a peer. At level ``fsync`` one thread syncs for all who wait (group commit). Beside that it serves the log to
-any Flight client.
+Calls of the rules are made one at a time, under a lock, and what they leave to be done is done at once. Nothing of it
+waits for a peer, but for the thread of a stream that answers what was asked on it. At level ``fsync`` one thread syncs
+for all who wait (group commit). Beside that it serves the log to any Flight client.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ import pyarrow as pa
 
 from eventmesh.errors import InputError, LogStopped, ProtocolError
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.faulty_storage import FaultyStorage
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.storage import FileStorage, MemoryStorage, Storage, machine_id
 from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
+from eventmesh.runtime.effects import BrokerAnswer
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.directory import BROKER, peer_name
+from eventmesh.runtime.process.disk import Disk, die
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscribers import Subscriber
 from eventmesh.runtime.process.subscription import DELIVERY_BYTES
@@ -75,15 +79,19 @@ class BrokerMember(Process):
         mesh_name: str = "",
         registries: metrics.Registries | None = None,
     ) -> None:
-        super().__init__(registries)
+        super().__init__(registries, peer_name(BROKER))
         self.topics, self.delay_us, self.cluster_id = topics, delay_us, cluster_id
         self.directory = directory
         self.durability = Durability(durability)
-        self.storage: Storage = MemoryStorage() if self.durability is Durability.memory else FileStorage(directory)
+        self.storage: Storage = MemoryStorage()
+        if self.durability is not Durability.memory:
+            self.storage = FaultyStorage(FileStorage(directory), die=die)
+            self.strikes.disk = Disk(self.storage, directory, topics)
         self.lock = threading.Lock()
         self.subscribers: dict[Channel, Subscriber] = {}
         self.closing = False
         self.appended: dict[str, metrics.Appended] = defaultdict(metrics.Appended)
+        self._answers: list[tuple[Channel, BrokerAnswer]] = []
         self._wants_sync = threading.Semaphore(0)
         self._stopped, self._closed = threading.Event(), threading.Event()
         self._acts: Mapping[type, Callable[[Any], None]] = {
@@ -96,9 +104,9 @@ class BrokerMember(Process):
         self.rules = rules.Broker(
             self._open_log, rules.ACKNOWLEDGEMENTS[self.durability], clock=now, emit=self._carry_out
         )
-        self.home = _home(directory) if isinstance(self.storage, FileStorage) else None
+        self.home = _home(directory) if self.durability is not Durability.memory else None
         self.housekeeping = keep(self._guarded) if keep is not None else None
-        self.listener = Listener(self, access)
+        self.listener = Listener(self, access, self.link_faults)
         self.publish(mesh_name, self.readings)
 
     def _open_log(self) -> Log:
@@ -114,7 +122,10 @@ class BrokerMember(Process):
 
     def _answer(self, effect: rules.Answer) -> None:
         channel: Any = effect.to
-        channel.leave(frames.pack_answer(effect.answer, now()))
+        if self.durability is Durability.fsync:
+            channel.leave(frames.pack_answer(effect.answer, now()))  # at once: several threads answer on one stream
+        else:
+            self._answers.append((channel, effect.answer))
 
     def _wake(self, effect: rules.Wake) -> None:
         subscriber = self.subscribers.get(effect.reader)  # type: ignore[call-overload]
@@ -161,7 +172,8 @@ class BrokerMember(Process):
             self._stopped.wait()
             self._stopped.clear()
             while not self.closing and (due := self.rules.next_deadline()) is not None:
-                self._closed.wait(max(0, due - now()) / 1e6)
+                # No longer than that at a time: its clock may jump.
+                self._closed.wait(min(max(0, due - now()), rules.REOPEN_US) / 1e6)
                 with self.lock:
                     if not self.closing:
                         self.rules.tick(now())
@@ -190,11 +202,13 @@ class BrokerMember(Process):
     def _write(self, channel: Channel, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         if not isinstance(header, (protocol.Grant, protocol.Append)):
             raise protocol.unexpected(header, protocol.Grant, protocol.Append)
-        _sleep_until(header.sent_at + self.delay_us if self.delay_us else 0)
+        _sleep_until(min(header.sent_at, now()) + self.delay_us if self.delay_us else 0)
         topic, partition = header.topic, header.partition
         if isinstance(header, protocol.Grant):
             with self.lock:
                 self.rules.grant(channel, topic, partition, header.service, header.incarnation)
+                answers = self._taken_answers()
+            _send(answers)
             return
         if topic not in self.topics:
             raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
@@ -202,6 +216,16 @@ class BrokerMember(Process):
         with self.lock:
             self.rules.append(channel, topic, partition, entry)
             self.appended[position_name(topic, partition)].count(entry.header.rows, entry.message.size)
+            answers = self._taken_answers()
+        _send(answers)
+
+    def _taken_answers(self) -> list[tuple[Channel, BrokerAnswer]]:
+        """The answers to what was asked on this very stream, whose thread may wait for its peer to read them.
+
+        At level ``fsync`` there are none: there the thread that syncs answers, too, and the order must stay.
+        """
+        answers, self._answers = self._answers, []
+        return answers
 
     # --- for any Flight client --------------------------------------------------------------------
 
@@ -279,7 +303,7 @@ class BrokerMember(Process):
     def status(self) -> dict[str, Any]:
         """``ends``, as :meth:`ends`, and ``stopped``: why the log has stopped, None while it is open."""
         with self.lock:
-            stopped = self.rules.failure
+            stopped = "the broker is closing" if self.closing else self.rules.failure
             return {"ends": {} if stopped else self.rules.ends(), "stopped": None if stopped is None else str(stopped)}
 
     def readings(self) -> Iterable[metrics.Reading]:
@@ -336,6 +360,11 @@ class _Cursors:
         """The next batches of one partition."""
         with self._member.lock:
             return None if self._member.closing else self._member.rules.take(self._channel, DELIVERY_BYTES)
+
+
+def _send(answers: list[tuple[Channel, BrokerAnswer]]) -> None:
+    for channel, answer in answers:
+        channel.send(frames.pack_answer(answer, now()))
 
 
 def _home(directory: Path) -> protocol.Home:

@@ -1,4 +1,6 @@
-"""What every process of a mesh has in common: what it has used, and a garbage collector that keeps out of the way."""
+"""What every process of a mesh has in common: who it is, what it has used, faults that strike it, and a garbage
+collector that keeps out of the way.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from pathlib import Path
 import psutil
 
 from eventmesh.log.storage import machine_id
+from eventmesh.runtime.faults import Fault, Struck
 from eventmesh.runtime.process.metrics import Publisher, Reading, Registries
+from eventmesh.runtime.process.strikes import Strikes
+from eventmesh.runtime.wire.faulty import LinkFaults
 
 #: For the processes that a process starts: they look for modules where this one does, not in the working directory, in
 #: which a ``yaml.py`` that lies there by chance would take a library's place.
@@ -39,11 +44,16 @@ def numbered_by() -> str:
 
 
 class Process:
-    """Base of every process. ``registries`` says where its figures go; without it nobody wants them."""
+    """Base of every process, which is called ``name`` in the mesh.
 
-    def __init__(self, registries: Registries | None = None) -> None:
+    ``registries`` says where its figures go; without it nobody wants them.
+    """
+
+    def __init__(self, registries: Registries | None = None, name: str = "") -> None:
         self._registries = registries
         self._publisher: Publisher | None = None
+        self.link_faults = LinkFaults(name)
+        self.strikes = Strikes(lambda: self.close(), link_faults=self.link_faults)
         gc.collect()
         gc.freeze()  # what was imported stays for good
         gc.set_threshold(*GC_THRESHOLDS)
@@ -70,6 +80,25 @@ class Process:
     def identity(self) -> tuple[str, int]:
         """Its number, and where that holds: what it answers to whoever watches its lease."""
         return numbered_by(), os.getpid()
+
+    def whereabouts(self) -> tuple[str, int, float]:
+        """Its identity and when it was started, which together are of no other process."""
+        return (*self.identity(), psutil.Process().create_time())
+
+    def strike(self, fault: Fault, name: str = "") -> Struck:
+        """See :meth:`Strikes.strike <eventmesh.runtime.process.strikes.Strikes.strike>`."""
+        return self.strikes.strike(fault, name)
+
+    def heal(self) -> None:
+        """End every fault that lasts in this process. Harmless where there is none."""
+        self.strikes.heal()
+
+    def came_of(self, name: str) -> tuple[int, Struck | None]:
+        """Its number, and what came so far of the fault of this name; None where it was not told of one."""
+        return os.getpid(), self.strikes.came_of(name)
+
+    def close(self) -> None:
+        """End in an orderly way."""
 
     def usage(self) -> dict[str, float]:
         """``cpu_s`` since the process began, ``memory_mb`` resident, ``private_mb`` not shared with other processes."""

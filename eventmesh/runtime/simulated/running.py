@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
+from eventmesh.errors import EnvironmentUnavailable
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.faults import Fault, FixedMoment, Struck
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.running import Progress, Usage
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
+from eventmesh.runtime.simulated.world import Deadlock
 from eventmesh.workload import Requests
 
 #: Requests that have their outcome between two looks at how far a load has come.
 REPORT_EVERY = 50
+SECOND = 1_000_000
 
 
 class SimulatedMesh:
     """``mesh`` from ``seed``, in this thread; ``rtt_ms`` is added to the way between any two processes and back.
 
-    Its services go live while somebody waits for something: time passes only then.
+    ``rows_per_s`` is how many rows a process takes per second, by service, where it is not as fast as the others. Its
+    services go live while somebody waits for something: time passes only then.
     """
 
     virtual = True
 
-    def __init__(self, mesh: Mesh, *, seed: int = 0, rtt_ms: float = 0.0, limits: Limits | None = None) -> None:
+    def __init__(
+        self, mesh: Mesh, *, seed: int = 0, rtt_ms: float = 0.0, limits: Limits | None = None,
+        rows_per_s: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.mesh = mesh
         one_way, there = int(rtt_ms * 500), Speeds().network
         self.simulation = Simulation(
             mesh, seed=seed, speeds=Speeds(network=(there[0] + one_way, there[1] + one_way)), limits=limits
         )
+        for (service, _), host in self.simulation.hosts.items():
+            if service in rows_per_s:
+                host.speeds = replace(host.speeds, row=round(SECOND / rows_per_s[service]))
         self._appended_before = 0
 
     def call(
@@ -57,13 +70,20 @@ class SimulatedMesh:
                 )
             return caller.done
 
-        self.simulation.run_until(done, seconds=timeout_s)
+        self._until(done, timeout_s)
         assert client.caller is not None
         return client.caller.table()
 
     def drain(self, timeout_s: float = 120.0) -> None:
-        """See :class:`RunningMesh`."""
-        self.simulation.drain(seconds=timeout_s)
+        """See :class:`RunningMesh`; ``timeout_s`` is virtual."""
+        self._until(self.simulation.quiet, timeout_s)
+
+    def _until(self, done: Callable[[], bool], timeout_s: float) -> None:
+        """As on Ray, what is not done in time is an error of its own kind; it says where everybody stands."""
+        try:
+            self.simulation.run_until(done, seconds=timeout_s)
+        except Deadlock as error:
+            raise EnvironmentUnavailable(f"waited {timeout_s:g} s of virtual time: {error}") from error
 
     def mark(self) -> None:
         """See :class:`RunningMesh`."""
@@ -90,6 +110,18 @@ class SimulatedMesh:
     def statuses(self) -> list[Mapping[str, Any]]:
         """See :class:`RunningMesh`."""
         return [instance.status() for instance in self._instances()]
+
+    def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
+        """See :class:`RunningMesh`: the virtual clock waits."""
+        self.simulation.when(moment, action)
+
+    def strike(self, fault: Fault) -> Struck:
+        """See :class:`RunningMesh`."""
+        return self.simulation.strike(fault)
+
+    def heal(self) -> None:
+        """See :class:`RunningMesh`."""
+        self.simulation.heal()
 
     def history(self, callers: pa.Table) -> History:
         """See :class:`RunningMesh`."""

@@ -19,7 +19,7 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.broker import ACKNOWLEDGEMENTS
-from eventmesh.runtime.faults import Fault, Planned, Struck
+from eventmesh.runtime.faults import Fault, FixedMoment, Planned, Struck
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.links import OnLink
@@ -123,6 +123,10 @@ class Simulation:
         """
         return self.strikes.arrange(plan, callers)
 
+    def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
+        """Call ``action`` at the moment; times are counted from now."""
+        self.strikes.when(moment, action)
+
     def heal(self) -> None:
         """End every fault that lasts. Harmless where there is none."""
         self.strikes.heal()
@@ -198,6 +202,13 @@ class Simulation:
             if other is not but and other.alive:
                 lost = PeerGone((*gone, self.network.connection(gone[0], other.name)))
                 self.network.tell(other, lost, self.speeds.notice)
+
+    def connected(self, one: Process, other: Process) -> bool:
+        """Whether there is a connection between two processes; to the broker, also one that carries nothing yet."""
+        for service, broker in ((one, other), (other, one)):
+            if broker is self.broker and isinstance(service, ServiceProcess):
+                return service.connected == (broker.life, self.network.connection(service.name, broker.name))
+        return self.network.connected(one, other)
 
     def end_connection(self, one: Process, other: Process, because: OnLink) -> None:
         """The connection between two living processes breaks, and both are told."""

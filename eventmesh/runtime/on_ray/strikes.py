@@ -1,0 +1,377 @@
+"""Carries out faults on a mesh that runs on Ray: sends signals, and tells processes of what they do to themselves.
+
+What a process was told of it forgets by itself when it is over, whatever becomes of who told it. One that is started
+again meanwhile is told again. A signal goes to a process that has just said its number and when it was started, so that
+a stranger who was given the number since is never hit.
+
+A process that is frozen for longer than the supervisor's lease is killed by the supervisor: the fault is then a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
+from typing import Any, Protocol
+
+import psutil
+import ray
+
+from eventmesh.errors import ConfigurationError
+from eventmesh.log.partition import Durability
+from eventmesh.mesh import Mesh
+from eventmesh.runtime import faults
+from eventmesh.runtime.faults import (
+    MACHINE,
+    ClockJump,
+    End,
+    Fault,
+    Freeze,
+    Kill,
+    SlowDisk,
+    Struck,
+    TornWrite,
+)
+from eventmesh.runtime.on_ray.actors import Actors
+from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, ProcessDown, answered, get
+from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.directory import BROKER, Peer, peer_called, peer_name
+from eventmesh.runtime.process.disk import DiskFault
+from eventmesh.runtime.process.strikes import unshifted
+from eventmesh.runtime.process.vitals import numbered_by
+
+#: The thread of a process that is told of faults, whatever else it is doing.
+FAULTS = "faults"
+#: Seconds between two looks at what came of faults.
+LOOK_S = 0.2
+#: Seconds that a process has to say who it is, or what came of a fault.
+ANSWER_S = 2.0
+#: Seconds that a killed process has to be gone.
+DYING_S = 10.0
+#: Two readings of when a process was started may differ by that many seconds.
+STARTED_S = 1.0
+
+
+class Watched(Protocol):
+    """A fault that is not over, as far as is known."""
+
+    struck: Struck
+
+    def look(self) -> bool:
+        """Write down what came of it since; whether it is over."""
+
+    def heal(self) -> None:
+        """End it."""
+
+
+class Strikes:
+    """The faults of one mesh. ``actors`` are its processes."""
+
+    def __init__(self, mesh: Mesh, actors: Actors) -> None:
+        self._mesh, self._actors = mesh, actors
+        self._numbers, self._begun = count(), f"{os.getpid()}.{time.time_ns():x}"
+        self._watched: list[Watched] = []
+        self._known: dict[Peer, psutil.Process] = {}  # as they last answered: one that is frozen does not
+        self._changed = threading.Condition()
+        self._looking = threading.Lock()  # of who looks at faults, or ends them
+        self._thread: threading.Thread | None = None
+
+    def strike(self, fault: Fault) -> Struck:
+        """See :meth:`RayMesh.strike <eventmesh.runtime.on_ray.running.RayMesh.strike>`."""
+        self._check(fault)
+        match fault:
+            case Kill():
+                watched: Watched = self._kill(fault)
+            case Freeze():
+                watched = self._freeze(fault)
+            case _:
+                watched = self._tell(fault)
+        self._watch(watched)
+        return watched.struck
+
+    def _check(self, fault: Fault) -> None:
+        found = faults.refusals([fault], self._mesh, "on_ray")
+        if self._mesh.log.durability == Durability.memory:
+            if isinstance(fault, DiskFault):
+                found.append(f"{fault.kind}: at level memory there is no disk, only memory")
+            elif isinstance(fault, Kill | End) and fault.process in (MACHINE, "broker"):
+                found.append(f"{fault.kind}: at level memory a broker that is gone is not started again")
+        elif isinstance(fault, SlowDisk) and self._mesh.log.durability != Durability.fsync:
+            found.append(f"{fault.kind}: at level {self._mesh.log.durability} nothing waits for a sync")
+        if found:
+            raise ConfigurationError("\n".join(found))
+
+    # --- what is done -----------------------------------------------------------------------------
+
+    def _kill(self, fault: Kill) -> Watched:
+        peers = [BROKER, *self._actors.services] if fault.process == MACHINE else [peer_called(fault.process)]
+        victims = {peer: found for peer, found in self._processes(peers).items() if found is not None}
+        ours = {peer: process for peer, process in victims.items() if isinstance(process, psutil.Process)}
+        struck = Struck(fault, unshifted())
+        for peer in victims:
+            if peer in ours:
+                _signal(ours[peer], signal.SIGKILL)
+            else:
+                ray.kill(self._actors.all[peer], no_restart=False)  # on another machine: Ray's own way
+        psutil.wait_procs(list(ours.values()), timeout=DYING_S)
+        for peer in victims:
+            struck.shows["lives ended"] += 1
+            if peer in ours:
+                struck.details[f"{peer_name(peer)} before"] = str(ours[peer].pid)
+        return _Dead(struck, {peer: self._pid(victims[peer]) for peer in victims}, self._whereabouts)
+
+    def _freeze(self, fault: Freeze) -> Watched:
+        peer = peer_called(fault.process)
+        process = self._processes([peer])[peer]
+        if process is not None and not isinstance(process, psutil.Process):
+            raise ConfigurationError(
+                f"freeze: {fault.process} runs on another machine. Freeze it from a command that runs there"
+            )
+        struck = Struck(fault, unshifted())
+        if process is not None and _signal(process, signal.SIGSTOP):
+            struck.shows["processes frozen"] += 1
+        return _Frozen(struck, process, fault.lasts_s)
+
+    def _tell(self, fault: Fault) -> Watched:
+        if isinstance(fault, End | ClockJump):
+            peers = [peer_called(fault.process)]
+        elif isinstance(fault, DiskFault):
+            peers = [BROKER]
+        else:
+            peers = list(self._actors.all)
+        told = _Told(fault, f"{self._begun}.{next(self._numbers)}", {peer: self._actors.all[peer] for peer in peers})
+        told.begin()
+        return told
+
+    # --- who is struck ----------------------------------------------------------------------------
+
+    def _whereabouts(self, peers: list[Peer]) -> dict[Peer, tuple[str, int, float]]:
+        """Of those that answer."""
+        asked = {
+            peer: self._actors.all[peer].whereabouts.options(concurrency_group=FAULTS).remote() for peer in peers
+        }  # fmt: skip
+        return answered(asked, ANSWER_S)
+
+    def _processes(self, peers: list[Peer]) -> dict[Peer, Any]:
+        """Each as a process of this machine, None where it is not up; its identity where it is elsewhere."""
+        found: dict[Peer, Any] = {peer: self._known.get(peer) for peer in peers}
+        for peer, (where, pid, started) in self._whereabouts(peers).items():
+            found[peer] = (where, pid)
+            if where == numbered_by():
+                found[peer] = self._known[peer] = _process(pid, started)
+        return found
+
+    @staticmethod
+    def _pid(found: Any) -> int:
+        pid: int = found.pid if isinstance(found, psutil.Process) else found[1]
+        return pid
+
+    # --- until it is over -------------------------------------------------------------------------
+
+    def _watch(self, watched: Watched) -> None:
+        with self._changed:
+            self._watched.append(watched)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(LOOK_S)
+                if not self._watched:
+                    self._thread = None
+                    return
+            self.look()
+
+    def look(self) -> None:
+        """Write down what came of the faults that are not over."""
+        with self._looking:
+            for each in list(self._watched):
+                try:
+                    over = each.look()
+                except ray.exceptions.RayError as error:  # the mesh is ending, or Ray is
+                    log.info("nobody says what came of a fault", kind=each.struck.fault.kind, error=str(error))
+                    continue
+                if over:
+                    each.struck.ended_us = each.struck.ended_us or unshifted()
+                    self._watched.remove(each)
+
+    def heal(self) -> None:
+        """See :meth:`RayMesh.heal <eventmesh.runtime.on_ray.running.RayMesh.heal>`."""
+        with self._looking:
+            for each in self._watched:
+                each.heal()
+            if any(isinstance(each, _Told) for each in self._watched):
+                answered(
+                    {
+                        peer: actor.heal.options(concurrency_group=FAULTS).remote()
+                        for peer, actor in self._actors.all.items()
+                    },
+                    ANSWER_S,
+                )  # fmt: skip
+        self.look()
+
+    def close(self) -> None:
+        """The mesh is being ended: thaw who is frozen, so that it can end, and look no more."""
+        with self._looking:
+            for each in self._watched:
+                if isinstance(each, _Frozen):
+                    each.heal()
+            self._watched.clear()
+        with self._changed:
+            self._changed.notify()
+
+
+class _Dead:
+    """Processes that were killed, until each has a next life."""
+
+    def __init__(
+        self, struck: Struck, pids: Mapping[Peer, int], whereabouts: Callable[[list[Peer]], dict[Peer, Any]]
+    ) -> None:
+        self.struck, self._pids, self._whereabouts = struck, dict(pids), whereabouts
+
+    def look(self) -> bool:
+        """Who answers with another number lives again."""
+        for peer, (_, pid, _) in self._whereabouts(list(self._pids)).items():
+            if pid != self._pids[peer]:
+                del self._pids[peer]
+                self.struck.shows["lives begun"] += 1
+                self.struck.details[f"{peer_name(peer)} after"] = str(pid)
+        return not self._pids
+
+    def heal(self) -> None:
+        """Nothing: Ray starts them again."""
+
+
+class _Frozen:
+    """A process that stands still until its time is over, or its supervisor has killed it."""
+
+    def __init__(self, struck: Struck, process: psutil.Process | None, lasts_s: float) -> None:
+        self.struck, self._process = struck, process
+        self._timer = threading.Timer(lasts_s, self.heal)
+        self._timer.daemon = True
+        self._over = process is None
+        self._timer.start()
+
+    def look(self) -> bool:
+        """Whether it goes on, or is gone."""
+        process = self._process
+        if not self._over and process is not None and not _lives(process):
+            self.struck.shows["lives ended"] += 1
+            self.heal()
+        return self._over
+
+    def heal(self) -> None:
+        """It goes on."""
+        self._timer.cancel()
+        if not self._over and self._process is not None:
+            self._over = True
+            _signal(self._process, signal.SIGCONT)
+            self.struck.ended_us = unshifted()
+
+
+class _Told:
+    """A fault that processes do to themselves. ``name`` is what they know it by."""
+
+    def __init__(self, fault: Fault, name: str, actors: Mapping[Peer, Any]) -> None:
+        self.struck = Struck(fault, unshifted())
+        self._name, self._actors = name, actors
+        self._until = time.monotonic() + (fault.duration_s or 0.0)
+        self._healed = False
+        self._pids: dict[Peer, int] = {}
+        self._came: dict[tuple[Peer, int], Counter[str]] = {}  # of each life
+
+    def begin(self) -> None:
+        """Tell every process; raises what one of them says against it. One that does not answer has it before it."""
+        fault = self.struck.fault
+        if self._ends_a_life:
+            for peer, (pid, _) in answered(self._asked(), ANSWER_S).items():
+                self._note_life(peer, pid)
+        # To end takes a while, and goes before what is asked then: who is asked for a lease answers beside it.
+        group, timeout_s = (None, CALL_TIMEOUT_S) if isinstance(fault, End) else (FAULTS, ANSWER_S)
+        asked = [
+            actor.strike.options(concurrency_group=group).remote(fault, self._name)
+            for actor in self._actors.values()
+        ]  # fmt: skip
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s)
+        for each in ready:
+            with suppress(ProcessDown):  # it is being started
+                get(each)
+
+    def look(self) -> bool:
+        """Gather what each life of each process says, and tell those again that know nothing of it."""
+        answers = answered(self._asked(), ANSWER_S)
+        lasting = self._ends_a_life and len(answers) < len(self._actors)  # until the next life answers
+        for peer, (pid, found) in answers.items():
+            self._note_life(peer, pid)
+            if found is None:
+                lasting = self._tell_again(peer) or lasting
+            else:
+                lasting = lasting or found.ended_us is None
+                self._came[peer, pid] = found.shows
+                self.struck.details |= found.details
+        self.struck.shows = sum(self._came.values(), Counter())
+        return not lasting and (self._healed or time.monotonic() >= self._until)
+
+    @property
+    def _ends_a_life(self) -> bool:
+        return isinstance(self.struck.fault, End | TornWrite)
+
+    def _asked(self) -> dict[Peer, Any]:
+        return {
+            peer: actor.came_of.options(concurrency_group=FAULTS).remote(self._name)
+            for peer, actor in self._actors.items()
+        }  # fmt: skip
+
+    def _note_life(self, peer: Peer, pid: int) -> None:
+        if self._pids.setdefault(peer, pid) != pid:
+            self._pids[peer] = pid
+            if self._ends_a_life:
+                torn = {"writes torn": 1, "lives ended": 1} if isinstance(self.struck.fault, TornWrite) else {}
+                self._came[peer, pid] = Counter({"lives begun": 1, **torn})
+
+    def _tell_again(self, peer: Peer) -> bool:
+        """Whether there is something left of it for a process that was started meanwhile."""
+        fault, rest_s = self.struck.fault, self._until - time.monotonic()
+        if self._healed or rest_s <= 0 or isinstance(fault, End):
+            return False
+        rest = fault.model_copy(update={"lasts_s": rest_s})
+        self._actors[peer].strike.options(concurrency_group=FAULTS).remote(rest, self._name)
+        return True
+
+    def heal(self) -> None:
+        """Whoever is started from now on is not told of it."""
+        self._healed = True
+
+
+def _process(pid: int, started: float) -> psutil.Process | None:
+    """The process of this number, if it is the one that was started then."""
+    try:
+        process = psutil.Process(pid)
+        return process if abs(process.create_time() - started) < STARTED_S else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(process: psutil.Process, what: signal.Signals) -> bool:
+    """Send it; False where the process is gone, whoever has its number now."""
+    try:
+        if process.is_running():
+            os.kill(process.pid, what)
+            return True
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        log.info("gone already", pid=process.pid)
+    return False
