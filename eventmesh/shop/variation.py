@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
-from eventmesh.workload import Dice, Variation, Workload
+from eventmesh.workload import Dice, Requests, Variation, Workload
 
 #: Reordering at so few pieces happens in small runs, too.
 RESTOCK = {"below": 8, "quantity": 5}
@@ -60,16 +60,22 @@ class ShopVariation(Variation):
         restocked = [fact for fact in facts("stock").to_pylist() if fact["type"] == "StockRestocked"]
         return {
             name: said
-            for name, said in (("deliveries", deliveries(workload, restocked)), ("restocks", restocks(restocked)))
+            for name, said in (
+                ("deliveries", deliveries(workload.seeding, restocked)),
+                ("restocks", restocks(restocked)),
+            )
             if said
         }
 
 
-def deliveries(workload: Workload, restocked: list[dict[str, Any]]) -> str:
-    """How what inventory took in differs from what was delivered while seeding; empty where it does not."""
+def deliveries(seeding: Iterable[Requests], restocked: Sequence[Mapping[str, Any]]) -> str:
+    """How what inventory took in differs from what was delivered while seeding; empty where it does not.
+
+    ``restocked`` are the facts that say so, as dicts.
+    """
     asked = {
         row["sku"]: row["quantity"]
-        for stage in workload.seeding
+        for stage in seeding
         if "Restock" in stage.commands
         for row in stage.payload.to_pylist()
     }
@@ -82,7 +88,7 @@ def deliveries(workload: Workload, restocked: list[dict[str, Any]]) -> str:
     return f"inventory did not take each delivery in once ({told})" if wrong else ""
 
 
-def restocks(restocked: list[dict[str, Any]]) -> str:
+def restocks(restocked: Sequence[Mapping[str, Any]]) -> str:
     """For which orders inventory bought a product more than once when told to look; empty where it never did."""
     told: dict[tuple[str, str], set[str]] = {}
     for fact in restocked:

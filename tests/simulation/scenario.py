@@ -39,6 +39,7 @@ from eventmesh.runtime.faults import (
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
+from eventmesh.shop import variation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 from eventmesh.workload import Workload
@@ -259,35 +260,21 @@ def judged(run: Callable[[], SimulatedRun]) -> set[str]:
         return {type(error).__name__}
     audit = done.audit()
     found = {name for name, check in audit.checks.items() if check.verdict != "valid"}
-    found |= set() if deliveries(done) else {"deliveries"}
-    found |= set() if restocks(done) else {"restocks"}
+    found |= of_who_asked(done)
     refused = any(facts(done, topic, "InputRefused") for topic in done.simulation.topics)
     return found | ({"InputRefused"} if refused else set())
 
 
-def deliveries(run: SimulatedRun) -> bool:
-    """Whether inventory took in what was delivered while seeding, each delivery once."""
-    asked = {
-        row["sku"]: row["quantity"]
+def of_who_asked(run: SimulatedRun) -> set[str]:
+    """What is wrong and no audit can see, since only who asked knows it."""
+    seeding = [
+        client.caller.requests
         for name, client in run.simulation.clients.items()
         if name.startswith("seeding") and client.caller is not None
-        if "Restock" in client.caller.requests.commands
-        for row in client.caller.requests.payload.to_pylist()
-    }
-    taken: dict[str, int] = {}
-    for fact in facts(run, "stock", "StockRestocked"):
-        if not fact["reason"].startswith("below "):
-            taken[fact["sku"]] = taken.get(fact["sku"], 0) + fact["quantity"]
-    return taken == asked
-
-
-def restocks(run: SimulatedRun) -> bool:
-    """Whether inventory bought at most once for each order whose sake it was told to look."""
-    told: dict[tuple[str, str], set[str]] = {}
-    for fact in facts(run, "stock", "StockRestocked"):
-        if ":CheckRestock:" in fact["reason"]:
-            told.setdefault((fact["correlationid"], fact["sku"]), set()).add(fact["id"].partition("#")[0])
-    return all(len(causes) == 1 for causes in told.values())
+    ]
+    restocked = facts(run, "stock", "StockRestocked")
+    wrong = {"deliveries": variation.deliveries(seeding, restocked), "restocks": variation.restocks(restocked)}
+    return {name for name, said in wrong.items() if said}
 
 
 def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:

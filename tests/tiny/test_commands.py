@@ -207,3 +207,10 @@ def test_whether_services_ask_each_other_follows_from_the_wiring(prepared: runs.
 
 def test_a_word_of_the_shop_would_be_seen() -> None:
     assert words_of_the_shop("12 Orders per second, hybrid (batched); order_id G1") == ["hybrid", "order_id", "orders"]
+
+
+def test_the_library_is_fuzzed_too(eventmesh: Run) -> None:
+    ended = eventmesh("fuzz", MESH, "--seeds", 2, "--jobs", 1)
+    assert ended.code == 0
+    assert "2 seeds of library" in ended.out
+    assert words_of_the_shop(ended.out + ended.err) == []
