@@ -7,8 +7,9 @@ Most faults change nothing of what is right: every promise holds, whatever dies 
 - a **machine** that dies at level ``os`` may take facts along that were acknowledged. Then a reader that had seen
   them ends with :class:`~eventmesh.errors.LogTruncated`, a caller may wait for ever for what came of them, and the
   audit may miss them. What is in the log must still be in order (group A of the checks), and services must go on.
-  The same holds at level ``fsync`` where a bit rots in what was written last: after the machine's death nobody can
-  tell it from a write that was torn, and it is cut.
+  The same holds at level ``fsync`` where a bit rots in the segment that is written to: after the machine's death nobody
+  can tell it from a write that was torn, and it is cut with what follows. A reader that had seen more is told that its
+  offset is not there (:class:`~eventmesh.errors.OffsetOutOfRange`).
 - a **clock** that jumps makes facts older than what they follow from: checks that hold facts against times, which an
   application names in its ``TIMED_CHECKS``, say nothing then.
 - **retention** deletes what the audit needs for all checks but those of group A: they are unknown then.
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from eventmesh.application import optional
 from eventmesh.audit import log_checks
 from eventmesh.audit.verdict import CheckResult
-from eventmesh.errors import CorruptSegment, LogTruncated
+from eventmesh.errors import CorruptSegment, LogTruncated, OffsetOutOfRange
 from eventmesh.lab.fuzz_case import Ran
 from eventmesh.runtime.faults import MACHINE, ClockJump, FlippedBit, Kill, LostUnsynced
 from eventmesh.runtime.simulated.world import Deadlock
@@ -63,6 +64,8 @@ def _right(ran: Ran, error: Exception) -> bool:
             return error.file in rotten(ran)
         case LogTruncated():
             return may_be_lost(ran)
+        case OffsetOutOfRange():
+            return may_be_lost(ran) and any(file.startswith(f"{error.partition}/") for file in rotten(ran))
         case Deadlock():
             return may_be_lost(ran) and ran.simulation.services_quiet()
     return False
@@ -76,13 +79,14 @@ def _in_audit(ran: Ran) -> Iterator[tuple[str, str]]:
 
 
 def _excused(ran: Ran, name: str, check: CheckResult) -> bool:
-    if check.verdict == "unknown" and deleted(ran):
-        return name not in log_checks.CHECKS
-    if may_be_lost(ran):
-        return name not in log_checks.CHECKS
-    if name in optional(ran.mesh.application, "TIMED_CHECKS") and _clocks_were_off(ran):
-        return True
-    return bool(_files_in(ran, check))
+    """Whether a check need not be valid after what was done."""
+    of_what_is_left = name in log_checks.CHECKS
+    return (
+        bool(_files_in(ran, check))
+        or (not of_what_is_left and may_be_lost(ran))
+        or (not of_what_is_left and check.verdict == "unknown" and deleted(ran))
+        or (name in optional(ran.mesh.application, "TIMED_CHECKS") and _clocks_were_off(ran))
+    )
 
 
 def _clocks_were_off(ran: Ran) -> bool:

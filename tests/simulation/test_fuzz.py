@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ from random import Random
 
 import pytest
 
+from eventmesh.audit.verdict import Audit
 from eventmesh.errors import CorruptSegment, EnvironmentUnavailable, InputError, LogTruncated
 from eventmesh.lab import fuzz, fuzz_draws, fuzz_files, fuzz_verdict
 from eventmesh.lab.fuzz_case import Case, Setup, run
@@ -136,6 +138,15 @@ def test_a_bit_that_rots_must_be_found_where_it_is() -> None:
     assert not fuzz_verdict.judge(ran)
     ran.error = CorruptSegment("stock/0/0.arrow", 0, 9, "checksum")
     assert fuzz_verdict.judge(ran).names == ["CorruptSegment"]
+
+
+def test_what_a_check_cannot_read_because_of_rot_is_no_finding_and_all_else_is() -> None:
+    ran = run_of(Setup(), flipped("orders/0/0.arrow"))
+    assert ran.audit is not None
+    for example, names in (("orders/0/0.arrow: the batch is damaged", []), ("it does not say why", ["A1"])):
+        check = replace(ran.audit.checks["A1"], verdict="unknown", examples=[example])
+        ran.audit = Audit({**ran.audit.checks, "A1": check})
+        assert fuzz_verdict.judge(ran).names == names
 
 
 def test_facts_may_be_lost_with_a_machine_only_where_the_level_says_so() -> None:
