@@ -78,7 +78,7 @@ class SimulatedSeeds:
         """Simulate and audit every seed, counted from ``seed``."""
         mesh = meshes.load(self.meshes / f"{self.settings.mesh}.yaml")
         begun = begin(self.name, self.settings, seed=seed, durability=mesh.log.durability)
-        faults = [{"kind": "crash", "of": "a process drawn from the seed", "per seed": self.settings.crashes}]
+        faults = [{"kind": "kill", "of": "a process drawn from the seed", "per seed": self.settings.crashes}]
         begun = begun.model_copy(update={"faults": faults if self.settings.crashes else []})
         measuring = self._measured(mesh, seed, report)
         return recorded(folder, begun, measuring, say=say, line=_line, conclude=self._conclusion)
@@ -154,7 +154,7 @@ def simulated(settings: SimulationSettings, mesh: Mesh, repetition: int, number:
     """Run and audit one seed."""
     begun = time.monotonic()
     workload = of_history(generate(settings.orders, seed=number, products=settings.products), rate=settings.rate)
-    done = run_simulated(mesh, workload, seed=number, crashes=Crashes(settings.crashes))
+    done = run_simulated(mesh, workload, seed=number, faults=Crashes(settings.crashes).drawn(mesh, number))
     ran = time.monotonic()
     audit = record.AuditRecord.of(done.audit())
     ended = time.monotonic()

@@ -7,6 +7,7 @@ and what the platter holds; only a sync that tells the truth carries one to the 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Protocol
 
 import pyarrow as pa
@@ -24,6 +25,10 @@ class Dice(Protocol):
     def randrange(self, start: int, stop: int) -> int:
         """A number of ``[start, stop)``."""
         ...
+
+
+def _nobody(what: str) -> None:
+    """Nobody wants to know."""
 
 
 class ProcessDied(Exception):
@@ -54,6 +59,7 @@ class SimulatedStorage(MemoryStorage):
     def __init__(self, dice: Dice) -> None:
         super().__init__()
         self.dice = dice
+        self.noticed: Callable[[str], None] = _nobody  # told of each thing that goes wrong because of a switch
         self.boots = 1
         self.boot_id = "boot-1"
         self.full = self.fail_sync = self.skip_sync = False
@@ -82,6 +88,15 @@ class SimulatedStorage(MemoryStorage):
             assert isinstance(counter, _RememberingCounter)
             counter.value = counter.history[self.dice.randrange(0, len(counter.history))]
             counter.history = [counter.value]
+
+    def flip(self, path: str, position: int, bit: int) -> None:
+        """One bit of the file rots, in the page cache and on the platter."""
+        self.files[path][position] ^= 1 << bit
+        platter = self._platter.get(path)
+        if platter is not None and position < len(platter):
+            rotten = bytearray(platter)
+            rotten[position] ^= 1 << bit
+            self._platter[path] = bytes(rotten)
 
     def _survive(self, path: str) -> None:
         cached, old = self.files[path], self._platter.get(path)
@@ -137,6 +152,7 @@ class SimulatedStorage(MemoryStorage):
         """Write at ``position``, or the part of it that the process lives to write."""
         if self.full:
             self._check_alive(f"a write to {path}")
+            self.noticed("writes refused")
             raise StorageFull(f"{path}: no space left on the simulated disk")
         content = bytes(data)
         written = self._spend(len(content))
@@ -162,6 +178,7 @@ class SimulatedStorage(MemoryStorage):
         ranges, cached = self._unsynced.pop(path, []), self.files[path]
         if self.fail_sync:
             self._resized.discard(path)
+            self.noticed("syncs failed")
             raise OSError(errno.EIO, f"simulated failure of a sync of {path}")
         size = len(cached)
         content = bytearray(self._platter.get(path, b"")[:size].ljust(size, b"\0"))
@@ -174,8 +191,10 @@ class SimulatedStorage(MemoryStorage):
         """All or nothing, and durable."""
         self._check_alive(f"replacing {path}")
         if self.fail_sync:
+            self.noticed("syncs failed")
             raise OSError(errno.EIO, f"simulated failure of a sync of {path}")
         if self.full:
+            self.noticed("writes refused")
             raise StorageFull(f"{path}: no space left on the simulated disk")
         super().replace(path, data)
         self._platter[path] = bytes(data)

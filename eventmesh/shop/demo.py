@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eventmesh import mesh as meshes
 from eventmesh.mesh import Mesh
@@ -60,9 +61,9 @@ class _Watched(Network):
         super().__init__(world, speeds)
         self.seen: list[tuple[int, str, str, object]] = []
 
-    def send(self, sender: Process, to: Process, content: object, *, rows: int = 1, life: int | None = None) -> None:
+    def send(self, sender: Process, to: Process, content: object, **how: Any) -> None:
         self.seen.append((self.world.now, _service(sender.name), _service(to.name), content))
-        super().send(sender, to, content, rows=rows, life=life)
+        super().send(sender, to, content, **how)
 
 
 class _Simulation(Simulation):

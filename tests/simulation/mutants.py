@@ -36,7 +36,7 @@ from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.outcome import RuleOutcome
 from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import Release
-from eventmesh.runtime.simulated.network import Speeds
+from eventmesh.runtime.simulated.network import Network, Speeds
 from eventmesh.runtime.snapshots import Floors, Snapshot
 from eventmesh.runtime.task import Task
 from eventmesh.shop import WIRINGS
@@ -49,7 +49,7 @@ from eventmesh.shop.wirings import request
 from eventmesh.shop.wirings.asking import validate_by_asking
 from eventmesh.views import View
 from tests.simulation import log_scenarios, standing_story
-from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Scenario, SlowStreams, Upheaval
+from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Scenario, jitter, slow_streams, upheaval
 
 Patch = pytest.MonkeyPatch
 Judge = Callable[[int], set[str]]
@@ -85,7 +85,7 @@ DEATHS = Scenario(crashes=Crashes(12, broker_share=0.15))
 SLOW_DEATHS = Scenario(crashes=Crashes(20, broker_share=0.05), rate=1_000.0, speeds=SLOW_NETWORK)
 #: The disk has no room for a while, and many appends are on their way behind the one that is refused.
 FULL_DISKS = Scenario(
-    orders=60, rate=400.0, disk=DiskFaults(full=200, within=500_000, lasts=(100, 2_000)),
+    orders=60, rate=400.0, disk=DiskFaults(full=200, within=0.5, lasts=(0.0001, 0.002)),
     limits=Limits(appends_in_flight_max=8, batch_rows_max=4),
     speeds=Speeds(network=(100, 3_000)),
 )  # fmt: skip
@@ -117,7 +117,7 @@ def waiting_input_counts_as_done(patch: Patch) -> None:
 @mutant(
     "1",
     "after a restart decisions do not wait for the views",
-    replace(DEATHS, build=SlowStreams).judge,
+    replace(DEATHS, links=slow_streams).judge,
     seed=1,
     caught_by="D1",
 )
@@ -259,8 +259,8 @@ def timeout_means_refused(patch: Patch) -> None:
 @mutant(
     "4",
     "a void of what was never seen is forgotten",
-    replace(REQUEST, limits=IMPATIENT, build=Upheaval).judge,
-    seed=41,
+    replace(REQUEST, limits=IMPATIENT, links=upheaval).judge,
+    seed=80,
     caught_by="E2",
 )
 def unseen_void_forgotten(patch: Patch) -> None:
@@ -371,7 +371,7 @@ def shown_before_sync(patch: Patch) -> None:
     "9",
     "a failed sync is tried again",
     replace(MACHINE_DEATHS, disk=DiskFaults(failed_syncs=6)).judge,
-    seed=5,
+    seed=3,
     caught_by="CorruptSegment",
 )
 def failed_sync_retried(patch: Patch) -> None:
@@ -418,7 +418,7 @@ def views_forgotten(patch: Patch) -> None:
 @mutant(
     "12",
     "an order id is taken as often as it comes",
-    replace(SLOW_DEATHS, build=SlowStreams).judge,
+    replace(SLOW_DEATHS, links=slow_streams).judge,
     seed=0,
     caught_by="E6",
 )
@@ -504,6 +504,33 @@ def sync_covers_what_came_meanwhile(patch: Patch) -> None:
             log._partition(*split_position(name)).publish()
 
     patch.setattr(Log, "show", generous)
+
+
+# --- 24. a link keeps its order ---------------------------------------------------------------------
+
+
+class Forgotten(dict[Any, int]):
+    """When a connection's last message arrives, which nobody remembers."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return default
+
+
+@mutant(
+    "24",
+    "on a stream a message overtakes those before it",
+    replace(DEATHS, links=jitter).judge,
+    seed=1,
+    caught_by="Deadlock",
+)
+def streams_out_of_order(patch: Patch) -> None:
+    begin = Network.__init__
+
+    def forgetful(network: Network, *given: Any) -> None:
+        begin(network, *given)
+        network._last_arrival = Forgotten()
+
+    patch.setattr(Network, "__init__", forgetful)
 
 
 # --- the gallery ------------------------------------------------------------------------------------

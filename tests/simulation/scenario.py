@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,35 @@ import pyarrow as pa
 from eventmesh import mesh
 from eventmesh.audit.audit import Audit, audit
 from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
-from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.effects import Subscribe, Unsubscribe
+from eventmesh.runtime.faults import (
+    BROKER,
+    OTHERS,
+    AtTime,
+    Cut,
+    Duplication,
+    FailingSyncs,
+    Fault,
+    Freeze,
+    FullDisk,
+    Latency,
+    Loss,
+    Planned,
+    Reordering,
+    Reset,
+    Split,
+    Stall,
+    TornWrite,
+    WithinTime,
+    process_names,
+)
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.simulated.network import Network, Process, Speeds
-from eventmesh.runtime.simulated.processes import ServiceProcess
+from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 from eventmesh.workload import Workload
 
-#: The topic that each service of the shop owns.
-OWN_TOPICS = {
-    topic.owner: name
-    for name, topic in mesh.load(Path(__file__).parents[2] / "configs" / "meshes" / "views.yaml").topics().items()
-}
 MESHES = Path(__file__).parents[2] / "configs" / "meshes"
 WIRINGS = ("views", "hybrid", "request")
 #: A network in which a message may overtake another connection's by far, and processes that are back sooner than that.
@@ -65,101 +78,104 @@ def shop(
 
 @dataclass(frozen=True)
 class DiskFaults:
-    """How often the disk fails, at times drawn from the seed: no room or no sync for a while, a torn write.
+    """How often the disk fails: no room or no sync for a while, a torn write.
 
-    It fails ``within`` so long after the start, for as long as ``lasts`` says; both in microseconds.
+    It fails ``within`` so many seconds of the load, for as long as ``lasts`` says, in seconds as well.
     """
 
     full: int = 0
     failed_syncs: int = 0
     torn_writes: int = 0
-    within: int = 200_000
-    lasts: tuple[int, int] = (1_000, 30_000)
+    within: float = 0.2
+    lasts: tuple[float, float] = (0.001, 0.03)
 
-    def schedule(self, simulation: Simulation, seed: int) -> None:
-        """Arrange them from now on."""
-        disk, world, dice = simulation.storage, simulation.world, random.Random(f"disk of {seed}")
-        assert isinstance(disk, SimulatedStorage)
-
-        def full(now: bool) -> None:
-            disk.full = now
-
-        def failing(now: bool) -> None:
-            disk.fail_sync = now
-
-        def tear() -> None:
-            disk.die_after = dice.randrange(1, 20_000) if simulation.broker.alive else None
-
-        for count, fails in ((self.full, full), (self.failed_syncs, failing)):
-            for _ in range(count):
-                at = world.now + dice.randrange(1_000, self.within)
-                world.at(at, partial(fails, True))
-                world.at(at + dice.randint(*self.lasts), partial(fails, False))
-        for _ in range(self.torn_writes):
-            world.at(world.now + dice.randrange(1_000, self.within), tear)
+    def drawn(self, seed: int) -> list[Planned]:
+        """Those of this seed."""
+        dice = random.Random(f"disk of {seed}")
+        moment = WithinTime(seconds=(0.001, self.within))
+        faults: list[Fault] = [FullDisk(lasts_s=dice.uniform(*self.lasts)) for _ in range(self.full)]
+        faults += [FailingSyncs(lasts_s=dice.uniform(*self.lasts)) for _ in range(self.failed_syncs)]
+        faults += [TornWrite(after_bytes=dice.randrange(1, 20_000)) for _ in range(self.torn_writes)]
+        return [Planned(moment=moment, fault=fault) for fault in faults]
 
 
 Shop = Simulation
+#: Faults of links by mesh and seed, from the beginning of the load to its end.
+LinkFaults = Callable[[Mesh, int], list[Planned]]
+AT_ONCE = AtTime(seconds=0)
+TO_THE_END_S = 600.0
 
 
-class SlowStreamsNetwork(Network):
-    """Each subscription is a stream of its own: what a service reads of others may come long after its own facts."""
-
-    def send(self, sender: Process, to: Process, content: Any, *, rows: int = 1, life: int | None = None) -> None:
-        """At once, or late."""
-        send = partial(super().send, sender, to, content, rows=rows, life=to.life if life is None else life)
-        if isinstance(content, (Subscribe, Unsubscribe)):
-            sender_life = sender.life
-            self.world.after(self._lag(sender, content.topic), lambda: send() if sender.life == sender_life else None)
-        else:
-            send()
-
-    def _lag(self, sender: Process, topic: str) -> int:
-        if topic == OWN_TOPICS[sender.name.rpartition("/")[0]]:
-            return 0
-        return random.Random(f"{self.world.seed} {sender.name} {sender.life} {topic}").randrange(80_000)
+def sound(mesh: Mesh, seed: int) -> list[Planned]:
+    """Links without faults."""
+    return []
 
 
-class SlowStreams(Shop):
-    """With streams that lag, each by its own time."""
+def slow_streams(mesh: Mesh, seed: int) -> list[Planned]:
+    """What a service reads of others comes late, each topic by its own time; its own facts come at once."""
+    dice = random.Random(f"streams of {seed}")
+    return [
+        Planned(
+            moment=AT_ONCE,
+            fault=Latency(
+                source=BROKER,
+                target=host,
+                direction="to",
+                topics=(topic.name,),
+                latency_ms=dice.uniform(0, 80),
+                lasts_s=TO_THE_END_S,
+            ),
+        )
+        for host in process_names(mesh)[1:]
+        for topic in mesh.topics().values()
+        if topic.owner != host.rpartition("/")[0]
+    ]
 
-    network_of = SlowStreamsNetwork
+
+def jitter(mesh: Mesh, seed: int) -> list[Planned]:
+    """What goes to the broker and comes from it takes up to 10 ms longer."""
+    late = Latency(source=OTHERS, target=BROKER, latency_ms=5, jitter_ms=5, lasts_s=TO_THE_END_S)
+    return [Planned(moment=AT_ONCE, fault=late)]
 
 
-class OvertakingNetwork(Network):
+def overtaking(mesh: Mesh, seed: int) -> list[Planned]:
     """One message in ten between services takes a detour, and is overtaken by what was sent long after it."""
-
-    share = 0.1
-    detour = (20_000, 200_000)
-
-    def send(self, sender: Process, to: Process, content: Any, *, rows: int = 1, life: int | None = None) -> None:
-        """As on one connection, or late."""
-        send = partial(super().send, sender, to, content, rows=rows, life=to.life if life is None else life)
-        dice = self.world.dice(f"detours of {sender.name}")
-        between_services = isinstance(sender, ServiceProcess) and isinstance(to, ServiceProcess)
-        if between_services and dice.random() < self.share:
-            self.world.after(self.detour, send, f"detours of {sender.name}")
-        else:
-            send()
+    return _detours(mesh, 0.1, (20, 200))
 
 
-class Overtaking(Shop):
-    """With messages that take detours."""
-
-    network_of = OvertakingNetwork
-
-
-class UpheavalNetwork(OvertakingNetwork):
+def upheaval(mesh: Mesh, seed: int) -> list[Planned]:
     """Half of the messages between services take a long detour."""
-
-    share = 0.5
-    detour = (20_000, 2_000_000)
+    return _detours(mesh, 0.5, (20, 2_000))
 
 
-class Upheaval(Shop):
-    """With messages that take long detours."""
+def broken_links(mesh: Mesh, seed: int) -> list[Planned]:
+    """Links stall, break and lose asks, and processes freeze, while orders come in."""
+    dice = random.Random(f"links of {seed}")
+    processes = process_names(mesh)
+    faults: list[Fault] = []
+    for _ in range(dice.randint(2, 6)):
+        kind = dice.choice((Stall, Cut, Reset, Split, Loss, Duplication, Freeze))
+        one, lasts_s = dice.choice(processes), dice.uniform(0.005, 0.2)
+        ends = {"source": one, "target": OTHERS, "direction": dice.choice(("to", "from", "both"))}
+        own: dict[type, dict[str, Any]] = {
+            Stall: {**ends, "lasts_s": lasts_s},
+            Cut: {**ends, "toxicity": 0.7, "lasts_s": lasts_s},
+            Reset: {**ends, "toxicity": 0.7},
+            Split: {"groups": (one, OTHERS), "lasts_s": lasts_s},
+            Loss: {**ends, "share": 0.3, "lasts_s": lasts_s},
+            Duplication: {**ends, "share": 0.5, "lasts_s": lasts_s, "delay_ms": (0, 50)},
+            Freeze: {"process": one, "lasts_s": lasts_s},
+        }
+        faults.append(kind(**own[kind]))
+    return [Planned(moment=WithinTime(seconds=(0, 0.15)), fault=fault) for fault in faults]
 
-    network_of = UpheavalNetwork
+
+def _detours(mesh: Mesh, share: float, delay_ms: tuple[float, float]) -> list[Planned]:
+    services = tuple(mesh.services)
+    reordering = Reordering(
+        source=services, target=services, share=share, delay_ms=delay_ms, direction="to", lasts_s=TO_THE_END_S
+    )
+    return [Planned(moment=AT_ONCE, fault=reordering)]
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,7 @@ class Scenario:
     disk: DiskFaults = field(default_factory=DiskFaults)
     speeds: Speeds | None = None
     limits: Limits | None = None
+    links: LinkFaults = sound
     build: type[Simulation] = Shop
     seconds: float = 120.0
 
@@ -209,17 +226,11 @@ class Scenario:
 
     def run(self, seed: int) -> SimulatedRun:
         """The run of this seed, drained."""
-
-        def build(*arguments: object, **settings: object) -> Simulation:
-            simulation = self.build(*arguments, **settings)  # type: ignore[arg-type]
-            if self.disk != DiskFaults():
-                self.disk.schedule(simulation, seed)
-            Crashes(self.crashes_while_seeding).schedule(simulation, -seed)
-            return simulation
-
+        mesh = self.mesh
         return run_simulated(
-            self.mesh, self.workload(seed), seed=seed, crashes=self.crashes, speeds=self.speeds, limits=self.limits,
-            build=build, seconds=self.seconds,
+            mesh, self.workload(seed), seed=seed, speeds=self.speeds, limits=self.limits, build=self.build,
+            faults=[*self.crashes.drawn(mesh, seed), *self.disk.drawn(seed), *self.links(mesh, seed)],
+            while_seeding=Crashes(self.crashes_while_seeding).drawn(mesh, -seed), seconds=self.seconds,
         )  # fmt: skip
 
     def audit(self, seed: int) -> Audit:
@@ -286,7 +297,7 @@ def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def drawn(wiring: str, durability: str, seed: int) -> Scenario:
-    """A scenario drawn from the seed: deaths, scarcity, network, patience.
+    """A scenario drawn from the seed: deaths, scarcity, network, disk, links, patience.
 
     In a third of them each service has two instances, in another the generator is killed too; in three of four
     snapshots are taken, and restarts begin with them.
@@ -312,7 +323,7 @@ def drawn(wiring: str, durability: str, seed: int) -> Scenario:
         disk=DiskFaults(dice.randint(0, 1), dice.randint(0, 2), dice.randint(0, 2)),
         speeds=dice.choice((None, SLOW_NETWORK)),
         limits=dice.choice((None, IMPATIENT)),
-        build=dice.choice((Shop, SlowStreams, Overtaking)),
+        links=dice.choice((sound, slow_streams, overtaking, broken_links)),
     )
 
 

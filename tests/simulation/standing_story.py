@@ -59,8 +59,8 @@ class Standing:
         """Bring in what is needed, ask, drain; what became of each request, as rows of the callers' table."""
         workload = self.workload(*asked, rate=rate, stock_fraction=stock_fraction)
         self.seed(workload)
-        self.crashes.schedule(self.simulation, self.seed_number)
         name = f"run-{len(self.loads) + 1}-load"
+        self.simulation.arrange(self.crashes.drawn(self.simulation.mesh, self.seed_number))
         client = self.simulation.call(name, workload.load, window=workload.window)
         self.loads.append(name)
         self.simulation.drain()

@@ -42,7 +42,8 @@ def test_whatever_dies_every_loan_is_answered_once(wiring: str, durability: str)
     machines = 0.5 if durability == "fsync" else 0.0
     for seed in range(8):
         loans = workload(LoanOptions(seed=seed, loans=40, rate=600.0))
-        run = run_simulated(mesh, loans, seed=seed, crashes=Crashes(8, broker_share=0.3, machine_share=machines))
+        deaths = Crashes(8, broker_share=0.3, machine_share=machines).drawn(mesh, seed)
+        run = run_simulated(mesh, loans, seed=seed, faults=deaths)
         audit = run.audit()
         assert audit.verdict == "valid", f"seed {seed}: {audit.describe()}"
         outcomes = run.history.callers["outcome"].to_pylist()

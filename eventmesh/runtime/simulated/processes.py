@@ -36,15 +36,18 @@ from eventmesh.runtime.effects import (
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.simulated.network import Message, Network, Process, Speeds
+from eventmesh.runtime.simulated.network import Message, Network, Origin, Process, Speeds
 from eventmesh.runtime.simulated.world import World
 from eventmesh.runtime.snapshots import LoadSnapshot
 
-Identity = tuple[str, int]  # a process's name and its life
+#: The broker's life and the number of the connection to it.
+Connection = tuple[int, int]
 #: Bytes that a delivery carries at most.
 DELIVERY_BYTES = 1 << 20
 #: Microseconds until somebody who cannot reach the broker learns of it.
 UNREACHED = 1_000
+#: Microseconds from a connection to the broker that broke, or could not be made, to the next attempt.
+RECONNECT = (2_000, 10_000)
 
 
 # --- what is sent beside effects and answers ----------------------------------------------------------
@@ -82,16 +85,16 @@ class BrokerUp:
 
 @dataclass(frozen=True, slots=True)
 class BrokerLost:
-    """The connection to the broker's ``life`` broke."""
+    """A connection to the broker broke."""
 
-    life: int
+    connection: Connection
 
 
 @dataclass(frozen=True, slots=True)
 class PeerGone:
     """The connection to a life of another process broke."""
 
-    gone: Identity
+    gone: Origin
 
 
 class Surroundings(Protocol):
@@ -147,15 +150,17 @@ class Asker(Process):
         """Carry out one of them."""
         assert isinstance(effect, SendAsk), f"{self.name} cannot carry out {effect}"
         to = self.around.host(effect.to.service, effect.to.partition)
-        if to.alive:
+        network = self.around.network
+        if to.alive and network.reaches(self, to):
             asked = Asked(effect.to.partition, effect.message)
-            self.around.network.send(self, to, asked, rows=len(effect.message.rows))
+            network.send(self, to, asked, rows=len(effect.message.rows), whole=True)
         else:
-            self.around.network.tell(self, PeerGone(to.identity), self.speeds.notice)
+            gone = (*to.identity, network.connection(self.name, to.name))
+            network.tell(self, PeerGone(gone), self.speeds.notice)
 
 
 class ServiceProcess(Asker):
-    """A service instance. ``connected`` is the life of the broker that it has a connection to."""
+    """A service instance. ``connected`` is the connection that it has to the broker."""
 
     def __init__(
         self, service: str, number: int, world: World, speeds: Speeds, around: Surroundings, *,
@@ -165,15 +170,15 @@ class ServiceProcess(Asker):
         self.service, self.number = service, number
         self._limits, self._snapshots = limits, snapshots
         self.instance: Instance | None = None
-        self.connected: int | None = None
-        self._asked_on: dict[int, int | None] = {}  # partition -> the broker's life that its last request went to
+        self.connected: Connection | None = None
+        self._asked_on: dict[int, Connection | None] = {}  # partition -> the connection that its last request went by
 
     def start(self) -> None:
         """Begin an incarnation."""
         self.begin_life()
         self.connected, self._asked_on = None, {}
         self.instance = Instance(
-            self.around.mesh, self.service, self.number, incarnation=f"{self.name}.{self.life}", clock=self.world.clock,
+            self.around.mesh, self.service, self.number, incarnation=f"{self.name}.{self.life}", clock=self.clock,
             emit=self.effects.append, limits=self._limits, seed=self.world.seed, snapshots=self._snapshots,
         )  # fmt: skip
         if self.around.broker.alive:
@@ -204,39 +209,54 @@ class ServiceProcess(Asker):
                 raise error  # for a human to decide: the run cannot go on
             case BrokerUp(life):
                 self._connect(life)
-            case BrokerLost(life):
-                self._lost(instance, life)
+            case BrokerLost(connection):
+                self._lost(instance, connection)
+                self._connect_later(connection[0])
             case PeerGone(gone):
                 instance.peer_lost(gone[0].rpartition("/")[0])
                 instance.origin_lost(gone)
 
     def _connect(self, life: int) -> None:
         """A connection to this life of the broker; the one before is given up first."""
-        instance, broker = self.instance, self.around.broker
+        instance, broker, network = self.instance, self.around.broker, self.around.network
         assert instance is not None
         if not broker.alive or broker.life != life:
             return  # it has died again
         if self.connected is not None:
             self._lost(instance, self.connected)
-        self.connected = life
+        if not network.reaches(self, broker):
+            self._connect_later(life)
+            return
+        self.connected = (life, network.connection(self.name, broker.name))
         try:
             instance.broker_up()
         except PeerLost:
             self.connected = None  # it has died meanwhile: on the next connection, again
         self.carry_out()
 
-    def _lost(self, instance: Instance, life: int) -> None:
-        if self.connected != life:
+    def _connect_later(self, life: int) -> None:
+        """Again after a while; a broker in its next life says so itself."""
+        broker = self.around.broker
+        if broker.alive and broker.life == life and self.connected is None:
+            self.later(RECONNECT, lambda: self._connect_again(life), f"reconnect {self.name}")
+
+    def _connect_again(self, life: int) -> None:
+        if self.connected is None:
+            self._connect(life)
+
+    def _lost(self, instance: Instance, connection: Connection) -> None:
+        if self.connected != connection:
             return
         self.connected = None
-        instance.broker_lost([number for number, asked_on in self._asked_on.items() if asked_on != life])
+        instance.broker_lost([number for number, asked_on in self._asked_on.items() if asked_on != connection])
 
     def effect(self, effect: Effect) -> None:
         """See :class:`Asker`."""
         match effect:
             case SendReply(origin, reply):
                 to = self.around.process(origin[0])
-                self.around.network.send(self, to, reply, rows=len(reply.indexes), life=origin[1])
+                rows = len(reply.indexes)
+                self.around.network.send(self, to, reply, rows=rows, life=origin[1], by=origin[2], whole=True)
             case RequestGrant() | Append():
                 self._write(effect)
             case Subscribe() | Unsubscribe():
@@ -261,7 +281,8 @@ class ServiceProcess(Asker):
     def _to_broker(self, effect: RequestGrant | Append | Subscribe | Unsubscribe, rows: int = 1) -> bool:
         if self.connected is None:
             return False
-        self.around.network.send(self, self.around.broker, effect, rows=rows, life=self.connected)
+        life, number = self.connected
+        self.around.network.send(self, self.around.broker, effect, rows=rows, life=life, by=number)
         return True
 
     def next_deadline(self) -> int | None:
@@ -271,7 +292,7 @@ class ServiceProcess(Asker):
     def tick(self) -> None:
         """See :class:`Process`."""
         assert self.instance is not None
-        self.instance.tick(self.world.now)
+        self.instance.tick(self.clock())
         self.carry_out()
 
 
@@ -290,7 +311,7 @@ class CallerProcess(Asker):
         mesh = self.around.mesh
         caller = self.caller = Caller(
             self.name, self.journal.requests, messages=mesh.application.MESSAGES,
-            owned={topic.owner: topic for topic in mesh.topics().values()}, clock=self.world.clock,
+            owned={topic.owner: topic for topic in mesh.topics().values()}, clock=self.clock,
             emit=self.effects.append, journal=self.journal, seed=self.world.seed,
         )  # fmt: skip
         self.inside(caller.resume)
@@ -317,7 +338,7 @@ class CallerProcess(Asker):
     def tick(self) -> None:
         """See :class:`Process`."""
         assert self.caller is not None
-        self.caller.tick(self.world.now)
+        self.caller.tick(self.clock())
         self.carry_out()
 
 
@@ -330,11 +351,12 @@ class BrokerProcess(Process):
     def __init__(
         self, world: World, speeds: Speeds, around: Surroundings, *, open_log: Callable[[], Log],
         acknowledgement: rules.Acknowledgement, died: Callable[[], None], reopened: Callable[[], None],
-        appended: Callable[[int], None],
+        appended: Callable[[int], None], moved: Callable[[], None], slowed: Callable[[], int],
     ) -> None:  # fmt: skip
         super().__init__("broker", world, speeds)
         self.around, self._open_log, self._acknowledgement = around, open_log, acknowledgement
         self._died, self._reopened, self._appended = died, reopened, appended
+        self._moved, self._slowed = moved, slowed
         self.rules: rules.Broker | None = None
         self._owned = {topic.owner: topic.name for topic in around.mesh.topics().values()}
         self._effects: list[rules.BrokerEffect] = []
@@ -346,9 +368,7 @@ class BrokerProcess(Process):
         self.attempt(self._open)
 
     def _open(self) -> None:
-        self.rules = rules.Broker(
-            self._open_log, self._acknowledgement, clock=self.world.clock, emit=self._effects.append
-        )
+        self.rules = rules.Broker(self._open_log, self._acknowledgement, clock=self.clock, emit=self._effects.append)
 
     def end_life(self) -> None:
         """See :class:`Process`."""
@@ -390,6 +410,7 @@ class BrokerProcess(Process):
             self._died()
             return
         self._carry_out()
+        self._moved()
 
     def _carry_out(self) -> None:
         while self._effects and self.alive:
@@ -413,8 +434,10 @@ class BrokerProcess(Process):
                 self._reopened()
 
     def _send(self, to: Any, content: Any, rows: int = 1) -> None:
-        name, life = to
-        self.around.network.send(self, self.around.process(name), content, rows=rows, life=life)
+        name, life, number = to
+        stream = split_position(content.name)[0] if isinstance(content, Delivery) else ""
+        network, receiver = self.around.network, self.around.process(name)
+        network.send(self, receiver, content, rows=rows, life=life, by=number, stream=stream)
 
     def _deliver(self, reader: Any) -> None:
         broker = self.rules
@@ -425,7 +448,7 @@ class BrokerProcess(Process):
 
     def _sync(self) -> None:
         """The disk takes what there is now; that it has is known a while later, and more may have come by then."""
-        broker, life = self.rules, self.life
+        broker = self.rules
         assert broker is not None
         sync = broker.begin_sync()
 
@@ -435,11 +458,7 @@ class BrokerProcess(Process):
             except LogStopped as error:
                 broker.sync_failed(error)
                 return
-            self.world.after(self.speeds.sync, done)
-
-        def done() -> None:
-            if self.alive and self.life == life:
-                self.attempt(lambda: broker.synced(sync))
+            self.later(self.speeds.sync + self._slowed(), lambda: self.attempt(lambda: broker.synced(sync)))
 
         self.attempt(flush)
 
@@ -451,4 +470,4 @@ class BrokerProcess(Process):
         """See :class:`Process`."""
         broker = self.rules
         assert broker is not None
-        self.attempt(lambda: broker.tick(self.world.now))
+        self.attempt(lambda: broker.tick(self.clock()))

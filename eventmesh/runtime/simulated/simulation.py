@@ -19,18 +19,20 @@ from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.broker import ACKNOWLEDGEMENTS
+from eventmesh.runtime.faults import Fault, Planned, Struck
 from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.limits import Limits
+from eventmesh.runtime.simulated.links import OnLink
 from eventmesh.runtime.simulated.network import Network, Process, Speeds
 from eventmesh.runtime.simulated.processes import (
     BrokerLost,
     BrokerProcess,
     BrokerUp,
     CallerProcess,
-    Identity,
     PeerGone,
     ServiceProcess,
 )
+from eventmesh.runtime.simulated.strikes import Strikes
 from eventmesh.runtime.simulated.world import START, World
 from eventmesh.runtime.snapshots import FOLDER, Floors, Snapshot, SnapshotStore
 from eventmesh.runtime.snapshotter import Snapshotter
@@ -71,7 +73,8 @@ class Simulation:
         self._rows_appended = 0  # since it was last looked whether snapshots are due
         self.broker = BrokerProcess(
             self.world, self.speeds, self, open_log=self.open_log, acknowledgement=ACKNOWLEDGEMENTS[self.durability],
-            died=self.kill_broker, reopened=self._reopened, appended=self._count_rows,
+            died=self._died, reopened=self._reopened, appended=self._count_rows,
+            moved=lambda: self.strikes.look(), slowed=lambda: self.strikes.slowed(),
         )  # fmt: skip
         self.hosts = {
             (service, number): ServiceProcess(
@@ -82,6 +85,7 @@ class Simulation:
         }
         self._named: dict[str, Process] = {host.name: host for host in self.hosts.values()}
         self.clients: dict[str, CallerProcess] = {}
+        self.strikes: Strikes = Strikes(self)
         self.start_broker()
         for host in self.hosts.values():
             host.life = lives_before
@@ -89,7 +93,7 @@ class Simulation:
 
     def process(self, name: str) -> Process:
         """The process of this name."""
-        return self._named[name]
+        return self.broker if name == self.broker.name else self._named[name]
 
     def host(self, service: str, partition: int) -> ServiceProcess:
         """The process that has this partition of a service."""
@@ -99,8 +103,29 @@ class Simulation:
         """Open the log that lies on the disk."""
         return Log.open(
             self.storage, self.topics, durability=self.durability, cluster_id=CLUSTER, node="simulated",
-            clock=self.world.clock,
+            clock=self.broker.clock,
         )  # fmt: skip
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def strike(self, fault: Fault) -> Struck:
+        """Do it now; what comes back says what came of it, and goes on doing so while it lasts.
+
+        :class:`~eventmesh.errors.ConfigurationError` where it does not fit this mesh; nothing is done then.
+        """
+        return self.strikes.strike(fault)
+
+    def arrange(self, plan: Iterable[Planned], callers: Iterable[str] = ()) -> list[Struck]:
+        """Do each at its moment, times counted from now; the list grows as they strike.
+
+        ``callers`` are those that a plan may name and that are yet to come. Errors as those of :meth:`strike`, for all
+        of them before anything is done.
+        """
+        return self.strikes.arrange(plan, callers)
+
+    def heal(self) -> None:
+        """End every fault that lasts. Harmless where there is none."""
+        self.strikes.heal()
 
     # --- deaths ---------------------------------------------------------------------------------
 
@@ -124,39 +149,76 @@ class Simulation:
         if process is self.broker:
             self.kill_broker()
         elif process.alive:
-            self.deaths += 1
-            gone = process.identity
-            process.end_life()
-            self._tell_of(gone, but=process)
-            assert isinstance(process, (ServiceProcess, CallerProcess))
-            self.world.after(self.speeds.restart, process.start, f"restart {process.name}")
+            self.end_process(process)
+            self.world.after(self.speeds.restart, lambda: self.start_process(process), f"restart {process.name}")
+
+    def kill_broker(self, *, machine: bool = False) -> None:
+        """Kill the broker's process, or its machine; it opens the log again after a while."""
+        if self.broker.alive:
+            self.end_process(self.broker, machine=machine)
+            self.world.after(self.speeds.restart, self.start_broker, "restart broker")
 
     def fenced(self, process: ServiceProcess) -> None:
         """An incarnation ends for good; whoever supervises the instance starts the next."""
         self.kill(process)
 
-    def _tell_of(self, gone: Identity, *, but: Process) -> None:
-        for other in (*self.hosts.values(), *self.clients.values()):
-            if other is not but and other.alive:
-                self.network.tell(other, PeerGone(gone), self.speeds.notice)
-        if self.broker.alive:
-            self.network.tell(self.broker, PeerGone(gone), self.speeds.notice)
+    def _died(self) -> None:
+        """The broker was killed in the middle of a write."""
+        self.strikes.died_writing()
+        self.kill_broker()
 
-    def kill_broker(self, *, machine: bool = False) -> None:
-        """Kill the broker's process, or its machine; it opens the log again after a while."""
-        if not self.broker.alive:
-            return
+    def end_process(self, process: Process, *, machine: bool = False) -> None:
+        """A living process is dead, and nobody starts it again yet; ``machine`` tells how the broker's disk took it."""
         self.deaths += 1
-        lost = self.broker.life
-        self.broker.end_life()
+        gone = process.identity
+        process.end_life()
+        if process is not self.broker:
+            self._tell_of(gone, but=process)
+            return
         if isinstance(self.storage, SimulatedStorage):
             if machine:
                 self.storage.crash_machine()
             else:
                 self.storage.restart_process()
+            self.strikes.disk_changed()
         for host in self._living_hosts():
-            self.network.tell(host, BrokerLost(lost), self.speeds.notice)
-        self.world.after(self.speeds.restart, self.start_broker, "restart broker")
+            connection = (gone[1], self.network.connection(host.name, process.name))
+            self.network.tell(host, BrokerLost(connection), self.speeds.notice)
+
+    def start_process(self, process: Process) -> None:
+        """A process that is down begins its next life."""
+        if process is self.broker:
+            self.start_broker()
+        else:
+            assert isinstance(process, (ServiceProcess, CallerProcess))
+            process.start()
+
+    def _tell_of(self, gone: tuple[str, int], *, but: Process) -> None:
+        for other in (*self.hosts.values(), *self.clients.values(), self.broker):
+            if other is not but and other.alive:
+                lost = PeerGone((*gone, self.network.connection(gone[0], other.name)))
+                self.network.tell(other, lost, self.speeds.notice)
+
+    def connected(self, one: Process, other: Process) -> bool:
+        """Whether there is a connection between two processes; to the broker, also one that carries nothing yet."""
+        for service, broker in ((one, other), (other, one)):
+            if broker is self.broker and isinstance(service, ServiceProcess):
+                return service.connected == (broker.life, self.network.connection(service.name, broker.name))
+        return self.network.connected(one, other)
+
+    def end_connection(self, one: Process, other: Process, because: OnLink) -> None:
+        """The connection between two living processes breaks, and both are told."""
+        number = self.network.connection(one.name, other.name)
+        self.network.end_connection(one, other, because)
+        for process, gone in ((one, other), (other, one)):
+            lost: BrokerLost | PeerGone = (
+                BrokerLost((gone.life, number)) if gone is self.broker else PeerGone((*gone.identity, number))
+            )
+            self.network.tell(process, lost, self.speeds.notice, f"{because.named} told {process.name}")
+
+    def processes(self) -> list[Process]:
+        """All there are: the broker, services, callers."""
+        return [self.broker, *self._named.values()]
 
     # --- snapshots and retention ------------------------------------------------------------------
 
@@ -177,8 +239,8 @@ class Simulation:
     def _keep_house(self, rows: int) -> None:
         """Take snapshots, then let retention delete what no restart would read."""
         log = self.broker.log
-        if log is None:
-            return
+        if log is None or self.broker.frozen:
+            return  # next time
         snapshotter = Snapshotter(
             self.mesh, LogReader.of(self.storage), self.snapshots, cluster_id=CLUSTER, rows=rows,
             clock=self.world.clock,
@@ -202,6 +264,7 @@ class Simulation:
         """Start a caller that goes on from its journal."""
         client = self.clients[journal.name] = CallerProcess(journal, self.world, self.speeds, self)
         self._named[journal.name] = client
+        self.strikes.generator = client.name
         client.start()
         return client
 
@@ -209,6 +272,10 @@ class Simulation:
         """Every process is up, idle, and has read all there is of what it reads."""
         if any(client.caller is not None and not client.caller.done for client in self.clients.values()):
             return False
+        return self.services_quiet()
+
+    def services_quiet(self) -> bool:
+        """As :meth:`quiet`, whatever callers still wait for."""
         if self.broker.rules is None or self.broker.log is None:
             return False
         ends = self.broker.rules.ends()

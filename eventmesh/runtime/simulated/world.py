@@ -37,6 +37,10 @@ class World:
             found = self._dice[name] = random.Random(f"{self.seed} {name}")
         return found
 
+    def draw(self, name: str) -> float:
+        """A number from 0 to 1, the same one whenever it is asked for by this name."""
+        return random.Random(f"{self.seed} {name}").random()
+
     def at(self, time: int, action: Callable[[], None]) -> None:
         """Run ``action`` at ``time``; actions of one time run in the order they were asked for."""
         self._count += 1
