@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.faults import Fault, Struck
 from eventmesh.workload import Requests
 
 #: Told how far a load has come: ``sent``, ``open``, ``total``, ``done``.
@@ -79,6 +80,15 @@ class RunningMesh(Protocol):
 
     def history(self, callers: pa.Table) -> History:
         """What was seen, for the audit."""
+
+    def strike(self, fault: Fault) -> Struck:
+        """Do it now; what comes back says what came of it, and goes on doing so while it lasts.
+
+        :class:`~eventmesh.errors.ConfigurationError` where it does not fit this mesh; nothing is done then.
+        """
+
+    def heal(self) -> None:
+        """End every fault that lasts. Harmless where there is none."""
 
     def save_log(self, directory: Path) -> None:
         """See to it that the log lies in ``directory``, for the audit."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.faults import Fault, Struck
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.running import Progress, Usage
@@ -36,6 +37,14 @@ class SimulatedMesh:
             mesh, seed=seed, speeds=Speeds(network=(there[0] + one_way, there[1] + one_way)), limits=limits
         )
         self._appended_before = 0
+
+    def strike(self, fault: Fault) -> Struck:
+        """See :class:`RunningMesh`."""
+        return self.simulation.strike(fault)
+
+    def heal(self) -> None:
+        """See :class:`RunningMesh`."""
+        self.simulation.heal()
 
     def call(
         self, name: str, requests: Requests, *,
