@@ -77,11 +77,11 @@ class FactBatch:
         key = self._column(self.topic.schema.field(self.topic.key), used)
         envelope = [
             pa.array(self._ids, pa.string()),
-            pa.array([self.source] * count, pa.string()),
+            _same(self.source, count),
             pa.array(self._kinds, pa.string()),
             key,
             pa.array(self._times, _TIME),
-            pa.array([self._dataschema] * count, pa.string()),
+            _same(self._dataschema, count),
             pa.array(self._stories, pa.string()),
             pa.array(self._causations, pa.string()),
             key,
@@ -97,6 +97,11 @@ class FactBatch:
         for count, payload in self._chunks:
             values += payload[field.name] if field.name in payload else [None] * count
         return encode_column(values, field.type)
+
+
+@lru_cache(maxsize=256)
+def _same(text: str, count: int) -> pa.Array:
+    return pa.array([text] * count, pa.string())
 
 
 @lru_cache(maxsize=256)

@@ -31,12 +31,12 @@ class ShopVariation(Variation):
     def drawn(cls, dice: Dice) -> Self:
         """See :class:`Variation`."""
         return cls(
-            requests=dice.randint(15, 35),
+            requests=dice.choice((dice.randint(5, 35), dice.randint(5, 35), dice.randint(5, 35), 120)),
             rate=dice.choice((200.0, 500.0, 2_000.0)),
             stock_fraction=dice.choice((1.0, 0.6)),
             cancel_permille=dice.choice((150, 150, 250, 600)),
             products=dice.choice((30, 30, 5)),
-            restocks=dice.random() < 0.3,
+            restocks=dice.random() < 0.4,
         )
 
     def options(self, wiring: str) -> Mapping[str, Mapping[str, Any]]:

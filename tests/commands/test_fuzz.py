@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from eventmesh.lab import fuzz_verdict
 from eventmesh.lab.fuzz_verdict import Finding
 from tests.commands.conftest import Run
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_seeds_without_a_finding(eventmesh: Run) -> None:
@@ -57,6 +66,28 @@ def test_a_story_as_json(eventmesh: Run) -> None:
     assert story["found"] == {}
     assert story["faults planned"] >= len(story["faults"]) > 0
     assert story["deaths"] >= sum(life - 1 for life in story["lives"].values()) > 0
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_whoever_stops_it_stops_all_of_it_and_results_stay(tmp_path: Path, stop: signal.Signals, code: int) -> None:
+    words = [sys.executable, "-m", "eventmesh", "fuzz", "views", "--seeds", "5000", "--jobs", "2"]
+    environment, results = {**os.environ, "PYTHONPATH": str(ROOT)}, tmp_path / "fuzz" / "results.jsonl"
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as running:
+        until(lambda: results.exists() and "\n" in results.read_text())
+        started = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(stop)
+        assert running.wait(20) == code
+    assert len(started) >= 2
+    assert psutil.wait_procs(started, timeout=20)[1] == []
+    assert json.loads(results.read_text().splitlines()[0])["mesh"] == "views"
+
+
+def until(seen: Callable[[], bool]) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + 40
+    while not seen():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("words", "said"), [(["--seed", 3], "kill, "), (["--seeds", 300, "--resume"], "0 to 299")])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -15,11 +16,12 @@ import pytest
 from eventmesh.errors import CorruptSegment, EnvironmentUnavailable, InputError, LogTruncated
 from eventmesh.lab import fuzz, fuzz_draws, fuzz_files, fuzz_verdict
 from eventmesh.lab.fuzz_case import Case, Setup, run
+from eventmesh.lab.fuzz_draws import SLOW_NETWORK
 from eventmesh.lab.fuzz_files import RESULTS, FindingFile
 from eventmesh.lab.jobs import Jobs
-from eventmesh.lab.shrinking import Bound, fewer
+from eventmesh.lab.shrinking import Bound, fewer, shrunk
 from eventmesh.report.progress_bar import silent
-from eventmesh.runtime.faults import FAULTS, AtTime, FlippedBit, LostUnsynced, Planned, Struck, check
+from eventmesh.runtime.faults import FAULTS, AtTime, FlippedBit, Kill, LostUnsynced, Planned, Struck, check
 from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
@@ -36,17 +38,18 @@ print(json.dumps(fuzz.replayed(pathlib.Path(sys.argv[2]), "abc")))
 
 
 def fuzzed(folder: Path, seeds: range, *, jobs: int = 1, said: list[str] | None = None, **more: object) -> fuzz.Fuzzed:
-    plan = fuzz.Plan(VIEWS, seeds, folder, "abc", "def", **{"shrink_s": 3.0, **more})  # type: ignore[arg-type]
+    plan = fuzz.Plan(VIEWS, seeds, folder, "abc", "def", **more)  # type: ignore[arg-type]
     workers = Jobs[fuzz.Piece, object](partial(fuzz.work, commit="abc", code="def"), jobs)
     return fuzz.fuzz(plan, workers, report=silent, say=(said if said is not None else []).append)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> fuzz.Fuzzed:
-    """What the fuzzer finds where appends do not carry the vector."""
+    """What the fuzzer finds where appends do not carry the vector. Shrinking is bounded by looks at its clock."""
     with pytest.MonkeyPatch.context() as patch:
         MUTANTS["vector_left_out"].apply(patch)
-        return fuzzed(tmp_path_factory.mktemp("found"), range(2))
+        patch.setattr(fuzz, "Bound", lambda seconds: Bound(seconds, clock=count().__next__))
+        return fuzzed(tmp_path_factory.mktemp("found"), range(2), shrink_s=16)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +64,8 @@ def test_a_broken_rule_is_found_and_made_smaller(found: fuzz.Fuzzed, file: Path)
     whole = fuzz_draws.drawn(DOCUMENTS["views"], finding.seed)
     assert finding.shrunk
     assert "D6" in finding.found
-    assert len(finding.case.faults) < len(whole.faults)
-    assert len(finding.case.workload().load) < len(whole.workload().load) / 2
+    assert (finding.case.faults, finding.case.seeding_faults) == ((), ())
+    assert len(finding.case.workload().load) < len(whole.workload().load)
 
 
 def test_what_alike_seeds_found_is_made_smaller_once(found: fuzz.Fuzzed) -> None:
@@ -220,6 +223,23 @@ def test_what_fails_is_made_as_small_as_it_gets() -> None:
     assert list(fewer(range(40), lambda few: {3, 17, 33} <= set(few), bound)) == [3, 17, 33]
     assert list(fewer(range(40), lambda few: True, bound)) == []
     assert list(fewer(range(5), lambda few: False, bound)) == list(range(5))
+
+
+def test_a_case_is_made_as_plain_as_what_it_shows_allows() -> None:
+    whole = fuzz_draws.drawn(DOCUMENTS["views"], 7)
+    kill = Planned(moment=AtTime(seconds=0.1), fault=Kill(process="orders/0"))
+    setup = Setup(durability="fsync", instances=2, snapshot_rows=3, segment_bytes=2_000, retention_ms=-1)
+    whole = whole.model_copy(update={"faults": (*whole.faults, kill), "setup": setup, "speeds": SLOW_NETWORK})
+
+    def fails(case: Case) -> bool:
+        kept = case.kept if case.kept is not None else range(len(whole.workload().load))
+        return kill in case.faults and 2 in kept and case.setup.instances == 2
+
+    least = shrunk(whole, fails, Bound(60.0))
+    assert least == Case(
+        seed=7, mesh=whole.mesh, setup=Setup(instances=2), kept=(2,), faults=(kill,),
+        variation={"requests": whole.variation["requests"]},
+    )  # fmt: skip
 
 
 def test_shrinking_stops_when_its_time_is_over() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.mutant_search import OWN_INPUT, WITHIN, found_at, told
 from tests.simulation.mutants import MUTANTS
 
 PROMISES = Path(__file__).parents[2] / "docs" / "promises.md"
@@ -27,9 +28,21 @@ def test_every_rule_has_a_mutant() -> None:
     assert {mutant.rule for mutant in MUTANTS.values()} == rules - NOT_YET
 
 
+def test_what_the_fuzzer_finds_or_cannot_find_are_mutants() -> None:
+    assert WITHIN.keys() | OWN_INPUT.keys() <= MUTANTS.keys()
+    assert not WITHIN.keys() & OWN_INPUT.keys()
+
+
 def test_the_table_of_the_promises_is_the_registry() -> None:
-    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| (.+?) \| (\d+) \| (.+?) \|$", PROMISES.read_text(), re.MULTILINE)
-    registry = [(m.rule, name, m.what, str(m.seed), m.caught_by) for name, m in MUTANTS.items()]
+    row = r"^\| (\w+) \| `(\w+)` \| (.+?) \| (\d+) \| (.+?) \| (.+?) \|$"
+    rows = re.findall(row, PROMISES.read_text(), re.MULTILINE)
+    registry = [(m.rule, name, m.what, str(m.seed), told(name), m.caught_by) for name, m in MUTANTS.items()]
     assert rows == registry, "the table should be:\n" + "\n".join(
-        f"| {rule} | `{name}` | {what} | {seed} | {caught_by} |" for rule, name, what, seed, caught_by in registry
+        f"| {rule} | `{name}` | {what} | {seed} | {within} | {caught_by} |"
+        for rule, name, what, seed, within, caught_by in registry
     )
+
+
+@pytest.mark.parametrize("name", ["vector_left_out", "snapshot_without_vector", "timeout_means_refused"])
+def test_the_fuzzer_finds_a_mutant_with_what_it_draws_for_anybody(name: str) -> None:
+    assert found_at(name, range(WITHIN[name] - 1, WITHIN[name]))[1]

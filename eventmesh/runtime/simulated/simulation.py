@@ -274,8 +274,10 @@ class Simulation:
 
     def quiet(self) -> bool:
         """Every process is up, idle, and has read all there is of what it reads."""
-        if any(client.caller is not None and not client.caller.done for client in self.clients.values()):
-            return False
+        # Asked after every event: the newest caller is the one that is at work.
+        for client in reversed(self.clients.values()):
+            if client.caller is not None and not client.caller.done:
+                return False
         return self.services_quiet()
 
     def services_quiet(self) -> bool:
