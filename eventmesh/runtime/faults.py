@@ -6,7 +6,7 @@ experiments and of the fuzzer hold these models as JSON or YAML. A runtime carri
 says it has, and refuses the others before anything starts.
 
 The words are those of Toxiproxy (``latency``, ``bandwidth``, ``toxicity``), Chaos Mesh (``source``, ``target``,
-``direction``) and Chaos Toolkit. On a link the order of a stream stays, whatever happens to it (rule 24 of
+``direction``) and Chaos Toolkit. On a link the order of a stream stays, whatever happens to it (rule 24 in
 ``docs/promises.md``); what is lost, doubled or overtaken are whole asks and replies.
 """
 

@@ -36,7 +36,7 @@ from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.outcome import RuleOutcome
 from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import Release
-from eventmesh.runtime.simulated.network import Speeds
+from eventmesh.runtime.simulated.network import Network, Speeds
 from eventmesh.runtime.snapshots import Floors, Snapshot
 from eventmesh.runtime.task import Task
 from eventmesh.shop import WIRINGS
@@ -49,7 +49,7 @@ from eventmesh.shop.wirings import request
 from eventmesh.shop.wirings.asking import validate_by_asking
 from eventmesh.views import View
 from tests.simulation import log_scenarios, standing_story
-from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Scenario, slow_streams, upheaval
+from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Scenario, jitter, slow_streams, upheaval
 
 Patch = pytest.MonkeyPatch
 Judge = Callable[[int], set[str]]
@@ -504,6 +504,33 @@ def sync_covers_what_came_meanwhile(patch: Patch) -> None:
             log._partition(*split_position(name)).publish()
 
     patch.setattr(Log, "show", generous)
+
+
+# --- 24. a link keeps its order ---------------------------------------------------------------------
+
+
+class Forgotten(dict[Any, int]):
+    """When a connection's last message arrives, which nobody remembers."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return default
+
+
+@mutant(
+    "24",
+    "on a stream a message overtakes those before it",
+    replace(DEATHS, links=jitter).judge,
+    seed=1,
+    caught_by="Deadlock",
+)
+def streams_out_of_order(patch: Patch) -> None:
+    begin = Network.__init__
+
+    def forgetful(network: Network, *given: Any) -> None:
+        begin(network, *given)
+        network._last_arrival = Forgotten()
+
+    patch.setattr(Network, "__init__", forgetful)
 
 
 # --- the gallery ------------------------------------------------------------------------------------

@@ -17,13 +17,21 @@ from eventmesh.lab.simulated_run import Crashes, SimulatedRun, run_simulated
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import (
     BROKER,
+    OTHERS,
     AtTime,
+    Cut,
+    Duplication,
     FailingSyncs,
     Fault,
+    Freeze,
     FullDisk,
     Latency,
+    Loss,
     Planned,
     Reordering,
+    Reset,
+    Split,
+    Stall,
     TornWrite,
     WithinTime,
     process_names,
@@ -124,6 +132,12 @@ def slow_streams(mesh: Mesh, seed: int) -> list[Planned]:
     ]
 
 
+def jitter(mesh: Mesh, seed: int) -> list[Planned]:
+    """What goes to the broker and comes from it takes up to 10 ms longer."""
+    late = Latency(source=OTHERS, target=BROKER, latency_ms=5, jitter_ms=5, lasts_s=TO_THE_END_S)
+    return [Planned(moment=AT_ONCE, fault=late)]
+
+
 def overtaking(mesh: Mesh, seed: int) -> list[Planned]:
     """One message in ten between services takes a detour, and is overtaken by what was sent long after it."""
     return _detours(mesh, 0.1, (20, 200))
@@ -132,6 +146,28 @@ def overtaking(mesh: Mesh, seed: int) -> list[Planned]:
 def upheaval(mesh: Mesh, seed: int) -> list[Planned]:
     """Half of the messages between services take a long detour."""
     return _detours(mesh, 0.5, (20, 2_000))
+
+
+def broken_links(mesh: Mesh, seed: int) -> list[Planned]:
+    """Links stall, break and lose asks, and processes freeze, while orders come in."""
+    dice = random.Random(f"links of {seed}")
+    processes = process_names(mesh)
+    faults: list[Fault] = []
+    for _ in range(dice.randint(2, 6)):
+        kind = dice.choice((Stall, Cut, Reset, Split, Loss, Duplication, Freeze))
+        one, lasts_s = dice.choice(processes), dice.uniform(0.005, 0.2)
+        ends = {"source": one, "target": OTHERS, "direction": dice.choice(("to", "from", "both"))}
+        own: dict[type, dict[str, Any]] = {
+            Stall: {**ends, "lasts_s": lasts_s},
+            Cut: {**ends, "toxicity": 0.7, "lasts_s": lasts_s},
+            Reset: {**ends, "toxicity": 0.7},
+            Split: {"groups": (one, OTHERS), "lasts_s": lasts_s},
+            Loss: {**ends, "share": 0.3, "lasts_s": lasts_s},
+            Duplication: {**ends, "share": 0.5, "lasts_s": lasts_s, "delay_ms": (0, 50)},
+            Freeze: {"process": one, "lasts_s": lasts_s},
+        }
+        faults.append(kind(**own[kind]))
+    return [Planned(moment=WithinTime(seconds=(0, 0.15)), fault=fault) for fault in faults]
 
 
 def _detours(mesh: Mesh, share: float, delay_ms: tuple[float, float]) -> list[Planned]:
@@ -261,7 +297,7 @@ def facts(run: SimulatedRun, topic: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def drawn(wiring: str, durability: str, seed: int) -> Scenario:
-    """A scenario drawn from the seed: deaths, scarcity, network, patience.
+    """A scenario drawn from the seed: deaths, scarcity, network, disk, links, patience.
 
     In a third of them each service has two instances, in another the generator is killed too; in three of four
     snapshots are taken, and restarts begin with them.
@@ -287,7 +323,7 @@ def drawn(wiring: str, durability: str, seed: int) -> Scenario:
         disk=DiskFaults(dice.randint(0, 1), dice.randint(0, 2), dice.randint(0, 2)),
         speeds=dice.choice((None, SLOW_NETWORK)),
         limits=dice.choice((None, IMPATIENT)),
-        links=dice.choice((sound, slow_streams, overtaking)),
+        links=dice.choice((sound, slow_streams, overtaking, broken_links)),
     )
 
 

@@ -79,7 +79,7 @@ def planned(fault: Mapping[str, Any], moment: Mapping[str, Any] = AT) -> Planned
 
 
 def load() -> Workload:
-    return of_history(generate(120, seed=5, products=20, customers=20, cancel_permille=100), rate=300.0)
+    return of_history(generate(50, seed=5, products=20, customers=20, cancel_permille=100), rate=125.0)
 
 
 def mesh(wiring: str) -> Mesh:
@@ -251,6 +251,23 @@ def test_leaving_one_fault_out_leaves_what_the_others_draw(left_out: str, monkey
     assert all_struck.keys() - struck.keys() == gone
 
 
+# --- connections --------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_has_carried_nothing_yet_is_cut_too() -> None:
+    """Nobody would tell a service that asks for its grant on it; it would wait for ever."""
+    simulation = Simulation(mesh("request"), seed=3)
+    simulation.drain()
+    host, broker = simulation.host("orders", 0), simulation.broker
+    simulation.strike(planned({"kind": "reset", "source": "orders/0", "target": "broker"}).fault)
+    simulation.run_until(lambda: host.connected == (broker.life, 1))
+    simulation.network._last_arrival.clear()
+    split = simulation.strike(planned({"kind": "split", "groups": ["orders/0", "broker"], "lasts_s": 0.2}).fault)
+    simulation.run_until(lambda: split.ended_us is not None)
+    simulation.drain()
+    assert split.shows["connections broken"] == 1
+
+
 # --- an end to it -------------------------------------------------------------------------------------
 
 
@@ -278,6 +295,15 @@ def test_healing_ends_all_that_lasts_and_may_be_done_again() -> None:
     assert not simulation.network.links.active
 
 
+@pytest.mark.parametrize("disk", ["full disk", "failing syncs", "torn write"])
+def test_a_broker_whose_disk_fails_it_ends_all_the_same(disk: str) -> None:
+    broken, _ = CASES[disk]
+    end = planned({"kind": "end", "process": "broker", "lasts_s": 0.05}, {**AT, "seconds": 0.11})
+    done = run("views", planned(broken), end)
+    assert done.audit().describe() == "audit: valid"
+    assert done.simulation.broker.life == 2
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_done() -> None:
     simulation = Simulation(shop("views", "memory", 50, False), seed=3)
     plan = [planned({"kind": "kill", "process": "broker"}), planned({"kind": "full-disk", "lasts_s": 1})]
@@ -285,6 +311,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_done() -> None:
         simulation.arrange(plan)
     with pytest.raises(ConfigurationError, match="there is no process 'oders/0'"):
         simulation.strike(Kill(process="oders/0"))
+    with pytest.raises(ConfigurationError, match="nobody brings a load yet"):
+        simulation.strike(Kill(process="generator"))
     slow = planned({"kind": "slow-disk", "extra_ms": 5, "lasts_s": 1}).fault
     with pytest.raises(ConfigurationError, match="at level os nothing waits for a sync"):
         Simulation(shop("views", "os", 50, False), seed=3).strike(slow)

@@ -203,6 +203,13 @@ class Simulation:
                 lost = PeerGone((*gone, self.network.connection(gone[0], other.name)))
                 self.network.tell(other, lost, self.speeds.notice)
 
+    def connected(self, one: Process, other: Process) -> bool:
+        """Whether there is a connection between two processes; to the broker, also one that carries nothing yet."""
+        for service, broker in ((one, other), (other, one)):
+            if broker is self.broker and isinstance(service, ServiceProcess):
+                return service.connected == (broker.life, self.network.connection(service.name, broker.name))
+        return self.network.connected(one, other)
+
     def end_connection(self, one: Process, other: Process, because: OnLink) -> None:
         """The connection between two living processes breaks, and both are told."""
         number = self.network.connection(one.name, other.name)

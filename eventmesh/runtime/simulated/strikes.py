@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from eventmesh.errors import ConfigurationError
+from eventmesh.errors import ConfigurationError, LogStopped, StorageFull
 from eventmesh.log.batch import schema_message
 from eventmesh.log.segment import END_OF_STREAM
 from eventmesh.log.simulated_storage import SimulatedStorage
@@ -79,6 +79,9 @@ class Struckable(Protocol):
     def start_process(self, process: Process) -> None:
         """It begins its next life."""
 
+    def connected(self, one: Process, other: Process) -> bool:
+        """Whether there is a connection between the two."""
+
     def end_connection(self, one: Process, other: Process, because: OnLink) -> None:
         """Their connection breaks, and both are told."""
 
@@ -95,7 +98,7 @@ class Strikes:
     """The faults of a simulation. ``generator`` is the caller that brings the load at present."""
 
     def __init__(self, simulation: Struckable) -> None:
-        self._simulation, self._world = simulation, simulation.world
+        self._simulation, self.world = simulation, simulation.world
         self.generator = ""
         self._lasting: list[Lasting] = []
         self._names: Counter[str] = Counter()
@@ -114,14 +117,14 @@ class Strikes:
         for each in plan:
             # The same fault at the same moment has the same dice, whatever else is in the plan.
             name = self._name(each.model_dump_json())
-            moment = faults.fixed(each.moment, self._world.dice(f"moment of {name}"))
+            moment = faults.fixed(each.moment, self.world.dice(f"moment of {name}"))
             self.when(moment, partial(self._strike_into, done, each.fault, name))
         return done
 
     def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
         """See :meth:`Simulation.when <eventmesh.runtime.simulated.simulation.Simulation.when>`."""
         if isinstance(moment, AtTime):
-            self._world.after(round(moment.seconds * SECOND), action)
+            self.world.after(round(moment.seconds * SECOND), action)
         else:
             self._awaited.append((moment, action))
             self.look()
@@ -136,7 +139,7 @@ class Strikes:
         ]  # fmt: skip
         for each in ready:
             self._awaited.remove(each)
-            self._world.after(0, each[1])  # not in the midst of what the broker is doing
+            self.world.after(0, each[1])  # not in the midst of what the broker is doing
 
     def _strike_into(self, done: list[Struck], fault: Fault, name: str) -> None:
         done.append(self._strike(fault, name))
@@ -152,11 +155,13 @@ class Strikes:
         return self._strike(fault, self._name(fault.model_dump_json()))
 
     def _check(self, given: list[Fault] | list[Planned], callers: Iterable[str] = ()) -> None:
-        simulation = self._simulation
+        simulation, callers = self._simulation, list(callers)
         known = [*callers, *(process.name for process in simulation.processes())]
         found = faults.refusals(given, simulation.mesh, "simulated", known)
         for each in given:
             fault = each.fault if isinstance(each, Planned) else each
+            if GENERATOR in (*fault.processes(), *fault.ends()) and not (self.generator or callers):
+                found.append(f"{fault.kind}: nobody brings a load yet, so that nobody is the {GENERATOR}")
             if isinstance(fault, DiskFault) and not isinstance(simulation.storage, SimulatedStorage):
                 found.append(f"{fault.kind}: at level {simulation.durability} there is no disk, only memory")
             elif isinstance(fault, SlowDisk) and simulation.durability is not Durability.fsync:
@@ -167,22 +172,22 @@ class Strikes:
     # --- begin and end ------------------------------------------------------------------------------
 
     def _strike(self, fault: Fault, name: str) -> Struck:
-        struck = Struck(fault, self._world.now)
+        struck = Struck(fault, self.world.now)
         undo = self._begin(fault, struck, name)
         if undo is None:
-            struck.ended_us = self._world.now
+            struck.ended_us = self.world.now
             return struck
         lasting = Lasting(struck, undo)
         self._lasting.append(lasting)
         if fault.duration_s is not None:
-            self._world.after(round(fault.duration_s * SECOND), partial(self._end, lasting))
+            self.world.after(round(fault.duration_s * SECOND), partial(self._end, lasting))
         self.disk_changed()
         return struck
 
     def _end(self, lasting: Lasting) -> None:
         if lasting in self._lasting:
             self._lasting.remove(lasting)
-            lasting.struck.ended_us = self._world.now
+            lasting.struck.ended_us = self.world.now
             lasting.undo()
             self.disk_changed()
 
@@ -249,7 +254,7 @@ class Strikes:
         def started() -> None:
             struck.shows["lives begun"] += 1
             struck.details[f"{process.name} after"] = str(process.life)
-            struck.ended_us = self._world.now
+            struck.ended_us = self.world.now
 
         process.when_started.append(started)
 
@@ -274,9 +279,9 @@ class Strikes:
             return None
         self._note_lives(process, struck)
         life, broker = process.life, self._simulation.broker
-        if process is broker and broker.log is not None:
-            broker.attempt(broker.log.close)  # its disk may fail it, or kill it
-        if process.alive:
+        if process is broker:
+            self._close_log(struck)
+        if process.alive:  # a disk can kill it in the midst of that
             self._simulation.end_process(process)
 
         def start() -> None:
@@ -285,11 +290,25 @@ class Strikes:
 
         return start
 
+    def _close_log(self, struck: Struck) -> None:
+        broker = self._simulation.broker
+        log = broker.log
+
+        def close() -> None:
+            assert log is not None
+            try:
+                log.close()
+            except (LogStopped, StorageFull) as error:
+                struck.details["log"] = f"not closed: {error}"
+
+        if log is not None:
+            broker.attempt(close)
+
     # --- links --------------------------------------------------------------------------------------
 
     def _of_link(self, fault: LinkFault, struck: Struck, name: str) -> Callable[[], None] | None:
         simulation = self._simulation
-        on = OnLink(struck, self._world, f"fault {name}", self.generator)
+        on = OnLink(struck, self.world, f"fault {name}", self.generator)
         if isinstance(fault, Reset):
             for one, other in self._connected(on):
                 self._break(on, one, other)
@@ -301,8 +320,8 @@ class Strikes:
         lasts = round(fault.lasts_s * SECOND)
         for one, other in self._connected(on):
             on.open.add((one.identity, other.identity))
-            sooner = round(self._world.draw(f"{on.named} breaks {one.name} {other.name}") * lasts)
-            self._world.after(sooner, partial(self._break_open, on, one, other, one.identity, other.identity))
+            sooner = round(self.world.draw(f"{on.named} breaks {one.name} {other.name}") * lasts)
+            self.world.after(sooner, partial(self._break_open, on, one, other, one.identity, other.identity))
         links.begin(on)
 
         def over() -> None:
@@ -315,13 +334,14 @@ class Strikes:
 
     def _connected(self, on: OnLink) -> list[tuple[Process, Process]]:
         """The connections that it hits."""
-        network, living = self._simulation.network, [each for each in self._simulation.processes() if each.alive]
+        simulation = self._simulation
+        living = [each for each in simulation.processes() if each.alive]
         return [
             (one, other)
             for place, one in enumerate(living)
             for other in living[place + 1 :]
             if (on.between(one.name, other.name) or on.between(other.name, one.name))
-            and network.connected(one, other)
+            and simulation.connected(one, other)
             and on.hits_between(one.name, other.name)
         ]
 
@@ -394,7 +414,7 @@ class Strikes:
         last = self._disk.size(path) - 1 - (len(END_OF_STREAM) if fault.segment == "closed" else 0)
         if last < first or (fault.segment == "closed" and len(paths) == 1):
             return  # nothing is in it yet
-        dice = self._world.dice(f"fault {name}")
+        dice = self.world.dice(f"fault {name}")
         at = dice.randint(first, last)
         self._disk.flip(path, at, dice.randint(0, 7))
         struck.shows["bits flipped"] += 1
