@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test check format clean
+.PHONY: help bench fuzz test check format clean
 .DELETE_ON_ERROR:
 
 help:  ## these lines
@@ -14,10 +14,13 @@ help:  ## these lines
 bench: $(READY)  ## a first look at the main question: joins by local view and by remote query
 	$(BIN)/eventmesh bench run join-scaling --quick
 
+fuzz: $(READY)  ## 2,000 seeds with faults; goes on where it was stopped, results in fuzz/
+	$(BIN)/eventmesh fuzz --seeds 2000 --resume
+
 # Tests that share nothing run on both cores of a small machine. Those that start Ray, time out or load this machine run
 # one after the other: docs/decisions/0060-two-ways-of-running-tests.md.
-BESIDE := tests/commands tests/simulation tests/tidy tests/tiny tests/unit
-ALONE := tests/benchmarks tests/contract tests/on_ray tests/process
+BESIDE := tests/commands tests/process tests/simulation tests/tidy tests/tiny tests/unit
+ALONE := tests/benchmarks tests/contract tests/on_ray
 
 test: check  ## the checks, then every test
 	@failed=0; \

@@ -31,6 +31,7 @@ try:
         where,
     )
     from eventmesh.lab.examples import Commands
+    from eventmesh.lab.fuzz_commands import fuzz
     from eventmesh.lab.load_options import RunCommand, given
     from eventmesh.lab.log_commands import log_app
 except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl-C is a traceback otherwise
@@ -484,6 +485,9 @@ def describe(mesh: MeshFile, json_output: Json = False) -> None:
 
     loaded = meshes.load(shipped.find("meshes", mesh))
     show(loaded.resolved(), json_output, lambda screen: screen.line(loaded.diagram().removesuffix("\n")))
+
+
+app.command()(fuzz)
 
 
 def main() -> None:

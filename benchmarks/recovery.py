@@ -7,7 +7,6 @@ effects after a death with a long history behind them, and three times the load 
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,13 +21,19 @@ from benchmarks.recovery_trials import Overload, Resume, Resumed
 from eventmesh import mesh as meshes
 from eventmesh.errors import EnvironmentUnavailable
 from eventmesh.lab.overload import Overloaded, normal_after_s, throttled
-from eventmesh.lab.recovery import Fault, Survived
+from eventmesh.lab.recovery import Death, Survived
 from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
 from eventmesh.report import measure, record
 from eventmesh.report.progress_bar import Report
+from eventmesh.runtime import faults
+from eventmesh.runtime.faults import AtOffset, Freeze, Kill
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 from eventmesh.workload import Workload
+
+#: Seconds that a process stands still: longer than any lease, so that its supervisor kills it.
+FROZEN_S = 600.0
 
 
 class Victim(Part):
@@ -38,9 +43,11 @@ class Victim(Part):
     how: Literal["SIGKILL", "SIGSTOP"]
     watched: str | None
 
-    def fault(self, topic: str, offset: int) -> Fault:
-        """At this offset of the topic."""
-        return Fault(self.service, topic, offset, self.watched, signal.Signals[self.how])
+    def death(self, topic: str, offset: int) -> Death:
+        """At this offset of the topic's partition 0."""
+        process = faults.process_name(self.service)
+        fault = Kill(process=process) if self.how == "SIGKILL" else Freeze(process=process, lasts_s=FROZEN_S)
+        return Death(AtOffset(partition=position_name(topic, 0), offset=offset), fault, self.watched)
 
     def __str__(self) -> str:
         return f"{self.service} {'killed' if self.how == 'SIGKILL' else 'stopped'}"
@@ -73,7 +80,7 @@ class Trial:
 
     victim: str
     number: int
-    fault: Fault
+    death: Death
     survived: Survived | None
     problem: str = ""
 
@@ -89,7 +96,7 @@ class Ground(Protocol):
     """Where trials take place; each is on a fresh mesh whose log is kept in the folder."""
 
     def survive(
-        self, mesh: Mesh, workload: Workload, fault: Fault, folder: Path, *, seed: int, lease_s: float
+        self, mesh: Mesh, workload: Workload, death: Death, folder: Path, *, seed: int, lease_s: float
     ) -> Survived:
         """See :func:`eventmesh.lab.recovery.survive`."""
 
@@ -181,9 +188,9 @@ class Recovery:
             dice = random.Random(seed + number)
             for place, victim in enumerate(victims):
                 report("faults", number * len(victims) + place, repetitions * len(victims))
-                fault = victim.fault(part.topic, dice.randint(*part.offsets))
+                death = victim.death(part.topic, dice.randint(*part.offsets))
                 with scratch(folder) as room:
-                    yield _try(ground, mesh, of_history(orders, rate=part.rate), victim, fault, number, room,
+                    yield _try(ground, mesh, of_history(orders, rate=part.rate), victim, death, number, room,
                                seed=seed + number, lease_s=part.lease_s)  # fmt: skip
 
     def _line(self, each: Sample) -> str:
@@ -218,15 +225,15 @@ class Recovery:
 
 
 def _try(
-    ground: Ground, mesh: Mesh, workload: Workload, victim: Victim, fault: Fault, number: int, room: Path, *,
+    ground: Ground, mesh: Mesh, workload: Workload, victim: Victim, death: Death, number: int, room: Path, *,
     seed: int, lease_s: float,
 ) -> Trial:  # fmt: skip
     """A run that never comes to its end is a finding, too: it is counted, and the others go on."""
     try:
-        survived = ground.survive(mesh, workload, fault, room, seed=seed, lease_s=lease_s)
+        survived = ground.survive(mesh, workload, death, room, seed=seed, lease_s=lease_s)
     except EnvironmentUnavailable as error:
-        return Trial(str(victim), number, fault, None, str(error))
-    return Trial(str(victim), number, fault, survived)
+        return Trial(str(victim), number, death, None, str(error))
+    return Trial(str(victim), number, death, survived)
 
 
 def _verdict(found: record.AuditRecord | None) -> str:
@@ -234,7 +241,7 @@ def _verdict(found: record.AuditRecord | None) -> str:
 
 
 def _trial_line(each: Trial) -> str:
-    begun = f"{each.victim} at {each.fault.topic}/0/{each.fault.offset}"
+    begun = f"{each.victim} at {each.death.moment.partition}/{each.death.moment.offset}"
     if each.survived is None:
         return f"{begun}: {each.problem.partition(chr(10))[0]}"
     return f"{begun}: work went on after {each.survived.recovery.resumed_s:.2f} s, audit {each.audit.verdict}"

@@ -16,11 +16,13 @@ from benchmarks.benchmark import Part
 from eventmesh import mesh as meshes
 from eventmesh.lab import overload as overloads
 from eventmesh.lab.overload import Overloaded, Schedule
-from eventmesh.lab.recovery import Fault, Survived, strike, survive
+from eventmesh.lab.recovery import Death, Survived, strike, survive
 from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.progress import position_name
 from eventmesh.report import record
+from eventmesh.runtime.faults import AtOffset, Kill, process_name
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.shop.generated_orders import generate
@@ -111,10 +113,10 @@ class OnRay:
     """Trials on the Ray that is up."""
 
     def survive(
-        self, mesh: Mesh, workload: Workload, fault: Fault, folder: Path, *, seed: int, lease_s: float
+        self, mesh: Mesh, workload: Workload, death: Death, folder: Path, *, seed: int, lease_s: float
     ) -> Survived:
         """See :func:`eventmesh.lab.recovery.survive`."""
-        return survive(mesh, workload, fault, folder, seed=seed, lease_s=lease_s)
+        return survive(mesh, workload, death, folder, seed=seed, lease_s=lease_s)
 
     def resume(self, mesh: Mesh, part: Resume, folder: Path, *, seed: int) -> list[Resumed]:
         """Fill the topic of orders, then kill each victim under a load of its own, all on one mesh."""
@@ -155,9 +157,10 @@ def _kill(running: MeshOnRay, part: Resume, victim: str, load: Workload) -> tupl
     reader = open_read_only(running.log_directory)
     ends = [reader.watermark(TOPIC, number) for number in range(reader.topics[TOPIC].partitions)]
     reader.close()
-    # The fault comes early in the load, so that much of it is still to be asked for.
-    fault = Fault(victim, TOPIC, ends[0] + max(1, len(load.load) // 8), watched=TOPIC)
-    recovery, measured = strike(running, f"{victim} killed", load.load, fault, patience_s=part.patience_s)
+    # The death comes early in the load, so that much of it is still to be asked for.
+    moment = AtOffset(partition=position_name(TOPIC, 0), offset=ends[0] + max(1, len(load.load) // 8))
+    death = Death(moment, Kill(process=process_name(victim)), watched=TOPIC)
+    recovery, measured = strike(running, f"{victim} killed", load.load, death, patience_s=part.patience_s)
     return Resumed(victim, sum(ends), recovery.resumed_s, bare_s, None), measured.callers
 
 

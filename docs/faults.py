@@ -34,7 +34,8 @@ or `both`. `toxicity` is the share of the connections that are hit. On a link th
 stays, whatever happens to it; loss, duplication and reordering hit whole asks and replies, never
 what goes to the broker or comes from it.
 
-What does not exist on a runtime is refused before anything starts.
+What does not exist on a runtime is refused before anything starts. On Ray a process that is frozen
+for longer than the supervisor's lease is killed by the supervisor: the fault is then a kill.
 """
 RUNTIMES = {"simulated": "simulated", "on_ray": "Ray"}
 

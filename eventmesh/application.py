@@ -71,12 +71,16 @@ OPTIONAL: Mapping[str, Any] = MappingProxyType(
         "FACTS": None,
         # Checks of the business, by id: they join the framework's own in every audit.
         "CHECKS": {},
+        # Those of them that hold facts of different services against their times: good as far as clocks are.
+        "TIMED_CHECKS": (),
         # ``totals(evidence)``: counts that stand beside the outcomes of a run, by name.
         "totals": None,
         # ``workload(options)``: what callers ask. Without it there is nothing to run.
         "workload": None,
         # The model of what a user may choose of the workload: eventmesh.workload.WorkloadOptions, or a subclass.
         "WORKLOAD": None,
+        # What a fuzzer varies beside the faults: eventmesh.workload.Variation, or a subclass. None: the former.
+        "VARIATION": None,
         # The words for what callers ask for.
         "WORDS": PLAIN_WORDS,
         # The column whose values name the stories that people ask for (`eventmesh trace`): None: any correlation id.

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from eventmesh.application import optional
+from eventmesh.errors import ConfigurationError
 from eventmesh.messages import MessageType, encode_rows
 from eventmesh.service import Row
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,57 @@ class Workload:
     told: str = ""
     write_refused: Callable[[Path], None] | None = None  # writes the rows of the input that were refused
     seeding_name: str | None = None
+
+
+class Dice(Protocol):
+    """The part of ``random.Random`` that is needed."""
+
+    def random(self) -> float:
+        """A number from 0 to 1."""
+        ...
+
+    def randint(self, low: int, high: int, /) -> int:
+        """A whole number from ``low`` to ``high``."""
+        ...
+
+    def choice(self, items: Sequence[Item], /) -> Item:
+        """One of them."""
+        ...
+
+
+class Variation(BaseModel):
+    """What a fuzzer varies of an application beside the faults, as data: options of its services, and its load.
+
+    An application that has more to vary names a subclass as ``VARIATION``: a field for each thing, whose default is
+    the plainest. ``requests`` is how many the load has, at most, and ``rate`` how many of them come in a second.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: int = Field(30, ge=1, le=10_000)
+    rate: float = Field(400.0, gt=0, allow_inf_nan=False)
+
+    @classmethod
+    def drawn(cls, dice: Dice) -> Self:
+        """One that the dice choose."""
+        return cls(requests=dice.randint(15, 35), rate=dice.choice((200.0, 500.0, 2_000.0)))
+
+    def options(self, wiring: str) -> Mapping[str, Mapping[str, Any]]:
+        """By service, the options that it sets: they stand before those of the mesh file."""
+        return {}
+
+    def workload(self, application: Any, seed: int) -> Workload:
+        """What callers ask. Raises :class:`ConfigurationError` where the application has no workload."""
+        make = optional(application, "workload")
+        if make is None:
+            raise ConfigurationError("the application has no workload, so there is nothing to run")
+        model: type[WorkloadOptions] = optional(application, "WORKLOAD") or WorkloadOptions
+        whole: Workload = make(model(seed=seed, rate=self.rate))
+        return replace(whole, load=whole.load.take(np.arange(min(self.requests, len(whole.load)))))
+
+    def problems(self, workload: Workload, facts: Callable[[str], pa.Table]) -> Mapping[str, str]:
+        """What is wrong with a finished run and no audit can see, since only who asked knows it.
+
+        ``facts`` gives the rows of a topic, partition by partition. By name, a sentence each.
+        """
+        return {}

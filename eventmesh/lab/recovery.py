@@ -5,8 +5,6 @@ The mesh heals itself; nothing here helps it. What the run left is audited like 
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,7 +21,10 @@ from eventmesh.errors import EnvironmentUnavailable
 from eventmesh.lab.run import audit_folder
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.progress import split_position
 from eventmesh.report.measure import SECOND
+from eventmesh.runtime.faults import AtOffset, Freeze, Kill
+from eventmesh.runtime.process.directory import peer_called
 from eventmesh.runtime.running import measure_load, seed_with
 from eventmesh.workload import Requests, Workload
 
@@ -37,29 +37,26 @@ PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Fault:
-    """``how`` is done to the process of ``service``/``instance`` once ``topic``'s partition 0 has reached ``offset``.
+class Death:
+    """A process that is killed at an offset, or frozen there until its supervisor kills it.
 
     ``watched`` is the topic whose next fact under a new grant shows that work goes on: the process's own, or for the
     broker any. The generator writes to no topic (None): its work goes on with its next request that is accepted.
     """
 
-    service: str
-    topic: str
-    offset: int
+    moment: AtOffset
+    fault: Kill | Freeze
     watched: str | None
-    how: signal.Signals = signal.SIGKILL
-    instance: int = 0
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """``resumed_s``: seconds from the signal until work went on. ``restarts`` of the process since the mesh started.
+    """``resumed_s``: seconds from the fault until work went on. ``restarts`` of the process since the mesh started.
 
-    ``at_us`` is when the signal was sent, in microseconds since the Unix epoch, ``at_offset`` the watermark then.
+    ``at_us`` is when it struck, in microseconds since the Unix epoch, ``at_offset`` the watermark then.
     """
 
-    fault: Fault
+    death: Death
     at_us: int
     at_offset: int
     pid: int
@@ -76,13 +73,13 @@ class Survived:
     audit: Audit
 
 
-def survive(mesh: Mesh, workload: Workload, fault: Fault, folder: Path, *, seed: int, lease_s: float) -> Survived:
-    """Seed, load with the fault in it, drain, audit. Ray must be up."""
+def survive(mesh: Mesh, workload: Workload, death: Death, folder: Path, *, seed: int, lease_s: float) -> Survived:
+    """Seed, load with the death in it, drain, audit. Ray must be up."""
     from eventmesh.runtime.on_ray.cluster import MeshOnRay
 
     with MeshOnRay(mesh, folder / "log", seed=seed, lease_s=lease_s) as running:
         seed_with(running, workload.seeding)
-        recovery, measured = strike(running, "load", workload.load, fault, window=workload.window)
+        recovery, measured = strike(running, "load", workload.load, death, window=workload.window)
         history = running.history(measured.callers)
     audited, _ = audit_folder(mesh, folder, history)
     return Survived(recovery, audited)
@@ -92,20 +89,20 @@ def strike(
     running: MeshOnRay,
     name: str,
     requests: Requests,
-    fault: Fault,
+    death: Death,
     *,
     window: int = 1_000_000,
     patience_s: float = PATIENCE_S,
 ) -> tuple[Recovery, Measured]:
-    """Run a load with ``fault`` in it to its end, and drain; what came of the fault, and what the load did.
+    """Run a load with ``death`` in it to its end, and drain; what came of it, and what the load did.
 
     :class:`~eventmesh.errors.EnvironmentUnavailable` if the offset is not reached, or work does not go on, within
     ``patience_s``.
     """
-    injector = Injector(running, fault, patience_s)
+    injector = Injector(running, death, patience_s)
     measured = measure_load(running, name, requests, window=window)
     recovery = injector.recovery()
-    if fault.watched is None:
+    if death.watched is None:
         recovery = replace(recovery, resumed_s=next_accepted_s(measured.callers, recovery.at_us))
     return recovery, measured
 
@@ -123,10 +120,10 @@ def next_accepted_s(callers: pa.Table, since_us: int) -> float:
 
 
 class Injector:
-    """The thread that waits for the offset, does the fault, and sees the work go on."""
+    """The thread that waits for the offset, strikes, and sees the work go on."""
 
-    def __init__(self, running: MeshOnRay, fault: Fault, patience_s: float = PATIENCE_S) -> None:
-        self._running, self._fault, self._patience_s = running, fault, patience_s
+    def __init__(self, running: MeshOnRay, death: Death, patience_s: float = PATIENCE_S) -> None:
+        self._running, self._death, self._patience_s = running, death, patience_s
         self._found: Recovery | EnvironmentUnavailable | None = None
         self._thread = threading.Thread(target=self._inject, name="fault", daemon=True)
         self._thread.start()
@@ -136,7 +133,7 @@ class Injector:
         self._thread.join(3 * self._patience_s)
         if isinstance(self._found, Recovery):
             return self._found
-        raise self._found or EnvironmentUnavailable(f"{self._fault} did not end")
+        raise self._found or EnvironmentUnavailable(f"{self._death} did not end")
 
     def _inject(self) -> None:
         with closing(open_read_only(self._running.log_directory)) as reader:
@@ -146,26 +143,23 @@ class Injector:
                 self._found = error
 
     def _do(self, reader: LogReader) -> Recovery:
-        fault, supervisor = self._fault, self._running.supervisor
-        peer = (fault.service, fault.instance)
+        death, moment, supervisor = self._death, self._death.moment, self._running.supervisor
+        name, peer = death.fault.process, peer_called(death.fault.process)
+        topic, partition = split_position(moment.partition)
         self._until(
-            lambda: reader.watermark(fault.topic, 0) >= fault.offset, f"{fault.topic}/0 to reach {fault.offset}"
+            lambda: reader.watermark(topic, partition) >= moment.offset, f"{moment.partition} to reach {moment.offset}"
         )
-        pid = supervisor.pids()[peer]
-        if pid is None:
-            raise EnvironmentUnavailable(f"{fault.service}/{fault.instance} is not up: there is nobody to kill")
-        following = Following(reader, fault.watched) if fault.watched is not None else None
-        process, at_us, at_offset = psutil.Process(pid), time.time_ns() // 1_000, reader.watermark(fault.topic, 0)
-        begun = time.monotonic()
-        os.kill(pid, fault.how)
-        if fault.how is signal.SIGKILL:
-            psutil.wait_procs([process], timeout=self._patience_s)
+        pid, at_offset = supervisor.pids()[peer], reader.watermark(topic, partition)
+        following = Following(reader, death.watched) if death.watched is not None else None
+        struck = self._running.strike(death.fault)
+        if pid is None or not struck.happened:
+            raise EnvironmentUnavailable(f"{name} is not up: there is nobody to kill")
         if following is not None:
-            self._until(following.went_on, f"a fact in {fault.watched} after the fault")
-        resumed_s = time.monotonic() - begun
-        self._until(lambda: supervisor.pids()[peer] not in (None, pid), f"another process of {fault.service}")
+            self._until(following.went_on, f"a fact in {death.watched} after the fault")
+        resumed_s = (time.time_ns() // 1_000 - struck.at_us) / SECOND
+        self._until(lambda: supervisor.pids()[peer] not in (None, pid), f"another process of {name}")
         next_pid, restarts = supervisor.pids()[peer], supervisor.restarts()[peer]
-        return Recovery(fault, at_us, at_offset, pid, next_pid, resumed_s, restarts)
+        return Recovery(death, struck.at_us, at_offset, pid, next_pid, resumed_s, restarts)
 
     def _until(self, done: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + self._patience_s

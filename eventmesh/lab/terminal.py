@@ -126,6 +126,46 @@ class Screen:
         self.line((folder / "summary.md").read_text())
         self.line(f"Report: {legible(str(folder / 'report.html'))}")
 
+    def fuzzed(self, found: Row, folder: Path) -> None:
+        """What came of many seeds, how often each kind of fault struck, and what was found."""
+        before = f", {found['done_before']:,} of them before" if found["done_before"] else ""
+        self.line(
+            f"{_count(found['seeds'], 'seed')}{before} of {', '.join(found['meshes'])}, commit {found['commit']}: "
+            f"{_in_words(found['ended'])}; {_count(found['deaths'], 'death')}; "
+            f"{found['seeds_per_minute']:,.0f} seeds/min"
+        )
+        self.line(f"  struck: {_in_words({kind: count for kind, count in found['struck'].items() if count})}")
+        if found["never_struck"]:
+            self.line(f"  never struck: {', '.join(found['never_struck'])}")
+        for each in found["findings"]:
+            where = f"; next: eventmesh fuzz --replay {each['file']}" if each["file"] else ""
+            self.line(f"  seed {each['seed']} ({each['mesh']}): {', '.join(each['found'])}{where}")
+        self.line(f"  {_count(len(found['findings']), 'finding')}; every result is in {legible(str(folder))}")
+
+    def fuzz_story(self, story: Row) -> None:
+        """One seed: what it stands for, what struck, what came of it."""
+        self.line(f"seed {story['seed']} of {legible(story['mesh'])}, commit {story['commit']}")
+        self.pairs(story["configuration"])
+        self.line(
+            f"{len(story['faults'])} of {_count(story['faults planned'], 'fault')} struck (virtual ms from load on):"
+        )
+        rows = [
+            {"ms": each["ms"], "until": "-" if each["until"] is None else each["until"], "fault": each["kind"],
+             "details": f"{_in_words(each['how'])}: {_in_words(each['shows']) or 'nothing came of it'}"}
+            for each in story["faults"]
+        ]  # fmt: skip
+        if rows:
+            self.table(rows, last_folds=True)
+        self.line(f"{_count(story['deaths'], 'death')}; lives: {_in_words(story['lives'])}")
+        self.line(f"ended after {story['virtual_s']:g} virtual s: {story['ended']}; {_in_words(story['outcomes'])}")
+        for name, said in story["found"].items():
+            self.line(f"found {name}: {said}")
+        for place in story["raised"] if story["found"] else ():
+            self.line(f"  at {place}")
+        if "same" in story:
+            same = "replayed to the byte" if story["same"] else "what it left is not what it left then"
+            self.line(f"{same}: the file is of commit {story['of_commit']}")
+
     def runs(self, rows: Sequence[Row]) -> None:
         """A line for each run there is, which a narrow terminal folds, and why some are never deleted."""
         for row in rows:

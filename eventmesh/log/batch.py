@@ -60,6 +60,11 @@ class Header:
         """The offset after the last row."""
         return self.base + self.rows
 
+    @property
+    def follows(self) -> int:
+        """The end of what lies before it: ``base``, but for the record of a gap, which lies at the gap's end."""
+        return int(self.control["lost_from"]) if self.kind == "truncated" else self.base
+
     def to_bytes(self) -> bytes:
         """Compact JSON; ``control`` is left out when empty."""
         packed = msgspec.json.encode(self)

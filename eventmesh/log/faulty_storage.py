@@ -7,7 +7,6 @@ a simulated disk can lose that.
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,12 +20,16 @@ def _nobody(what: str) -> None:
     """Nobody wants to know."""
 
 
+def _at_once() -> None:
+    """Nothing holds a sync up."""
+
+
 class FaultyStorage:
     """``inner`` with switches, see :class:`~eventmesh.log.storage.Storage`.
 
     ``full``: no room. ``fail_sync``: syncs raise, and nothing is synced. ``die_after``: bytes that are still written
-    before ``die`` is called in the middle of a write. :meth:`slow` makes each sync take longer.
-    ``noticed`` is told of each thing that goes wrong.
+    before ``die`` is called in the middle of a write. ``before_sync`` is called before each sync, and may take
+    its time. ``noticed`` is told of each thing that goes wrong.
     """
 
     def __init__(self, inner: Storage, *, die: Callable[[], None]) -> None:
@@ -34,20 +37,7 @@ class FaultyStorage:
         self.noticed: Callable[[str], None] = _nobody
         self.full = self.fail_sync = False
         self.die_after: int | None = None
-        self._extra_s = 0.0
-        self._changed = threading.Condition()
-
-    def slow(self, extra_s: float) -> None:
-        """Each sync takes longer by so many seconds; one that is under way no longer than it would have from now on."""
-        with self._changed:
-            self._extra_s = extra_s
-            self._changed.notify_all()
-
-    def _take_longer(self) -> None:
-        self.noticed("syncs slowed")
-        slowly = self._extra_s
-        with self._changed:
-            self._changed.wait_for(lambda: self._extra_s < slowly, slowly)
+        self.before_sync: Callable[[], None] = _at_once
 
     # --- storage ----------------------------------------------------------------------------------
 
@@ -86,8 +76,7 @@ class FaultyStorage:
         self.inner.replace(path, data)
 
     def _fail_or_wait(self, path: str) -> None:
-        if self._extra_s:
-            self._take_longer()
+        self.before_sync()
         if self.fail_sync:
             self.noticed("syncs failed")
             raise OSError(errno.EIO, f"a fault fails each sync: {path}")

@@ -22,6 +22,8 @@ from rich.text import Text
 
 #: Columns of a terminal from which on the bar has room beside the figures.
 WIDE = 110
+#: Pieces per second below which the rate is said by the minute.
+SLOW = 10
 
 
 class Report(Protocol):
@@ -66,6 +68,11 @@ class _Bar(Progress):
         return super().make_tasks_table(tasks)
 
 
+def _rate(per_second: float) -> str:
+    """In words; what comes slowly by the minute, since it would be ``0/s``."""
+    return f"{per_second:,.0f}/s" if per_second >= SLOW else f"{per_second * 60:,.0f}/min"
+
+
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Report]:
     """Stages with rate and remaining time; on anything but a terminal one line per stage."""
@@ -78,7 +85,7 @@ def progress_bar(console: Console) -> Iterator[Report]:
                 if not console.is_terminal:
                     console.print(f"{stage} ...", highlight=False, markup=False)
             task = progress.tasks[tasks[stage]]
-            rate = f"{done / task.elapsed:,.0f}/s" if task.elapsed and done else ""
+            rate = _rate(done / task.elapsed) if task.elapsed and done else ""
             progress.update(tasks[stage], completed=done, total=total or None, rate=rate)  # type: ignore[arg-type]
 
         yield report

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from eventmesh.errors import EventmeshError, LogStopped, MayHaveHappened, StorageFull
 from eventmesh.log.batch import LogBatch
@@ -25,23 +26,20 @@ Stream = Hashable
 REOPEN_US = 500_000
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Send this to who asked on ``to``; answers of one stream in the order in which they are left."""
 
     to: Stream
     answer: BrokerAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(msgspec.Struct, frozen=True):
     """There is something to read for the subscriber on ``reader``: let it read, or :meth:`Broker.take` for it."""
 
     reader: Stream
 
 
-@dataclass(frozen=True, slots=True)
-class CannotRead:
+class CannotRead(msgspec.Struct, frozen=True):
     """The subscriber on ``reader`` cannot read ``name`` on; it has no cursor there any more."""
 
     reader: Stream
@@ -49,28 +47,24 @@ class CannotRead:
     error: EventmeshError
 
 
-@dataclass(frozen=True, slots=True)
-class WantSync:
+class WantSync(msgspec.Struct, frozen=True):
     """Appends wait for a sync: begin one as soon as none is under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """The disk failed, and nothing is granted or appended until :class:`Reopened`. :meth:`Broker.tick` sees to it."""
 
     error: LogStopped
 
 
-@dataclass(frozen=True, slots=True)
-class Reopened:
+class Reopened(msgspec.Struct, frozen=True):
     """The log is open again. Who reads its files must map them anew: end the streams of those that do."""
 
 
 BrokerEffect = Answer | Wake | CannotRead | WantSync | Stopped | Reopened
 
 
-@dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(msgspec.Struct, frozen=True):
     """A sync under way: the ends by ``topic/partition`` that it covers (rule 23), of the log opened ``opening``-th."""
 
     ends: Mapping[str, int]
@@ -105,8 +99,7 @@ ACKNOWLEDGEMENTS: Mapping[Durability, Acknowledgement] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """The answer to an append, once its end is covered; a refusal, which has none, only waits for its turn."""
 
     to: Stream
@@ -178,7 +171,12 @@ class Broker:
             else:
                 self._emit(Answer(origin, refused))
             return
-        self._waiting.setdefault(name, deque()).append(Waiting(origin, Appended(partition, epoch, end), end))
+        acknowledged = Appended(partition, epoch, end)
+        if name not in self._waiting and end <= self._acknowledgement.end(self.log, topic, partition):
+            self._wake(name, self.log.watermark(topic, partition))
+            self._emit(Answer(origin, acknowledged))
+            return
+        self._waiting.setdefault(name, deque()).append(Waiting(origin, acknowledged, end))
         self._grown(topic, partition)
 
     def _grown(self, topic: str, partition: int) -> None:

@@ -200,6 +200,7 @@ class ClockJump(_OfProcess):
 class _Between(_Fault):
     """What goes from ``source`` to ``target``, what comes back (``from``), or both."""
 
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated", "on_ray")
     source: Group
     target: Group
     direction: Literal["to", "from", "both"] = "both"
@@ -266,6 +267,7 @@ class Reset(_OnLink):
 class Split(_Fault):
     """Two groups of processes cannot reach each other: every connection between them is cut, both ways."""
 
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("simulated", "on_ray")
     kind: Literal["split"] = "split"
     groups: tuple[Group, Group]
     lasts_s: Seconds
@@ -465,6 +467,11 @@ def process_names(mesh: Mesh) -> list[str]:
     return [BROKER, *instances]
 
 
+def process_name(service: str, number: int = 0) -> str:
+    """What faults call the ``number``-th process of a service, or the broker or the generator."""
+    return service if service in (BROKER, GENERATOR) else f"{service}/{number}"
+
+
 def _unknown_partition(kind: str, name: str, mesh: Mesh) -> Iterator[str]:
     topics = mesh.topics()
     topic, number = split_position(name) if "/" in name else (name, 0)
@@ -472,3 +479,32 @@ def _unknown_partition(kind: str, name: str, mesh: Mesh) -> Iterator[str]:
         yield f"{kind}: there is no topic {topic!r}. There are {', '.join(sorted(topics))}"
     elif number >= topics[topic].partitions:
         yield f"{kind}: {topic} has partitions 0 to {topics[topic].partitions - 1}, not {number}"
+
+
+# --- who is hit ---------------------------------------------------------------------------------------
+
+#: What happens between two processes.
+LinkFault = Latency | Bandwidth | Stall | Cut | Reset | Split | Loss | Duplication | Reordering
+
+
+def between(fault: LinkFault, sender: str, to: str) -> bool:
+    """Whether a fault is on the way from one process to another, each called ``service/number``."""
+    if isinstance(fault, Split):
+        one, other = fault.groups
+        return _joins(one, other, sender, to) or _joins(one, other, to, sender)
+    there, back = fault.direction != "from", fault.direction != "to"
+    return (there and _joins(fault.source, fault.target, sender, to)) or (
+        back and _joins(fault.source, fault.target, to, sender)
+    )
+
+
+def _joins(source: Group, target: Group, one: str, other: str) -> bool:
+    return _among(one, source, target) and _among(other, target, source)
+
+
+def _among(name: str, group: Group, opposite: Group) -> bool:
+    return _is_named(name, group) or (OTHERS in group and not _is_named(name, opposite))
+
+
+def _is_named(name: str, group: Group) -> bool:
+    return name in group or name.rpartition("/")[0] in group

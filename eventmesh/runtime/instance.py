@@ -144,7 +144,7 @@ class Instance:
         """A batch of a subscribed partition; what does not follow the last one delivered is ignored."""
         name = position_name(topic, partition)
         header = entry.header
-        if name not in self.delivered or header.base > self.delivered[name]:
+        if name not in self.delivered or header.follows > self.delivered[name]:
             return
         self.delivered[name] = max(self.delivered[name], header.end)
         self._apply_to_views(topic, partition, entry)

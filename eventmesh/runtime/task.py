@@ -365,15 +365,15 @@ class Task:
 
     def _decide_input(self) -> None:
         name, entry, start = self.queue.popleft()
-        base, rows = entry.header.base, entry.header.rows
-        stop = min(start + self._rows_max, rows)
-        if stop < rows:
+        header = entry.header
+        stop = min(start + self._rows_max, header.rows)
+        if stop < header.rows:
             self.queue.appendleft((name, entry, stop))
         self.queued_rows -= stop - start
-        if entry.header.kind == "facts":
+        if header.kind == "facts":
             self.own.decide_facts(name, entry, start, stop, self._decide)
         else:
-            self.progress.done(name, base + start, base + stop)
+            self.progress.done(name, header.follows if start == 0 else header.base + start, header.base + stop)
 
     @property
     def _rows_max(self) -> int:

@@ -28,7 +28,8 @@ from eventmesh.shop.tables import Catalog, Customers
 from eventmesh.shop.wirings import WIRINGS
 
 if TYPE_CHECKING:
-    from eventmesh.shop.checks import CHECKS, totals
+    from eventmesh.shop.checks import CHECKS, TIMED_CHECKS, totals
+    from eventmesh.shop.variation import VARIATION
     from eventmesh.shop.workloads import WORKLOAD, workload
 
 SERVICES = {service.name: service for service in (Gateway, Orders, Inventory, Payments, Shipping, Customers, Catalog)}
@@ -56,7 +57,10 @@ WORDS = Words(
 )  # fmt: skip
 STORY = "order_id"
 
-_LATER = {"CHECKS": "checks", "totals": "checks", "workload": "workloads", "WORKLOAD": "workloads"}
+_LATER = {
+    "CHECKS": "checks", "TIMED_CHECKS": "checks", "totals": "checks", "VARIATION": "variation",
+    "workload": "workloads", "WORKLOAD": "workloads",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -66,6 +70,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "CHECKS", "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "STORY", "VIEWS", "WIRINGS", "WORDS", "WORKLOAD",
-    "totals", "workload",
+    "CHECKS", "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "STORY", "TIMED_CHECKS", "VARIATION",
+    "VIEWS", "WIRINGS", "WORDS", "WORKLOAD", "totals", "workload",
 ]  # fmt: skip

@@ -330,3 +330,5 @@ CHECKS: dict[str, Check] = {
     "E10": wrong_decisions,
     "E11": joined_values,
 }
+#: E7 holds facts of several services against their times.
+TIMED_CHECKS = ("E7",)

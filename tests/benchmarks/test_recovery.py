@@ -14,7 +14,7 @@ from benchmarks.recovery_trials import OnRay, Overload, Resume, Resumed, _stages
 from eventmesh.audit.verdict import Audit, CheckResult, Verdict
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable
 from eventmesh.lab.overload import Overloaded, Schedule, normal_after_s
-from eventmesh.lab.recovery import Fault, Recovery, Survived
+from eventmesh.lab.recovery import Death, Recovery, Survived
 from eventmesh.mesh import Mesh
 from eventmesh.report import record
 from eventmesh.report.progress_bar import silent
@@ -51,19 +51,19 @@ class MadeUp:
     verdicts: dict[int, Verdict] = field(default_factory=dict)  # of the n-th run; valid, where it is not named
     stuck: set[int] = field(default_factory=set)
     overloaded: Verdict = "valid"
-    faults: list[tuple[int, Fault]] = field(default_factory=list)
+    deaths: list[tuple[int, Death]] = field(default_factory=list)
     folders: set[Path] = field(default_factory=set)
 
     def survive(
-        self, mesh: Mesh, workload: Workload, fault: Fault, folder: Path, *, seed: int, lease_s: float
+        self, mesh: Mesh, workload: Workload, death: Death, folder: Path, *, seed: int, lease_s: float
     ) -> Survived:
         assert folder.is_dir()
         self.folders.add(folder)
-        number = len(self.faults)
-        self.faults.append((seed, fault))
+        number = len(self.deaths)
+        self.deaths.append((seed, death))
         if number in self.stuck:
             raise EnvironmentUnavailable("waited 60 s for a fact")
-        recovery = Recovery(fault, 1, fault.offset, 10, 11, (number + 1) / 10, 1)
+        recovery = Recovery(death, 1, death.moment.offset, 10, 11, (number + 1) / 10, 1)
         return Survived(recovery, audit(self.verdicts.get(number, "valid")))
 
     def resume(self, mesh: Mesh, part: Resume, folder: Path, *, seed: int) -> list[Resumed]:
@@ -94,11 +94,11 @@ def test_each_victim_dies_in_every_run_at_offsets_that_the_seed_draws(tmp_path: 
     ground, again = MadeUp(), MadeUp()
     run = measured(ground, tmp_path / "a", resume=None, overload=None)
     measured(again, tmp_path / "b", resume=None, overload=None)
-    assert ground.faults == again.faults, "the same seeds, the same faults"
-    assert [(seed, fault.service) for seed, fault in ground.faults] == [
-        (seed, victim) for seed in range(3) for victim in ("orders", "generator")
+    assert ground.deaths == again.deaths, "the same seeds, the same deaths"
+    assert [(seed, death.fault.process) for seed, death in ground.deaths] == [
+        (seed, victim) for seed in range(3) for victim in ("orders/0", "generator")
     ]
-    offsets = [fault.offset for _, fault in ground.faults]
+    offsets = [death.moment.offset for _, death in ground.deaths]
     assert len(set(offsets)) > 3
     assert all(10 <= offset <= 90 for offset in offsets)
     found = figures(run)

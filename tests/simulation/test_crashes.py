@@ -8,7 +8,10 @@ from multiprocessing import get_context
 
 import pytest
 
-from tests.simulation.scenario import WIRINGS, drawn, problem
+from eventmesh.log.store import LogReader
+from eventmesh.runtime.faults import Kill, LostUnsynced
+from eventmesh.runtime.simulated.simulation import Simulation
+from tests.simulation.scenario import WIRINGS, drawn, problem, shop
 
 #: 3 wirings × 2 levels × 3 chunks × 10 seeds: 180 histories, each with its own orders, deaths, network and disk. The
 #: benchmark ``simulation`` goes on from there.
@@ -65,3 +68,17 @@ def test_the_generator_really_dies_in_the_middle_of_its_work() -> None:
     asked_again = [row for run in runs for row in run.history.callers.to_pylist() if row["attempts"] > 1]
     assert asked_again, "it had open requests when it died"
     assert all(run.audit().verdict == "valid" for run in runs)
+
+
+def test_after_the_machine_has_died_a_restart_folds_past_the_gap_in_the_log() -> None:
+    simulation = Simulation(shop("views", "os", 0, False), seed=1)
+    simulation.drain()
+    assert simulation.broker.log is not None
+    simulation.broker.log.sync()  # nothing is lost: what was given out and never written is all that is missing
+    simulation.strike(LostUnsynced())
+    simulation.drain()
+    killed = simulation.strike(Kill(process="inventory/0"))
+    simulation.drain()
+    kinds = [entry.header.kind for entry in LogReader.of(simulation.storage).batches("stock", 0)]
+    assert kinds == ["granted", "truncated", "granted"]
+    assert killed.shows["lives begun"] == 1

@@ -94,9 +94,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harmless(line: str, run: Path) -> list[str]:
     """The words of a command line, less what starts Ray; looked at is ``run``."""
     name, parameters = parsed(line)
-    more = (
-        ["--dry-run"] if name in ("eventmesh run", "eventmesh bench run", "eventmesh chaos run", "eventmesh up") else []
-    )
+    starts = ("eventmesh run", "eventmesh bench run", "eventmesh chaos run", "eventmesh up", "eventmesh fuzz")
+    more = ["--dry-run"] if name in starts else []
     if "run_folder" in parameters:
         more = ["--run", str(run)]
     return [*words_of(line)[1:], *more]
@@ -106,7 +105,7 @@ def needs_more(line: str) -> bool:
     """An input that is not there, or a mesh that is up: those are told as a story in tests/on_ray/test_standing.py."""
     name, parameters = parsed(line)
     standing = "name" in parameters and name != "eventmesh bench run" and parameters.get("mesh") is None
-    has_input = any(parameters.get(each) is not None for each in ("input", "input_file"))
+    has_input = any(parameters.get(each) is not None for each in ("input", "input_file", "replay"))
     return has_input or (standing and bool(parameters["name"]))
 
 

@@ -40,7 +40,7 @@ from eventmesh.runtime.faults import (
 from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, ProcessDown, answered, get
 from eventmesh.runtime.process.actor_log import log
-from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
+from eventmesh.runtime.process.directory import BROKER, Peer, peer_called, peer_name
 from eventmesh.runtime.process.disk import DiskFault
 from eventmesh.runtime.process.strikes import unshifted
 from eventmesh.runtime.process.vitals import numbered_by
@@ -109,7 +109,7 @@ class Strikes:
     # --- what is done -----------------------------------------------------------------------------
 
     def _kill(self, fault: Kill) -> Watched:
-        peers = [BROKER, *self._actors.services] if fault.process == MACHINE else [_peer(fault.process)]
+        peers = [BROKER, *self._actors.services] if fault.process == MACHINE else [peer_called(fault.process)]
         victims = {peer: found for peer, found in self._processes(peers).items() if found is not None}
         ours = {peer: process for peer, process in victims.items() if isinstance(process, psutil.Process)}
         struck = Struck(fault, unshifted())
@@ -126,7 +126,7 @@ class Strikes:
         return _Dead(struck, {peer: self._pid(victims[peer]) for peer in victims}, self._whereabouts)
 
     def _freeze(self, fault: Freeze) -> Watched:
-        peer = _peer(fault.process)
+        peer = peer_called(fault.process)
         process = self._processes([peer])[peer]
         if process is not None and not isinstance(process, psutil.Process):
             raise ConfigurationError(
@@ -139,7 +139,7 @@ class Strikes:
 
     def _tell(self, fault: Fault) -> Watched:
         if isinstance(fault, End | ClockJump):
-            peers = [_peer(fault.process)]
+            peers = [peer_called(fault.process)]
         elif isinstance(fault, DiskFault):
             peers = [BROKER]
         else:
@@ -290,25 +290,29 @@ class _Told:
     def begin(self) -> None:
         """Tell every process; raises what one of them says against it. One that does not answer has it before it."""
         fault = self.struck.fault
+        if self._ends_a_life:
+            for peer, (pid, _) in answered(self._asked(), ANSWER_S).items():
+                self._note_life(peer, pid)
         # To end takes a while, and goes before what is asked then: who is asked for a lease answers beside it.
         group, timeout_s = (None, CALL_TIMEOUT_S) if isinstance(fault, End) else (FAULTS, ANSWER_S)
-        asked = [
-            actor.strike.options(concurrency_group=group).remote(fault, self._name)
-            for actor in self._actors.values()
-        ]  # fmt: skip
-        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s)
-        for each in ready:
+        asked = {
+            peer: actor.strike.options(concurrency_group=group).remote(fault, self._name)
+            for peer, actor in self._actors.items()
+        }  # fmt: skip
+        ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
+        for peer, each in asked.items():
+            if each not in ready:
+                continue
             with suppress(ProcessDown):  # it is being started
-                get(each)
+                shows = get(each).shows
+                if (pid := self._pids.get(peer)) is not None:  # it may be gone before anybody looks
+                    self._came[peer, pid] = shows
 
     def look(self) -> bool:
         """Gather what each life of each process says, and tell those again that know nothing of it."""
-        asked = {
-            peer: actor.came_of.options(concurrency_group=FAULTS).remote(self._name)
-            for peer, actor in self._actors.items()
-        }  # fmt: skip
-        lasting = False
-        for peer, (pid, found) in answered(asked, ANSWER_S).items():
+        answers = answered(self._asked(), ANSWER_S)
+        lasting = self._ends_a_life and len(answers) < len(self._actors)  # until the next life answers
+        for peer, (pid, found) in answers.items():
             self._note_life(peer, pid)
             if found is None:
                 lasting = self._tell_again(peer) or lasting
@@ -319,10 +323,20 @@ class _Told:
         self.struck.shows = sum(self._came.values(), Counter())
         return not lasting and (self._healed or time.monotonic() >= self._until)
 
+    @property
+    def _ends_a_life(self) -> bool:
+        return isinstance(self.struck.fault, End | TornWrite)
+
+    def _asked(self) -> dict[Peer, Any]:
+        return {
+            peer: actor.came_of.options(concurrency_group=FAULTS).remote(self._name)
+            for peer, actor in self._actors.items()
+        }  # fmt: skip
+
     def _note_life(self, peer: Peer, pid: int) -> None:
         if self._pids.setdefault(peer, pid) != pid:
             self._pids[peer] = pid
-            if isinstance(self.struck.fault, End | TornWrite):
+            if self._ends_a_life:
                 torn = {"writes torn": 1, "lives ended": 1} if isinstance(self.struck.fault, TornWrite) else {}
                 self._came[peer, pid] = Counter({"lives begun": 1, **torn})
 
@@ -338,14 +352,6 @@ class _Told:
     def heal(self) -> None:
         """Whoever is started from now on is not told of it."""
         self._healed = True
-
-
-def _peer(name: str) -> Peer:
-    for peer in (BROKER, GENERATOR):
-        if name == peer[0]:
-            return peer
-    service, _, number = name.rpartition("/")
-    return service, int(number)
 
 
 def _process(pid: int, started: float) -> psutil.Process | None:

@@ -22,12 +22,14 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.progress import position_name
 from eventmesh.runtime.effects import BrokerAnswer
 from eventmesh.runtime.process import snapshot_transfer
+from eventmesh.runtime.process.directory import BROKER, peer_name
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscription import Deliver, Entry, Failed, Subscription
 from eventmesh.runtime.snapshots import Snapshot
 from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.channel import GONE, OPEN, Access, Channel
 from eventmesh.runtime.wire.connection import Connection, Lost
+from eventmesh.runtime.wire.faulty import LinkFaults
 from eventmesh.runtime.wire.flight import call_options, connect, first_line
 from eventmesh.runtime.wire.link import Link, Once
 from eventmesh.runtime.wire.protocol import Frame, FrameHeader
@@ -36,6 +38,7 @@ from eventmesh.runtime.wire.protocol import Frame, FrameHeader
 ENDS_S = 20.0
 #: Deliveries that wait for who follows a log at most.
 ARRIVED_MAX = 16
+_BROKER = peer_name(BROKER)
 
 
 def _nothing(*what: object) -> None:
@@ -142,6 +145,7 @@ class BrokerBackbone:
 
     It reads the topics of ``schemas``, and writes as ``writer``, if there is one. With ``once`` it connects only once,
     and sending waits for a broker that does not read; otherwise nothing waits. ``local`` False goes over Flight.
+    ``link_faults`` are those of the client's process, on which faults may act.
     """
 
     def __init__(
@@ -154,7 +158,9 @@ class BrokerBackbone:
         access: Access = OPEN,
         local: bool = True,
         once: bool = False,
+        link_faults: LinkFaults | None = None,
     ) -> None:
+        self._link_faults = link_faults or LinkFaults()
         self._locate, self._callbacks, self._schemas, self._writer = locate, callbacks, schemas or {}, writer
         self._access, self._local = access, local
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the streams that a partition's last request went out on
@@ -177,7 +183,9 @@ class BrokerBackbone:
         address, access, local = self._locate(), self._access, self._local
         writing = None
         if self._writer is not None:
-            writing = Connection(address, "write", self._answered, lost, access, local=local)
+            writing = Connection(
+                address, "write", self._answered, lost, access, local=local, link_faults=self._link_faults, peer=_BROKER
+            )  # fmt: skip
         try:
             reading = self._reading(address, lost) if self._schemas else None
         except EventmeshError:
@@ -190,7 +198,7 @@ class BrokerBackbone:
         told = self._callbacks
         return Subscription(
             address, self._schemas, told.delivered, lost, failed=told.cannot_read, local=self._local,
-            access=self._access,
+            access=self._access, link_faults=self._link_faults, peer=_BROKER,
         )  # fmt: skip
 
     # --- writing --------------------------------------------------------------------------------
@@ -238,6 +246,7 @@ class BrokerBackbone:
 
     def ends(self) -> dict[str, int]:
         """See :class:`Backbone`. They are asked for over Flight, as any Flight client would."""
+        self._link_faults.check_reach(_BROKER)
         address = self._locate()
         try:
             with connect(address) as client:
@@ -251,6 +260,7 @@ class BrokerBackbone:
 
     def snapshot(self, name: str) -> Snapshot | None:
         """See :class:`Backbone`."""
+        self._link_faults.check_reach(_BROKER)
         return snapshot_transfer.fetch(self._locate(), name, self._access)
 
     # --- the connection -------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The broker's process: drives :class:`~eventmesh.runtime.broker.Broker` with threads, files and sockets.
 
-Calls of the rules are made one at a time, under a lock, and what they leave to be done is done at once: nothing of it
-waits for a peer. At level ``fsync`` one thread syncs for all who wait (group commit). Beside that it serves the log to
-any Flight client.
+Calls of the rules are made one at a time, under a lock, and what they leave to be done is done at once. Nothing of it
+waits for a peer, but for the thread of a stream that answers what was asked on it. At level ``fsync`` one thread syncs
+for all who wait (group commit). Beside that it serves the log to any Flight client.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
+from eventmesh.runtime.effects import BrokerAnswer
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
+from eventmesh.runtime.process.directory import BROKER, peer_name
 from eventmesh.runtime.process.disk import Disk, die
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscribers import Subscriber
@@ -77,7 +79,7 @@ class BrokerMember(Process):
         mesh_name: str = "",
         registries: metrics.Registries | None = None,
     ) -> None:
-        super().__init__(registries)
+        super().__init__(registries, peer_name(BROKER))
         self.topics, self.delay_us, self.cluster_id = topics, delay_us, cluster_id
         self.directory = directory
         self.durability = Durability(durability)
@@ -89,6 +91,7 @@ class BrokerMember(Process):
         self.subscribers: dict[Channel, Subscriber] = {}
         self.closing = False
         self.appended: dict[str, metrics.Appended] = defaultdict(metrics.Appended)
+        self._answers: list[tuple[Channel, BrokerAnswer]] = []
         self._wants_sync = threading.Semaphore(0)
         self._stopped, self._closed = threading.Event(), threading.Event()
         self._acts: Mapping[type, Callable[[Any], None]] = {
@@ -103,7 +106,7 @@ class BrokerMember(Process):
         )
         self.home = _home(directory) if self.durability is not Durability.memory else None
         self.housekeeping = keep(self._guarded) if keep is not None else None
-        self.listener = Listener(self, access)
+        self.listener = Listener(self, access, self.link_faults)
         self.publish(mesh_name, self.readings)
 
     def _open_log(self) -> Log:
@@ -119,7 +122,10 @@ class BrokerMember(Process):
 
     def _answer(self, effect: rules.Answer) -> None:
         channel: Any = effect.to
-        channel.leave(frames.pack_answer(effect.answer, now()))
+        if self.durability is Durability.fsync:
+            channel.leave(frames.pack_answer(effect.answer, now()))  # at once: several threads answer on one stream
+        else:
+            self._answers.append((channel, effect.answer))
 
     def _wake(self, effect: rules.Wake) -> None:
         subscriber = self.subscribers.get(effect.reader)  # type: ignore[call-overload]
@@ -201,6 +207,8 @@ class BrokerMember(Process):
         if isinstance(header, protocol.Grant):
             with self.lock:
                 self.rules.grant(channel, topic, partition, header.service, header.incarnation)
+                answers = self._taken_answers()
+            _send(answers)
             return
         if topic not in self.topics:
             raise InputError(f"there is no topic {topic!r}: expected one of {sorted(self.topics)}")
@@ -208,6 +216,16 @@ class BrokerMember(Process):
         with self.lock:
             self.rules.append(channel, topic, partition, entry)
             self.appended[position_name(topic, partition)].count(entry.header.rows, entry.message.size)
+            answers = self._taken_answers()
+        _send(answers)
+
+    def _taken_answers(self) -> list[tuple[Channel, BrokerAnswer]]:
+        """The answers to what was asked on this very stream, whose thread may wait for its peer to read them.
+
+        At level ``fsync`` there are none: there the thread that syncs answers, too, and the order must stay.
+        """
+        answers, self._answers = self._answers, []
+        return answers
 
     # --- for any Flight client --------------------------------------------------------------------
 
@@ -303,7 +321,8 @@ class BrokerMember(Process):
         return self.listener.address
 
     def close(self) -> None:
-        """Stop serving, and close the log; harmless to repeat."""
+        """Stop serving, and close the log; no fault holds that up. Harmless to repeat."""
+        self.heal()
         self.publish_no_more()
         with self.lock:
             if not self.closing:
@@ -342,6 +361,11 @@ class _Cursors:
         """The next batches of one partition."""
         with self._member.lock:
             return None if self._member.closing else self._member.rules.take(self._channel, DELIVERY_BYTES)
+
+
+def _send(answers: list[tuple[Channel, BrokerAnswer]]) -> None:
+    for channel, answer in answers:
+        channel.send(frames.pack_answer(answer, now()))
 
 
 def _home(directory: Path) -> protocol.Home:

@@ -20,6 +20,12 @@ def peer_name(peer: Peer) -> str:
     return f"{peer[0]}/{peer[1]}"
 
 
+def peer_called(name: str) -> Peer:
+    """The process that faults call so: ``service/instance``, or the broker or the generator without a number."""
+    service, slash, number = name.rpartition("/")
+    return (service, int(number)) if slash else (name, 0)
+
+
 class Directory(Protocol):
     """Finds the processes of the mesh called ``mesh``; ``access`` is theirs."""
 

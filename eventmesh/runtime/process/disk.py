@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -35,7 +36,8 @@ class Disk:
     def __init__(self, storage: FaultyStorage, directory: Path, topics: Mapping[str, Topic]) -> None:
         self._storage, self._directory, self._topics = storage, directory, topics
         self._lasting: list[Struck] = []
-        storage.noticed = self._noticed
+        self._extra_s, self._changed = 0.0, threading.Condition()
+        storage.noticed, storage.before_sync = self._noticed, self._take_longer
 
     def begin(self, struck: Struck, name: str) -> Callable[[], None] | None:
         """Do it, and say what undoes it; None for what is over. ``name`` is what its dice are called."""
@@ -58,9 +60,20 @@ class Disk:
         storage, lasting = self._storage, [each.fault for each in self._lasting]
         storage.full = any(isinstance(fault, FullDisk) for fault in lasting)
         storage.fail_sync = any(isinstance(fault, FailingSyncs) for fault in lasting)
-        storage.slow(sum(fault.extra_ms for fault in lasting if isinstance(fault, SlowDisk)) / 1_000)
         if not any(isinstance(fault, TornWrite) for fault in lasting):
             storage.die_after = None
+        with self._changed:
+            self._extra_s = sum(fault.extra_ms for fault in lasting if isinstance(fault, SlowDisk)) / 1_000
+            self._changed.notify_all()
+
+    def _take_longer(self) -> None:
+        """Hold a sync up; when less is to be waited for from now on, no longer."""
+        extra_s = self._extra_s
+        if not extra_s:
+            return
+        self._noticed("syncs slowed")
+        with self._changed:
+            self._changed.wait_for(lambda: self._extra_s < extra_s, extra_s)
 
     def _noticed(self, what: str) -> None:
         for each in list(self._lasting):

@@ -8,13 +8,14 @@ anew at any time. Its kinds are in :mod:`~eventmesh.runtime.process.service_memb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from eventmesh.errors import PeerLost, ProtocolError
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.effects import AskMessage, Effect, SendAsk
+from eventmesh.runtime.effects import AskMessage, Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import Directory, Peer, peer_name
 from eventmesh.runtime.process.metrics import Registries
@@ -24,6 +25,9 @@ from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.connection import Connection
 from eventmesh.runtime.wire.link import Link
 from eventmesh.runtime.wire.protocol import FrameHeader
+
+#: An ask or a reply.
+Whole = TypeVar("Whole")
 
 
 class Member(Process):
@@ -35,7 +39,7 @@ class Member(Process):
         self, mesh: Mesh, name: str, directory: Directory, rtt_ms: float, *,
         local: bool = True, registries: Registries | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(registries)
+        super().__init__(registries, name)
         self.local = local
         self.mesh, self.name, self.directory, self.rtt_ms = mesh, name, directory, rtt_ms
         self.messages = mesh.application.MESSAGES
@@ -59,9 +63,31 @@ class Member(Process):
             else:
                 self.carry_out_one(effect)
         for peer, messages in asks.items():
-            link = self._links.get(peer) or self._link(peer)
-            if not link.send(frames.pack_asks(messages, self.messages, now())):
-                self._lost(peer)
+            if self.link_faults.on_asks:
+                messages = self._spared(self.name, peer_name(peer), messages, partial(self._ask_late, peer))
+            if messages:
+                self._ask(peer, messages)
+
+    def _ask(self, peer: Peer, messages: Sequence[tuple[int, AskMessage]]) -> None:
+        link = self._links.get(peer) or self._link(peer)
+        if not link.send(frames.pack_asks(messages, self.messages, now())):
+            self._lost(peer)
+
+    def _ask_late(self, peer: Peer, messages: Sequence[tuple[int, AskMessage]]) -> None:
+        self.reactor.post(lambda: self._ask(peer, messages))
+
+    def _spared(
+        self, sender: str, to: str, messages: Sequence[Whole], late: Callable[[list[Whole]], None]
+    ) -> list[Whole]:
+        """Those that go on now; by the faults in force others are ``late``, or lost, or go on once more."""
+        at_once = []
+        for message in messages:
+            for wait_s in self.link_faults.of_whole(sender, to):
+                if wait_s:
+                    self.strikes.later(wait_s, partial(late, [message]))
+                else:
+                    at_once.append(message)
+        return at_once
 
     def carry_out_one(self, effect: Effect) -> None:
         """Anything but asks."""
@@ -71,7 +97,10 @@ class Member(Process):
         def connect(lost: Callable[[PeerLost], None]) -> Connection:
             address = self.directory.address(peer)
             access = self.directory.access
-            return Connection(address, self.name, self._reply_received, lost, access, local=self.local)
+            return Connection(
+                address, self.name, partial(self._reply_received, peer_name(peer)), lost, access, local=self.local,
+                link_faults=self.link_faults, peer=peer_name(peer),
+            )  # fmt: skip
 
         link = self._links[peer] = Link(
             peer_name(peer), connect, up=lambda connection: None, down=lambda why: self._lost(peer),
@@ -88,16 +117,21 @@ class Member(Process):
         if problem is not None:
             log.error("stream refused", process=self.name, peer=peer, problem=str(problem))
 
-    def _reply_received(self, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
+    def _reply_received(self, peer: str, header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         if not isinstance(header, protocol.Replies):
             raise protocol.unexpected(header, protocol.Replies)
         replies = frames.unpack_replies(header, bodies, self.messages)
+        if self.link_faults.on_asks:
+            replies = self._spared(peer, self.name, replies, partial(self._take, header.sent_at))
+        if replies:
+            self._take(header.sent_at, replies)
 
+    def _take(self, sent_at: int, replies: Sequence[ReplyMessage]) -> None:
         def take() -> None:
             for reply in replies:
                 self.replied(reply)
 
-        self.reactor.post(take, header.sent_at, at_once=True)
+        self.reactor.post(take, sent_at, at_once=True)
 
     def after_step(self) -> None:
         """Everything that had come in is dealt with."""
@@ -111,7 +145,8 @@ class Member(Process):
         raise TypeError(f"{self.name} asks nothing")
 
     def close(self) -> None:
-        """Stop the thread and end all streams."""
+        """Stop the thread and end all streams; no fault holds that up."""
+        self.heal()
         self.reactor.stop()
         for link in list(self._links.values()):
             link.close()

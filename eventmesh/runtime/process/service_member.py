@@ -79,7 +79,7 @@ class ServiceMember(Member):
         self._asked = Intake(self.instance.limits.asks_queued_rows_max)
         self._askers: dict[int, tuple[Channel, set[str]]] = {}
         self._answered = metrics.Answered()
-        self.listener = Listener(self, directory.access)
+        self.listener = Listener(self, directory.access, self.link_faults)
         self.reactor.start(self.instance)
         self._backbone: Backbone = BrokerBackbone(
             lambda: directory.address(BROKER),
@@ -90,7 +90,7 @@ class ServiceMember(Member):
             ),
             schemas={name: topic.schema for name, topic in self.instance.topics.items()},
             writer=Writer(self.instance.topic.name, service, self.incarnation),
-            access=directory.access, local=local,
+            access=directory.access, local=local, link_faults=self.link_faults,
         )  # fmt: skip
         self._backbone.start()
         self.publish(directory.mesh, self.readings)

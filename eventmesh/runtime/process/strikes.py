@@ -7,22 +7,33 @@ business of who may send one (``on_ray/strikes.py``).
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 from eventmesh.errors import ConfigurationError
 from eventmesh.runtime.faults import (
+    Bandwidth,
     ClockJump,
+    Cut,
+    Duplication,
     End,
     FailingSyncs,
     Fault,
     FlippedBit,
     FullDisk,
+    Latency,
+    Loss,
+    Reordering,
+    Reset,
     SlowDisk,
+    Split,
+    Stall,
     Struck,
     TornWrite,
 )
@@ -30,6 +41,7 @@ from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.disk import Disk
 from eventmesh.runtime.process.later import Later
 from eventmesh.runtime.process.reactor import CLOCK
+from eventmesh.runtime.wire.faulty import LinkFaults, OnLink
 
 #: What a process exits with that a fault has ended, when it is to be started again.
 ENDED = 4
@@ -54,12 +66,20 @@ class Lasting:
 class Strikes:
     """The faults of one process. ``close`` closes it in an orderly way, ``leave`` then ends it at once.
 
-    ``disk`` is the one whose faults others notice; the broker alone has one.
+    ``link_faults`` are those of the process. ``disk`` is the one whose faults others notice; the broker alone has one.
     """
 
-    def __init__(self, close: Callable[[], None], leave: Callable[[int], None] = os._exit) -> None:
+    def __init__(
+        self,
+        close: Callable[[], None],
+        leave: Callable[[int], None] = os._exit,
+        *,
+        link_faults: LinkFaults | None = None,
+    ) -> None:
+        self._link_faults = link_faults or LinkFaults()
         self._close, self._leave = close, leave
         self.disk: Disk | None = None
+        self._numbers = count()
         self._later = Later("faults")
         self._lock = threading.RLock()
         self._lasting: dict[str, Lasting] = {}
@@ -72,7 +92,7 @@ class Strikes:
         it, in all processes alike. :class:`~eventmesh.errors.ConfigurationError` for what is not done in a process.
         """
         with self._lock:
-            name = name or f"{fault.kind} #{len(self._struck)}"
+            name = name or f"{fault.model_dump_json()} #{next(self._numbers)}"
             if name in self._struck:
                 return self._struck[name]
             struck = Struck(fault, unshifted())
@@ -83,7 +103,7 @@ class Strikes:
                 return struck
             self._lasting[name] = Lasting(struck, undo)
         if fault.duration_s is not None:
-            self._later.after(fault.duration_s, partial(self._end, name))
+            self.later(fault.duration_s, partial(self._end, name))
         log.info("fault", fault=fault.model_dump_json())
         return struck
 
@@ -106,8 +126,36 @@ class Strikes:
                 return partial(self._leave, ENDED)
             case SlowDisk() | FullDisk() | FailingSyncs() | TornWrite() | FlippedBit() if self.disk is not None:
                 return self.disk.begin(struck, name)
+            case Latency() | Bandwidth() | Stall() | Cut() | Reset() | Split() | Loss() | Duplication() | Reordering():
+                return self._on_links(OnLink(struck, name))
             case fault:
                 raise ConfigurationError(f"{fault.kind} is not a fault that this process can do to itself")
+
+    def _on_links(self, on: OnLink) -> Callable[[], None] | None:
+        link_faults = self._link_faults
+        if isinstance(on.fault, Reset):
+            self._break_all(on)
+            return None
+        link_faults.begin(on)
+        if not isinstance(on.fault, Cut | Split):
+            return partial(link_faults.end, on)
+        for connection in link_faults.hit_by(on):
+            sooner_s = random.Random(f"{on.name} {connection.name}").random() * on.fault.lasts_s
+            self.later(sooner_s, partial(link_faults.break_off, connection, on))
+
+        def over() -> None:
+            self._break_all(on)
+            link_faults.end(on)
+
+        return over
+
+    def _break_all(self, on: OnLink) -> None:
+        for connection in self._link_faults.hit_by(on):
+            self._link_faults.break_off(connection, on)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do ``action`` in so many seconds."""
+        self._later.after(seconds, action)
 
     def _end(self, name: str) -> None:
         with self._lock:

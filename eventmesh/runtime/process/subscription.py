@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +24,7 @@ from eventmesh.runtime.wire import doorbell, frames, protocol
 from eventmesh.runtime.wire.channel import OPEN, Access
 from eventmesh.runtime.wire.connection import Connection, Lost
 from eventmesh.runtime.wire.doorbell import Doorbell
+from eventmesh.runtime.wire.faulty import Line, LinkFaults
 from eventmesh.runtime.wire.protocol import FrameHeader
 
 Entry = tuple[str, int, LogBatch]
@@ -35,11 +38,25 @@ DELIVERY_BYTES = 1 << 20
 NAP_S = 1.0
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """Batches that came late, and when they were sent. ``apart``: those of a topic that is late by itself."""
+
+    entries: Sequence[Entry]
+    sent_at: int
+    apart: bool = False
+
+
+def _size(entries: Sequence[Entry]) -> int:
+    return sum(entry.message.size for _, _, entry in entries)
+
+
 class Subscription:
     """A stream from the broker at ``address``. ``deliver`` is called on a thread of the subscription.
 
     ``lost`` is called once when the stream is over, ``failed`` for each partition that cannot be read on: its offset is
     below the log start or in a gap, or its segment is damaged. With ``local`` False batches always come over Flight.
+    ``link_faults`` and ``peer`` are those of its connection; what is read from the files is held up by them as well.
     Raises :class:`~eventmesh.errors.PeerLost` where nobody is at ``address``.
     """
 
@@ -53,15 +70,23 @@ class Subscription:
         failed: Failed,
         local: bool = True,
         access: Access = OPEN,
+        link_faults: LinkFaults | None = None,
+        peer: str = "",
     ) -> None:
-        self._schemas, self._deliver, self._failed = schemas, deliver, failed
+        self._schemas, self._handed_on, self._failed = schemas, deliver, failed
+        self._link_faults = link_faults or LinkFaults()
+        self._late_topics: dict[str, Line[Arrival]] = {}
+        self._from_files: Line[Arrival] | None = None
         self._lock = threading.Lock()
         self._follower: Follower | None = None
         self._early: list[tuple[str, int]] = []  # asked for before it was known which way batches come
         self._attached = False
         self._bell = Doorbell() if local and doorbell.available() else None
         try:
-            self._connection = Connection(address, "subscribe", self._received, lost, access, local=local)
+            self._connection = Connection(
+                address, "subscribe", self._received, lost, access, local=local,
+                link_faults=self._link_faults, peer=peer,
+            )  # fmt: skip
             self._send(protocol.Attach(None if self._bell is None else self._bell.name))
         except BaseException:
             self._close_bell()
@@ -114,7 +139,8 @@ class Subscription:
                 # Its machine has our sockets and not our files: two containers of one host.
                 self._send(protocol.Attach(None))
                 return
-            self._follower = Follower(reader, self._bell, self._deliver, self._failed)
+            self._from_files = self._line()
+            self._follower = Follower(reader, self._bell, self._read_from_files, self._failed)
         else:
             self._close_bell()
         with self._lock:
@@ -123,8 +149,61 @@ class Subscription:
         for name, offset in early:
             self._ask(name, offset)
 
+    # --- faults on the way here -------------------------------------------------------------------
+
+    def _line(self, topic: str = "") -> Line[Arrival]:
+        connection = self._connection
+        return Line(
+            self._link_faults, connection.peer, self._link_faults.name, connection.name, self._arrived_late, topic
+        )
+
+    def _arrived_late(self, arrival: Arrival) -> None:
+        try:
+            if arrival.apart:
+                self._handed_on(arrival.entries, arrival.sent_at)
+            else:
+                self._deliver(arrival.entries, arrival.sent_at)
+        except Exception as error:  # a defect: unsaid, the reader would only seem to have nothing new
+            self._failed(EventmeshError(f"what came late is not handed on: {type(error).__name__}: {error}"))
+
+    def _read_from_files(self, entries: Sequence[Entry], sent_at: int) -> None:
+        line = self._from_files
+        assert line is not None
+        if line.direct:
+            self._deliver(entries, sent_at)
+        else:
+            with suppress(BrokenPipeError):  # it is being closed
+                line.put(Arrival(entries, sent_at), _size(entries))
+
+    def _deliver(self, entries: Sequence[Entry], sent_at: int) -> None:
+        """Hand on at once, but for topics that are late."""
+        if self._link_faults.on_topics:
+            entries = self._on_time(entries, sent_at)
+        if entries:
+            self._handed_on(entries, sent_at)
+
+    def _on_time(self, entries: Sequence[Entry], sent_at: int) -> list[Entry]:
+        """Each topic that is late waits on a line of its own, in nobody's way."""
+        by_topic: dict[str, list[Entry]] = {}
+        for entry in entries:
+            by_topic.setdefault(entry[0], []).append(entry)
+        on_time: list[Entry] = []
+        for topic, of_it in by_topic.items():
+            line = self._late_topics.get(topic)
+            if line is None:
+                line = self._late_topics[topic] = self._line(topic)
+            if line.direct:
+                on_time += of_it
+            else:
+                with suppress(BrokenPipeError):
+                    line.put(Arrival(of_it, sent_at, apart=True), _size(of_it))
+        return on_time
+
     def close(self) -> None:
         """End the stream; ``lost`` is not called."""
+        for line in [*self._late_topics.values(), self._from_files]:
+            if line is not None:
+                line.stop()
         self._connection.close()
         if self._follower is not None:
             self._follower.close()

@@ -16,6 +16,7 @@ from eventmesh.log.storage import machine_id
 from eventmesh.runtime.faults import Fault, Struck
 from eventmesh.runtime.process.metrics import Publisher, Reading, Registries
 from eventmesh.runtime.process.strikes import Strikes
+from eventmesh.runtime.wire.faulty import LinkFaults
 
 #: For the processes that a process starts: they look for modules where this one does, not in the working directory, in
 #: which a ``yaml.py`` that lies there by chance would take a library's place.
@@ -43,12 +44,16 @@ def numbered_by() -> str:
 
 
 class Process:
-    """Base of every process. ``registries`` says where its figures go; without it nobody wants them."""
+    """Base of every process, which is called ``name`` in the mesh.
 
-    def __init__(self, registries: Registries | None = None) -> None:
+    ``registries`` says where its figures go; without it nobody wants them.
+    """
+
+    def __init__(self, registries: Registries | None = None, name: str = "") -> None:
         self._registries = registries
         self._publisher: Publisher | None = None
-        self.strikes = Strikes(lambda: self.close())
+        self.link_faults = LinkFaults(name)
+        self.strikes = Strikes(lambda: self.close(), link_faults=self.link_faults)
         gc.collect()
         gc.freeze()  # what was imported stays for good
         gc.set_threshold(*GC_THRESHOLDS)

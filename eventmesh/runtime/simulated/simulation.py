@@ -276,6 +276,10 @@ class Simulation:
         """Every process is up, idle, and has read all there is of what it reads."""
         if any(client.caller is not None and not client.caller.done for client in self.clients.values()):
             return False
+        return self.services_quiet()
+
+    def services_quiet(self) -> bool:
+        """As :meth:`quiet`, whatever callers still wait for."""
         if self.broker.rules is None or self.broker.log is None:
             return False
         ends = self.broker.rules.ends()

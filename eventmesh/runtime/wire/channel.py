@@ -97,6 +97,9 @@ class Wire(Protocol):
     def end(self) -> None:
         """Send nothing more, and let the other side see that."""
 
+    def settle(self) -> None:
+        """Wait until nothing is being sent by a thread of the wire's own."""
+
 
 class Channel:
     """The sending side of one stream; frames from several threads go out one after the other.
@@ -190,6 +193,7 @@ class Channel:
         with self._lock:
             self.stop()
             self._left.clear()
+        self._wire.settle()
 
 
 class Stream(Protocol):
@@ -204,6 +208,9 @@ class Stream(Protocol):
 
     def read_out(self) -> None:
         """Wait for the other side to end the stream, too, lest what was sent last is lost; not for long."""
+
+    def break_off(self) -> None:
+        """End it as if the wire had broken, at both ends; who reads it finds out."""
 
     def close(self) -> None:
         """Let go of it, at once."""

@@ -30,6 +30,7 @@ from eventmesh.runtime.wire.channel import (
     serve,
     welcomed,
 )
+from eventmesh.runtime.wire.faulty import LinkFaults
 from eventmesh.runtime.wire.protocol import Frame
 
 _GOODBYE = pa.py_buffer(b"".join(GOODBYE))
@@ -82,6 +83,9 @@ class ServerWire:
     def end(self) -> None:
         """Nothing: Flight has no way to end a stream from the serving side."""
 
+    def settle(self) -> None:
+        """Nothing: it has no thread."""
+
 
 class ClientWire(ServerWire):
     """The sending side of a client."""
@@ -95,20 +99,22 @@ class ClientWire(ServerWire):
 class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     """A Flight server on a free port."""
 
-    def __init__(self, serving: Serving, access: Access) -> None:
+    def __init__(self, serving: Serving, access: Access, link_faults: LinkFaults) -> None:
         super().__init__(f"grpc://{access.host}:0", middleware={"gate": _Gate(access)})
-        self._serving = serving
+        self._serving, self._link_faults = serving, link_faults
         self._channels: set[Channel] = set()
         self.address = f"grpc://{access.reached_at}:{self.port}"
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """One stream, until the client ends it or dies. The descriptor's command is the client's hello."""
-        channel = Channel(ServerWire(writer))
+        wire = ServerWire(writer)
         try:
             hello = greeted(pa.py_buffer(descriptor.command or b""))
         except InputError as error:
-            channel.finish(refusal(error))
-            return channel.end()
+            with suppress(*GONE):
+                wire.write(refusal(error))
+            return
+        channel = Channel(self._link_faults.served(wire, hello))
         self._channels.add(channel)
         try:
             serve(self._serving, hello.purpose, channel, _frames(reader))
@@ -169,11 +175,10 @@ def _frames(reader: Any) -> Iterator[pa.Buffer | None]:
 class FlightStream:
     """The client's end (:class:`~eventmesh.runtime.wire.channel.Stream`)."""
 
-    def __init__(self, location: str, purpose: str, access: Access) -> None:
-        hello = b"".join(protocol.pack(protocol.Hello(purpose)))
+    def __init__(self, location: str, hello: protocol.Hello, access: Access) -> None:
         try:
             self._client = connect(location)
-            descriptor = flight.FlightDescriptor.for_command(hello)
+            descriptor = flight.FlightDescriptor.for_command(b"".join(protocol.pack(hello)))
             writer, self._reader = self._client.do_exchange(descriptor, call_options(access))
             answer = self._reader.read_chunk().app_metadata
         except flight.FlightUnauthenticatedError as error:
@@ -208,6 +213,10 @@ class FlightStream:
             for _ in self.frames():
                 continue
         patience.cancel()
+
+    def break_off(self) -> None:
+        """End it as if the wire had broken, at both ends."""
+        self._reader.cancel()
 
     def close(self) -> None:
         """Let go of it, at once."""

@@ -93,10 +93,16 @@ def _travels(value: object) -> bool:
 
 
 class Hello(FrameHeader, frozen=True, gc=False):
-    """The client's first frame: what it wants the stream for. Over Flight its credentials are in a header of gRPC."""
+    """The client's first frame: what it wants the stream for. Over Flight its credentials are in a header of gRPC.
+
+    ``sender`` is the process of the mesh that it comes from, empty for others, and ``connection`` what both ends call
+    the stream: faults on links go by them, and nothing else.
+    """
 
     purpose: str
     credentials: str = ""
+    sender: str = ""
+    connection: str = ""
 
 
 class Welcome(FrameHeader, frozen=True, gc=False):

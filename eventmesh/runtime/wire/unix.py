@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from eventmesh.errors import InputError, PeerLost, Unauthenticated
@@ -35,6 +36,7 @@ from eventmesh.runtime.wire.channel import (
     too_large,
     welcomed,
 )
+from eventmesh.runtime.wire.faulty import LinkFaults
 from eventmesh.runtime.wire.protocol import Frame
 
 _PREFIX = struct.Struct("<I4x")
@@ -70,9 +72,9 @@ def connect(name: str) -> socket.socket | None:
 class UnixServer:
     """Serves streams to processes of this node, each on a thread of its own. ``name`` is what they need to know."""
 
-    def __init__(self, serving: Serving, access: Access) -> None:
+    def __init__(self, serving: Serving, access: Access, link_faults: LinkFaults) -> None:
         self.name = f"eventmesh-{uuid.uuid4().hex}"
-        self._serving, self._access = serving, access
+        self._serving, self._access, self._link_faults = serving, access, link_faults
         self._clients: set[socket.socket] = set()
         self._channels: set[Channel] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -99,24 +101,24 @@ class UnixServer:
     def _exchange(self, client: socket.socket) -> None:
         messages = Messages(client, HELLO_BYTES_MAX)
         try:
-            purpose = self._let_in(client, messages)
+            hello = self._let_in(client, messages)
         except (Unauthenticated, InputError) as error:
             return write(client, refusal(error))
-        channel = Channel(UnixWire(client))
+        channel = Channel(self._link_faults.served(UnixWire(client), hello))
         self._channels.add(channel)
         try:
-            serve(self._serving, purpose, channel, messages)
+            serve(self._serving, hello.purpose, channel, messages)
         finally:
             self._channels.discard(channel)
 
-    def _let_in(self, client: socket.socket, messages: Messages) -> str:
+    def _let_in(self, client: socket.socket, messages: Messages) -> protocol.Hello:
         """What the client wants, if it may; it has :data:`HELLO_S` to say so."""
         client.settimeout(HELLO_S)
         hello = greeted(next(messages))
         self._access.check(hello.credentials)
         client.settimeout(None)
         messages.bytes_max = FRAME_BYTES_MAX
-        return hello.purpose
+        return hello
 
     def end(self) -> None:
         """Accept nobody any more, and end every stream."""
@@ -152,23 +154,26 @@ class UnixWire:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def settle(self) -> None:
+        """Nothing: it has no thread."""
+
 
 class UnixStream:
     """The client's end (:class:`~eventmesh.runtime.wire.channel.Stream`) on a socket of :func:`connect`."""
 
-    def __init__(self, connected: socket.socket, address: str, purpose: str, access: Access) -> None:
+    def __init__(self, connected: socket.socket, address: str, hello: protocol.Hello, access: Access) -> None:
         self._socket = connected
         self._messages = Messages(connected, FRAME_BYTES_MAX)
         self.wire = UnixWire(connected)
         try:
-            self._introduce(address, purpose, access)
+            self._introduce(address, msgspec.structs.replace(hello, credentials=access.credentials))
         except BaseException:
             connected.close()
             raise
 
-    def _introduce(self, address: str, purpose: str, access: Access) -> None:
+    def _introduce(self, address: str, hello: protocol.Hello) -> None:
         try:
-            write(self._socket, protocol.pack(protocol.Hello(purpose, access.credentials)))
+            write(self._socket, protocol.pack(hello))
             answer = next(self._messages)
         except GONE as error:
             raise PeerLost(f"{address} cannot be reached: {error or type(error).__name__}") from error
@@ -180,6 +185,10 @@ class UnixStream:
 
     def read_out(self) -> None:
         """Nothing: what was sent stays for the other side to read."""
+
+    def break_off(self) -> None:
+        """End it as if the wire had broken, at both ends."""
+        self.wire.end()
 
     def close(self) -> None:
         """Let go of it, at once."""

@@ -1,0 +1,70 @@
+"""Within how many seeds the fuzzer finds each mutant, with what it draws for anybody: nothing guides it.
+
+    python -m tests.simulation.mutant_search                 # every mutant, one after the other
+    python -m tests.simulation.mutant_search NAME NAME ...   # these
+
+It prints the lines of :data:`WITHIN`, which docs/promises.md shows. They are good for the draws of one version: after a
+change to what a seed stands for, run it again.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from eventmesh.lab import fuzz, fuzz_verdict
+from eventmesh.lab.fuzz_case import run
+from eventmesh.lab.fuzz_draws import drawn
+from tests.simulation.mutants import MUTANTS
+
+#: Seeds, counted from 0, after which the search gives a mutant up.
+SEEDS = 600
+#: Seconds after which it does.
+PATIENCE_S = 300.0
+#: Mutants that faults and schedules can reveal: the fuzzer finds each within so many seeds.
+WITHIN: dict[str, int] = {}
+#: Mutants that need another input than a load and faults: their scenario makes it.
+OWN_INPUT: dict[str, str] = {
+    "lost_topic_created_anew": "files that vanish",
+    "told_by_the_id_alone": "an id that is used again",
+    "repeats_unmarked": "an id that is used again",
+    "view_by_arrival": "a view of two topics",
+    "partitions_not_fixed": "another mesh file",
+    "columns_not_checked": "a writer of another version",
+    "poison_swallowed": "a rule that raises",
+    "poison_kills": "a rule that raises",
+    "counts_messages": "a channel that delivers twice",
+}
+
+
+def found_at(name: str, seeds: Sequence[int] = range(SEEDS), patience_s: float = PATIENCE_S) -> tuple[int, list[str]]:
+    """The first of ``seeds`` under which a mutant is found, and what speaks against it; -1 where none does."""
+    documents, began = fuzz.described(None), time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        MUTANTS[name].apply(patch)
+        for number in seeds:
+            seed = fuzz.of_seed(documents, number)
+            finding = fuzz_verdict.judge(run(drawn(seed.document, seed.seed)))
+            if finding:
+                return number, finding.names
+            if time.monotonic() - began > patience_s:
+                break
+    return -1, []
+
+
+def main(names: Sequence[str]) -> None:
+    """Search for each."""
+    for name in names or [name for name in MUTANTS if name not in OWN_INPUT]:
+        began = time.monotonic()
+        seed, said = found_at(name)
+        passed = f"{time.monotonic() - began:.0f} s"
+        told = f'    "{name}": {seed + 1},  # {", ".join(said)}' if said else f"    # {name}: not found in {passed}"
+        sys.stdout.write(told + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
