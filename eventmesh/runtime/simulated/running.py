@@ -50,14 +50,6 @@ class SimulatedMesh:
                 host.speeds = replace(host.speeds, row=round(SECOND / rows_per_s[service]))
         self._appended_before = 0
 
-    def strike(self, fault: Fault) -> Struck:
-        """See :class:`RunningMesh`."""
-        return self.simulation.strike(fault)
-
-    def heal(self) -> None:
-        """See :class:`RunningMesh`."""
-        self.simulation.heal()
-
     def call(
         self, name: str, requests: Requests, *,
         window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0,
