@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from eventmesh.errors import EnvironmentUnavailable
+from eventmesh.errors import EnvironmentUnavailable, EventmeshError
+from eventmesh.lab import known
 from eventmesh.lab import run as runs
 from eventmesh.lab.experiment import Experiment, Ready, Strike, load_s
 from eventmesh.lab.nemesis import Attempt, Nemesis
 from eventmesh.lab.run import LOG, Prepared, running_mesh
+from eventmesh.lab.standing_record import Standing, find, reached
 from eventmesh.report import experiment_measure, experiment_report, measure, record
 from eventmesh.report.experiment_measure import Law, Question
 from eventmesh.report.probes import STRETCHES, Seen
@@ -24,6 +26,8 @@ SECOND = 1_000_000
 PATIENCE_S = 120.0
 #: Of a load as fast as possible, this part is open at a time.
 OPEN_SHARE = 16
+#: What is said where there is no mesh to heal: a run that starts its own heals it, and ends it.
+NOTHING_UP = {"no mesh is up": "nothing to heal"}
 
 
 def run(ready: Ready, folder: Path, *, report: Report = silent) -> record.Run:
@@ -45,6 +49,29 @@ def run(ready: Ready, folder: Path, *, report: Report = silent) -> record.Run:
             record.write(folder, finished)
             experiment_report.write(folder, finished, end=datetime.now(UTC))
     return finished
+
+
+def heal(name: str | None = None) -> dict[str, str]:
+    """End every fault of the mesh called ``name``, or of all that are up; what became of it, by name.
+
+    A mesh that is named and cannot be reached is an error; of all, it is told beside the others.
+    """
+    if name is not None:
+        return {name: _healed(find(name))}
+    return {each: _told(each) for each in known.meshes_up()} or NOTHING_UP
+
+
+def _healed(standing: Standing) -> str:
+    with reached(standing) as running:
+        running.heal()
+    return "healed"
+
+
+def _told(name: str) -> str:
+    try:
+        return _healed(find(name))
+    except EventmeshError as error:
+        return str(error)
 
 
 def exit_code(finished: record.Run) -> int:

@@ -38,6 +38,12 @@ chaos_app = Commands(
     help="Failure experiments: what is believed, what goes wrong, what was seen.\n\n"
     "\b\nExample:\n  eventmesh chaos run split",
 )
+MeshUp = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="A mesh that is up; all if not given."
+    ),
+]
 
 
 @chaos_app.command("list")
@@ -106,3 +112,17 @@ def chaos_run(
     document = finished.model_dump(mode="json", by_alias=True)
     show(document, json_output, lambda screen: screen.benchmark(folder))
     raise typer.Exit(chaos.exit_code(finished))
+
+
+@chaos_app.command("heal")
+def chaos_heal(name: MeshUp = None, json_output: Json = False) -> None:
+    """End every fault of a mesh that is up. It may be repeated, and does nothing where nothing is wrong.
+
+    \b
+    Example:
+      eventmesh chaos heal
+    """
+    from eventmesh.lab import chaos
+
+    healed = chaos.heal(name)
+    show(healed, json_output, lambda screen: screen.line("\n".join(f"{mesh}: {said}" for mesh, said in healed.items())))

@@ -487,24 +487,29 @@ def _unknown_partition(kind: str, name: str, mesh: Mesh) -> Iterator[str]:
 LinkFault = Latency | Bandwidth | Stall | Cut | Reset | Split | Loss | Duplication | Reordering
 
 
-def between(fault: LinkFault, sender: str, to: str) -> bool:
-    """Whether a fault is on the way from one process to another, each called ``service/number``."""
+def between(fault: LinkFault, sender: str, to: str, generator: str = "") -> bool:
+    """Whether a fault is on the way from one process to another, each called ``service/number``.
+
+    ``generator`` is what the process is called that brings the load, where it has a name of its own.
+    """
+    source, target = ((name, _alias(name, generator)) for name in (sender, to))
     if isinstance(fault, Split):
         one, other = fault.groups
-        return _joins(one, other, sender, to) or _joins(one, other, to, sender)
+        return _joins(one, other, source, target) or _joins(one, other, target, source)
     there, back = fault.direction != "from", fault.direction != "to"
-    return (there and _joins(fault.source, fault.target, sender, to)) or (
-        back and _joins(fault.source, fault.target, to, sender)
+    return (there and _joins(fault.source, fault.target, source, target)) or (
+        back and _joins(fault.source, fault.target, target, source)
     )
 
 
-def _joins(source: Group, target: Group, one: str, other: str) -> bool:
+def _alias(name: str, generator: str) -> str:
+    """What stands for several processes, and for this one, too."""
+    return GENERATOR if name == generator else name.rpartition("/")[0]
+
+
+def _joins(source: Group, target: Group, one: tuple[str, str], other: tuple[str, str]) -> bool:
     return _among(one, source, target) and _among(other, target, source)
 
 
-def _among(name: str, group: Group, opposite: Group) -> bool:
-    return _is_named(name, group) or (OTHERS in group and not _is_named(name, opposite))
-
-
-def _is_named(name: str, group: Group) -> bool:
-    return name in group or name.rpartition("/")[0] in group
+def _among(names: tuple[str, str], group: Group, opposite: Group) -> bool:
+    return any(name in group for name in names) or (OTHERS in group and not any(name in opposite for name in names))

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.commands.conftest import Run
+from tests.commands.conftest import Run, stands
 
 SMALL = """\
 schema: eventmesh.experiment/1
@@ -198,3 +198,18 @@ def test_a_dry_run_starts_nothing(eventmesh: Run, tmp_path: Path) -> None:
     ended = eventmesh("chaos", "run", written(tmp_path), "-n", "--json")
     assert (ended.code, ended.made) == (0, [])
     assert json.loads(ended.out)["seconds of load"] == "2.98"
+
+
+def test_healing_on_its_own_is_harmless_and_may_be_repeated(eventmesh: Run) -> None:
+    for _ in range(2):
+        ended = eventmesh("chaos", "heal")
+        assert (ended.code, ended.out, ended.made) == (0, "no mesh is up: nothing to heal\n", [])
+    eventmesh("chaos", "heal", "--name", "shop").must_have_refused("shop")
+
+
+def test_of_meshes_that_cannot_be_reached_healing_says_so(eventmesh: Run, state: Path, tmp_path: Path) -> None:
+    stands(state, "shop", tmp_path)
+    ended = eventmesh("chaos", "heal")
+    assert ended.code == 0
+    assert ended.out.startswith("shop: ")
+    assert "healed" not in ended.out

@@ -71,3 +71,10 @@ def test_whatever_strikes_every_loan_is_answered_once(mesh: WholeMesh, fault: Fa
     assert all(each.ended_us is not None for each in struck)
     audit = mesh.audit(pa.concat_tables(tables))
     assert audit.verdict == "valid", audit.describe()
+
+
+def test_a_mesh_ends_whatever_strikes_it(mesh: WholeMesh) -> None:
+    struck = mesh.strike(Stall(**ALL, lasts_s=600))
+    mesh.broker.strike(SlowDisk(extra_ms=600_000, lasts_s=600))
+    mesh.close()
+    assert all(each.ended_us is not None for each in struck)

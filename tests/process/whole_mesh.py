@@ -91,7 +91,6 @@ class WholeMesh:
 
     def close(self) -> None:
         """End every process."""
-        self.heal()
         for process in self.processes:
             process.close()
 

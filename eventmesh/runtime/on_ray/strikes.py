@@ -295,14 +295,18 @@ class _Told:
                 self._note_life(peer, pid)
         # To end takes a while, and goes before what is asked then: who is asked for a lease answers beside it.
         group, timeout_s = (None, CALL_TIMEOUT_S) if isinstance(fault, End) else (FAULTS, ANSWER_S)
-        asked = [
-            actor.strike.options(concurrency_group=group).remote(fault, self._name)
-            for actor in self._actors.values()
-        ]  # fmt: skip
-        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s)
-        for each in ready:
+        asked = {
+            peer: actor.strike.options(concurrency_group=group).remote(fault, self._name)
+            for peer, actor in self._actors.items()
+        }  # fmt: skip
+        ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
+        for peer, each in asked.items():
+            if each not in ready:
+                continue
             with suppress(ProcessDown):  # it is being started
-                get(each)
+                shows = get(each).shows
+                if (pid := self._pids.get(peer)) is not None:  # it may be gone before anybody looks
+                    self._came[peer, pid] = shows
 
     def look(self) -> bool:
         """Gather what each life of each process says, and tell those again that know nothing of it."""

@@ -321,7 +321,8 @@ class BrokerMember(Process):
         return self.listener.address
 
     def close(self) -> None:
-        """Stop serving, and close the log; harmless to repeat."""
+        """Stop serving, and close the log; no fault holds that up. Harmless to repeat."""
+        self.heal()
         self.publish_no_more()
         with self.lock:
             if not self.closing:

@@ -145,7 +145,8 @@ class Member(Process):
         raise TypeError(f"{self.name} asks nothing")
 
     def close(self) -> None:
-        """Stop the thread and end all streams."""
+        """Stop the thread and end all streams; no fault holds that up."""
+        self.heal()
         self.reactor.stop()
         for link in list(self._links.values()):
             link.close()

@@ -11,22 +11,21 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from eventmesh.runtime.faults import (
-    OTHERS,
     Bandwidth,
     Cut,
     Duplication,
     Latency,
+    LinkFault,
     Loss,
     Reordering,
-    Reset,
     Split,
     Stall,
     Struck,
+    between,
 )
 from eventmesh.runtime.simulated.world import World
 
 Life = tuple[str, int]  # a process's name and its life
-LinkFault = Latency | Bandwidth | Stall | Cut | Reset | Split | Loss | Duplication | Reordering
 Kind = TypeVar("Kind", bound=LinkFault)
 
 #: Bytes that a row takes on a link, its envelope with it, and a message without rows.
@@ -59,26 +58,7 @@ class OnLink:
 
     def between(self, sender: str, to: str) -> bool:
         """Whether it is on the way from the one to the other."""
-        fault = self.fault
-        if isinstance(fault, Split):
-            one, other = fault.groups
-            return self._joins(one, other, sender, to) or self._joins(one, other, to, sender)
-        there, back = fault.direction != "from", fault.direction != "to"
-        return (there and self._joins(fault.source, fault.target, sender, to)) or (
-            back and self._joins(fault.source, fault.target, to, sender)
-        )
-
-    def _joins(self, source: tuple[str, ...], target: tuple[str, ...], one: str, other: str) -> bool:
-        return self._among(one, source, target) and self._among(other, target, source)
-
-    def _among(self, name: str, group: tuple[str, ...], opposite: tuple[str, ...]) -> bool:
-        if self._named(name, group):
-            return True
-        return OTHERS in group and not self._named(name, opposite)
-
-    def _named(self, name: str, group: tuple[str, ...]) -> bool:
-        service = name.rpartition("/")[0]
-        return name in group or service in group or (name == self._generator and "generator" in group)
+        return between(self.fault, sender, to, self._generator)
 
     def hits(self, *connection: object) -> bool:
         """Whether it hits a connection: drawn once for each, by its toxicity."""

@@ -197,6 +197,8 @@ class ServiceProcess(Asker):
 
     def _take(self, instance: Instance, message: Message) -> None:
         match message.content:
+            case Delivery() if self.connected not in (None, message.sender[1:]):
+                return  # of an earlier connection: nobody reads its stream any more
             case Delivery(name, entry):
                 instance.deliver(*split_position(name), entry)
             case Granted() | GrantFailed() | Appended() | AppendFailed():

@@ -33,6 +33,7 @@ from eventmesh.runtime.faults import (
     Freeze,
     FullDisk,
     Kill,
+    LinkFault,
     LostUnsynced,
     Planned,
     Reset,
@@ -41,7 +42,7 @@ from eventmesh.runtime.faults import (
     Struck,
     TornWrite,
 )
-from eventmesh.runtime.simulated.links import MS, LinkFault, OnLink
+from eventmesh.runtime.simulated.links import MS, OnLink
 from eventmesh.runtime.simulated.network import Network, Process
 from eventmesh.runtime.simulated.processes import BrokerProcess
 from eventmesh.runtime.simulated.world import World
