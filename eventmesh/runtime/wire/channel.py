@@ -183,9 +183,13 @@ class Channel:
     def finish(self, frame: Frame) -> None:
         """Send ``frame`` as the last one; the stream ends without it where the other side does not read."""
         self.leave(frame)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._left_bytes or not self.open, ENDING_S)
+        self.await_sent(ENDING_S)
         self.stop()
+
+    def await_sent(self, timeout_s: float) -> None:
+        """Wait until what was left is sent, or the stream is over; no longer than this."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._left_bytes or not self.open, timeout_s)
 
     def end(self) -> None:
         """Nothing is sent any more, nor being sent: afterwards the stream itself may go."""

@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ import pyarrow as pa
 from eventmesh.errors import InputError, PeerLost, Unauthenticated
 from eventmesh.runtime.wire import protocol
 from eventmesh.runtime.wire.channel import (
+    ENDING_S,
     FRAME_BYTES_MAX,
     GONE,
     GOODBYE,
@@ -122,8 +124,11 @@ class UnixServer:
 
     def end(self) -> None:
         """Accept nobody any more, and end every stream."""
-        for channel in list(self._channels):
+        told, deadline = list(self._channels), time.monotonic() + ENDING_S
+        for channel in told:
             channel.leave(GOODBYE)
+        for channel in told:  # one may be busy with a frame before it, such as the first
+            channel.await_sent(max(0.0, deadline - time.monotonic()))
         for each in [self._socket, *self._clients]:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
