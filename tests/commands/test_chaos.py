@@ -175,6 +175,16 @@ def test_where_a_fault_did_not_happen_nobody_knows(eventmesh: Run, tmp_path: Pat
     assert found["meshes"][0]["deviated"] is None
 
 
+def test_a_mesh_that_does_not_come_to_rest_is_a_failed_experiment(eventmesh: Run, tmp_path: Path) -> None:
+    file = written(tmp_path, ("settle_s", "drain: {timeout_s: 0.0001}\nsettle_s"))
+    ended = eventmesh("chaos", "run", file, "-o", "out")
+    assert ended.code == 5, ended
+    assert "it did not come to rest" in ended.out
+    found = journal(tmp_path / "out")
+    assert (found["status"], found["verdict"]) == ("failed", "unknown")
+    assert "virtual time" in found["meshes"][0]["unknown"][0]
+
+
 def test_where_the_audit_says_otherwise_than_expected_the_run_is_invalid(eventmesh: Run, tmp_path: Path) -> None:
     file = written(tmp_path, ("settle_s", "audit: {expect: invalid}\nsettle_s"))
     ended = eventmesh("chaos", "run", file, "-o", "out")
