@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from eventmesh.report.probes import PROBES
 from tests.commands.conftest import Run, stands
+from tests.commands.small_run import CONFIGS
 
 SMALL = """\
 schema: eventmesh.experiment/1
@@ -223,3 +226,11 @@ def test_of_meshes_that_cannot_be_reached_healing_says_so(eventmesh: Run, state:
     assert ended.code == 0
     assert ended.out.startswith("shop: ")
     assert "healed" not in ended.out
+
+
+def test_the_file_on_the_page_is_valid_and_the_page_names_every_probe(eventmesh: Run, tmp_path: Path) -> None:
+    page = (CONFIGS.parent / "docs" / "experiments.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "shown.yaml").write_text(shown)
+    assert eventmesh("chaos", "validate", "shown.yaml").code == 0
+    assert [name for name in PROBES if f"`{name}`" not in page] == []
