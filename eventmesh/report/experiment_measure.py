@@ -187,6 +187,6 @@ def sentence(mesh: str, seen: Seen, words: Words, audit: Verdict) -> str:
     else:
         said = f"none of {total:,} {words.requests} failed"
     if waiting:
-        said += f"; {waiting:,} were waiting when it was over"
+        said += f"; {waiting:,} {'was' if waiting == 1 else 'were'} waiting when it was over"
     said += f", and {number(back)} s later all was as before" if back is not None else ", and it did not come back"
     return f"{mesh}: {said}."

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from eventmesh.report.probes import PROBES
 from tests.commands.conftest import Run, stands
+from tests.commands.small_run import CONFIGS
 
 SMALL = """\
 schema: eventmesh.experiment/1
@@ -175,6 +178,16 @@ def test_where_a_fault_did_not_happen_nobody_knows(eventmesh: Run, tmp_path: Pat
     assert found["meshes"][0]["deviated"] is None
 
 
+def test_a_mesh_that_does_not_come_to_rest_is_a_failed_experiment(eventmesh: Run, tmp_path: Path) -> None:
+    file = written(tmp_path, ("settle_s", "drain: {timeout_s: 0.0001}\nsettle_s"))
+    ended = eventmesh("chaos", "run", file, "-o", "out")
+    assert ended.code == 5, ended
+    assert "it did not come to rest" in ended.out
+    found = journal(tmp_path / "out")
+    assert (found["status"], found["verdict"]) == ("failed", "unknown")
+    assert "virtual time" in found["meshes"][0]["unknown"][0]
+
+
 def test_where_the_audit_says_otherwise_than_expected_the_run_is_invalid(eventmesh: Run, tmp_path: Path) -> None:
     file = written(tmp_path, ("settle_s", "audit: {expect: invalid}\nsettle_s"))
     ended = eventmesh("chaos", "run", file, "-o", "out")
@@ -213,3 +226,11 @@ def test_of_meshes_that_cannot_be_reached_healing_says_so(eventmesh: Run, state:
     assert ended.code == 0
     assert ended.out.startswith("shop: ")
     assert "healed" not in ended.out
+
+
+def test_the_file_on_the_page_is_valid_and_the_page_names_every_probe(eventmesh: Run, tmp_path: Path) -> None:
+    page = (CONFIGS.parent / "docs" / "experiments.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "shown.yaml").write_text(shown)
+    assert eventmesh("chaos", "validate", "shown.yaml").code == 0
+    assert [name for name in PROBES if f"`{name}`" not in page] == []

@@ -33,7 +33,7 @@ WITHIN: dict[str, int] = {
     "snapshot_of_a_view_empty": 7,  # Deadlock
     "replies_before_acknowledgement": 1,  # E1
     "open_asks_not_resumed": 2,  # D3, E7
-    "fresh_ids_by_callers": 74,  # deliveries
+    "fresh_ids_by_callers": 22,  # deliveries
     "trusts_what_was_read_before": 1,  # D7
     "timeout_means_refused": 5,  # E3
 }

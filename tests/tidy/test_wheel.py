@@ -86,6 +86,8 @@ def test_a_wheel_brings_one_name_and_all_that_ships(wheel: Path, files: dict[str
         ("demo", "asked (wiring: request)"),
         ("describe views", "flowchart LR"),
         ("bench list", "join-scaling"),
+        ("chaos list", "inventory-down"),
+        ("chaos validate split", "orders and the broker are cut off"),
         ("bench run join-scaling --quick -n", "view"),
         ("bench run backbone -n", "the start of the mesh views"),
         ("run views -n", "wiring"),

@@ -160,7 +160,7 @@ def test_curves_add_up_to_what_happened() -> None:
 
 def test_a_wiring_in_a_sentence() -> None:
     assert sentence("m", asks(), PLAIN_WORDS, "valid") == (
-        "m: 10 of 60 requests failed, 100 % of those that came meanwhile; 1 were waiting when it was over, and "
+        "m: 10 of 60 requests failed, 100 % of those that came meanwhile; 1 was waiting when it was over, and "
         "0.5 s later all was as before."
     )
     assert "none of 60 requests failed; 11 were waiting" in sentence("m", listens(), PLAIN_WORDS, "valid")
