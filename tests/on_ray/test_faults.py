@@ -51,7 +51,8 @@ FAULTS: list[Fault] = [
     Duplication(source="generator", target="gateway", share=0.5, delay_ms=(0, 20), lasts_s=1),
     FullDisk(lasts_s=0.5),
     FailingSyncs(lasts_s=0.5),
-    ClockJump(process="orders/0", by_ms=60_000, lasts_s=1),
+    # Forth, it would break E7 by its own word: facts that follow from one of the future lie before it.
+    ClockJump(process="gateway/0", by_ms=-60_000, lasts_s=1),
     Freeze(process="inventory/0", lasts_s=1),
     Kill(process="orders/0"),
     End(process="inventory/0", lasts_s=1),
