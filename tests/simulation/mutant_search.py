@@ -36,6 +36,19 @@ WITHIN: dict[str, int] = {
     "fresh_ids_by_callers": 22,  # deliveries
     "trusts_what_was_read_before": 1,  # D7
     "timeout_means_refused": 5,  # E3
+    "append_anywhere": 15,  # Deadlock
+    "grants_without_epoch": 1,  # A5, D4, E5
+    "snapshot_ends_early": 2,  # D7, E7
+    "offsets_used_twice": 103,  # OffsetOutOfRange
+    "lying_sync": 1,  # CorruptSegment
+    "shown_before_sync": 1,  # CorruptSegment
+    "failed_sync_retried": 439,  # CorruptSegment
+    "floors_ignored": 1,  # OffsetOutOfRange
+    "listeners_forgotten": 10,  # OffsetOutOfRange
+    "order_id_taken_twice": 1,  # D3, D7, E1, E6
+    "sync_covers_what_came_meanwhile": 1,  # E7
+    "streams_out_of_order": 1,  # Deadlock
+    "stock_never_released": 1,  # E3
 }
 #: Mutants that need another input than a load and faults: their scenario makes it.
 OWN_INPUT: dict[str, str] = {
