@@ -22,6 +22,8 @@ from eventmesh.runtime.effects import Appended, AppendFailed, BrokerAnswer, Gran
 
 #: A driver's own handle of the stream that something came by: answers go back there, batches go out there.
 Stream = Hashable
+#: Bytes of batches that one delivery to a subscriber carries, about.
+DELIVERY_BYTES = 1 << 20
 #: Microseconds between two attempts to open a log that has stopped.
 REOPEN_US = 500_000
 
@@ -171,12 +173,7 @@ class Broker:
             else:
                 self._emit(Answer(origin, refused))
             return
-        acknowledged = Appended(partition, epoch, end)
-        if name not in self._waiting and end <= self._acknowledgement.end(self.log, topic, partition):
-            self._wake(name, self.log.watermark(topic, partition))
-            self._emit(Answer(origin, acknowledged))
-            return
-        self._waiting.setdefault(name, deque()).append(Waiting(origin, acknowledged, end))
+        self._waiting.setdefault(name, deque()).append(Waiting(origin, Appended(partition, epoch, end), end))
         self._grown(topic, partition)
 
     def _grown(self, topic: str, partition: int) -> None:

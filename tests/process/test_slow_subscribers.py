@@ -17,8 +17,9 @@ import pytest
 
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import RECENT_BYTES_MAX
+from eventmesh.runtime.broker import DELIVERY_BYTES
 from eventmesh.runtime.process.broker_member import BrokerMember
-from eventmesh.runtime.process.subscription import DELIVERY_BYTES, Entry, Subscription
+from eventmesh.runtime.process.subscription import Entry, Subscription
 from tests.process.test_subscription import ORDERS_0, Writer
 from tests.unit.log_story import ORDERS
 

@@ -26,6 +26,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
+from eventmesh.runtime.broker import DELIVERY_BYTES
 from eventmesh.runtime.effects import BrokerAnswer
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
@@ -33,7 +34,6 @@ from eventmesh.runtime.process.directory import BROKER, peer_name
 from eventmesh.runtime.process.disk import Disk, die
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.process.subscribers import Subscriber
-from eventmesh.runtime.process.subscription import DELIVERY_BYTES
 from eventmesh.runtime.process.vitals import Process
 from eventmesh.runtime.snapshots import Snapshot, goes_on
 from eventmesh.runtime.wire import frames, protocol

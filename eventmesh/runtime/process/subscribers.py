@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from eventmesh.errors import InputError
 from eventmesh.log.batch import LogBatch
+from eventmesh.runtime.broker import DELIVERY_BYTES
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.process.subscription import DELIVERY_BYTES
 from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.channel import Channel, refusal
 from eventmesh.runtime.wire.doorbell import Ringer

@@ -19,6 +19,7 @@ from eventmesh.log.batch import LogBatch
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.progress import split_position
+from eventmesh.runtime.broker import DELIVERY_BYTES
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.wire import doorbell, frames, protocol
 from eventmesh.runtime.wire.channel import OPEN, Access
@@ -32,8 +33,6 @@ Entry = tuple[str, int, LogBatch]
 Deliver = Callable[[Sequence[Entry], int], None]
 Failed = Callable[[EventmeshError], None]
 
-#: Bytes of log batches that one delivery carries at most.
-DELIVERY_BYTES = 1 << 20
 #: Seconds that a follower sleeps at most: a ring that was lost, with its ringer for instance, is not waited for longer.
 NAP_S = 1.0
 

@@ -16,6 +16,7 @@ from eventmesh.log.store import Log
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
 from eventmesh.runtime import broker as rules
+from eventmesh.runtime.broker import DELIVERY_BYTES
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.effects import (
     Append,
@@ -42,8 +43,6 @@ from eventmesh.runtime.snapshots import LoadSnapshot
 
 #: The broker's life and the number of the connection to it.
 Connection = tuple[int, int]
-#: Bytes that a delivery carries at most.
-DELIVERY_BYTES = 1 << 20
 #: Microseconds until somebody who cannot reach the broker learns of it.
 UNREACHED = 1_000
 #: Microseconds from a connection to the broker that broke, or could not be made, to the next attempt.
