@@ -73,7 +73,7 @@ class Simulation:
         self._rows_appended = 0  # since it was last looked whether snapshots are due
         self.broker = BrokerProcess(
             self.world, self.speeds, self, open_log=self.open_log, acknowledgement=ACKNOWLEDGEMENTS[self.durability],
-            died=self._died, reopened=self._reopened, appended=self._count_rows,
+            died=self._died, reopened=self._reconnect, appended=self._count_rows,
             moved=lambda: self.strikes.look(), slowed=lambda: self.strikes.slowed(),
         )  # fmt: skip
         self.hosts = {
@@ -137,11 +137,10 @@ class Simulation:
         """Open the log; whoever waits for the broker connects again."""
         self._rows_appended = 0
         self.broker.start()
-        for host in self._living_hosts():
-            self.network.tell(host, BrokerUp(self.broker.life), self.speeds.notice)
+        self._reconnect()
 
-    def _reopened(self) -> None:
-        """Who reads the files of the log must map them anew: every connection is ended, and made again."""
+    def _reconnect(self) -> None:
+        """Every service connects anew: to the broker's next life, or to map the files of a log opened again anew."""
         for host in self._living_hosts():
             self.network.tell(host, BrokerUp(self.broker.life), self.speeds.notice)
 
