@@ -260,6 +260,20 @@ class Segment:
         return CorruptSegment(self.data_path, self.end, self.size, detail)
 
 
+def batches_on_disk(storage: Storage, directory: str, schema: pa.Schema, *, closed: bool) -> tuple[str, range] | None:
+    """The data file that is written to, or the oldest closed one, and the bytes in it that batches take up.
+
+    None where there is no such file, or no batch in it.
+    """
+    paths = [path for path in storage.list(directory) if path.endswith(".arrow")]
+    if not paths or (closed and len(paths) == 1):
+        return None
+    path = paths[0] if closed else paths[-1]
+    end = storage.size(path) - (len(END_OF_STREAM) if closed else 0)
+    found = range(len(schema_message(schema)), end)
+    return (path, found) if found else None
+
+
 class LoadedIndexes:
     """The closed segments of a whole log whose indexes are in memory, bounded in bytes; at least the newest used."""
 

@@ -13,7 +13,7 @@ The words are those of Toxiproxy (``latency``, ``bandwidth``, ``toxicity``), Cha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
@@ -380,6 +380,8 @@ Fault = Annotated[
     Field(discriminator="kind"),
 ]  # fmt: skip
 
+#: What happens to a disk.
+DiskFault = SlowDisk | FullDisk | FailingSyncs | TornWrite | FlippedBit | LostUnsynced
 #: Every kind of fault by its name.
 FAULTS: dict[str, type[_Fault]] = {
     model.model_fields["kind"].default: model for model in get_args(get_args(Fault)[0])
@@ -424,6 +426,14 @@ class Struck:
         return self.at_us <= last_us and (self.ended_us is None or self.ended_us >= first_us)
 
 
+@dataclass(eq=False)
+class Lasting:
+    """A fault that is not over, and what ends it."""
+
+    struck: Struck
+    undo: Callable[[], None]
+
+
 # --- what is refused ----------------------------------------------------------------------------------
 
 
@@ -459,6 +469,21 @@ def _refused(given: Fault | Planned, mesh: Mesh, runtime: Runtime, callers: tupl
         partitions.append(given.moment.partition)
     for name in partitions:
         yield from _unknown_partition(fault.kind, name, mesh)
+
+
+def level_refusals(faults: Iterable[Fault], durability: str, runtime: Runtime) -> list[str]:
+    """Why faults cannot be carried out at this level of durability, a sentence each."""
+    return [sentence for each in faults for sentence in _refused_by_level(each, durability, runtime)]
+
+
+def _refused_by_level(fault: Fault, durability: str, runtime: Runtime) -> Iterator[str]:
+    in_memory = durability == "memory"
+    if in_memory and isinstance(fault, DiskFault):
+        yield f"{fault.kind}: at level memory there is no disk, only memory"
+    elif isinstance(fault, SlowDisk) and durability != "fsync":
+        yield f"{fault.kind}: at level {durability} nothing waits for a sync"
+    elif in_memory and runtime == "on_ray" and isinstance(fault, Kill | End) and fault.process in (MACHINE, BROKER):
+        yield f"{fault.kind}: at level memory a broker that is gone is not started again"
 
 
 def process_names(mesh: Mesh) -> list[str]:

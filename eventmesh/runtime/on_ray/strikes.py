@@ -23,17 +23,16 @@ import psutil
 import ray
 
 from eventmesh.errors import ConfigurationError
-from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import faults
 from eventmesh.runtime.faults import (
     MACHINE,
     ClockJump,
+    DiskFault,
     End,
     Fault,
     Freeze,
     Kill,
-    SlowDisk,
     Struck,
     TornWrite,
 )
@@ -41,7 +40,6 @@ from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, ProcessDown, answered, get
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import BROKER, Peer, peer_called, peer_name
-from eventmesh.runtime.process.disk import DiskFault
 from eventmesh.runtime.process.strikes import unshifted
 from eventmesh.runtime.process.vitals import numbered_by
 
@@ -96,13 +94,7 @@ class Strikes:
 
     def _check(self, fault: Fault) -> None:
         found = faults.refusals([fault], self._mesh, "on_ray")
-        if self._mesh.log.durability == Durability.memory:
-            if isinstance(fault, DiskFault):
-                found.append(f"{fault.kind}: at level memory there is no disk, only memory")
-            elif isinstance(fault, Kill | End) and fault.process in (MACHINE, "broker"):
-                found.append(f"{fault.kind}: at level memory a broker that is gone is not started again")
-        elif isinstance(fault, SlowDisk) and self._mesh.log.durability != Durability.fsync:
-            found.append(f"{fault.kind}: at level {self._mesh.log.durability} nothing waits for a sync")
+        found += faults.level_refusals([fault], self._mesh.log.durability, "on_ray")
         if found:
             raise ConfigurationError("\n".join(found))
 

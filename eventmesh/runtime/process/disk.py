@@ -9,15 +9,13 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from eventmesh.log.batch import schema_message
 from eventmesh.log.faulty_storage import FaultyStorage, flip
-from eventmesh.log.segment import END_OF_STREAM
+from eventmesh.log.segment import batches_on_disk
 from eventmesh.log.topic import Topic
 from eventmesh.progress import split_position
-from eventmesh.runtime.faults import FailingSyncs, FlippedBit, FullDisk, SlowDisk, Struck, TornWrite
+from eventmesh.runtime.faults import DiskFault, FailingSyncs, FlippedBit, FullDisk, SlowDisk, Struck, TornWrite
 from eventmesh.runtime.process.actor_log import log
 
-DiskFault = SlowDisk | FullDisk | FailingSyncs | TornWrite | FlippedBit
 #: What shows that a fault happened.
 _SHOWN: dict[str, type[DiskFault]] = {
     "syncs slowed": SlowDisk, "writes refused": FullDisk, "syncs failed": FailingSyncs, "writes torn": TornWrite,
@@ -81,16 +79,12 @@ class Disk:
                 each.shows[what] += 1
 
     def _flip(self, fault: FlippedBit, struck: Struck, dice: random.Random) -> None:
-        opening = len(schema_message(self._topics[split_position(fault.partition)[0]].schema))
-        paths = [path for path in self._storage.list(fault.partition) if path.endswith(".arrow")]
-        closed = fault.segment == "closed"
-        if not paths or (closed and len(paths) == 1):
-            return  # there is no such segment yet
-        path = paths[0] if closed else paths[-1]
-        last = self._storage.size(path) - 1 - (len(END_OF_STREAM) if closed else 0)
-        if last < opening:
+        topic = self._topics[split_position(fault.partition)[0]]
+        found = batches_on_disk(self._storage, fault.partition, topic.schema, closed=fault.segment == "closed")
+        if found is None:
             return  # nothing is in it yet
-        at = dice.randint(opening, last)
+        path, batches = found
+        at = dice.choice(batches)
         flip(self._directory / path, at, dice.randint(0, 7))
         struck.shows["bits flipped"] += 1
         struck.details |= {"file": path, "byte": str(at)}

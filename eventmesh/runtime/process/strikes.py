@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 
@@ -27,6 +27,7 @@ from eventmesh.runtime.faults import (
     Fault,
     FlippedBit,
     FullDisk,
+    Lasting,
     Latency,
     Loss,
     Reordering,
@@ -53,14 +54,6 @@ MS = 1_000
 def unshifted() -> int:
     """Microseconds since the Unix epoch on the machine's clock, whatever a fault does to that of the process."""
     return time.time_ns() // 1_000
-
-
-@dataclass(eq=False)
-class Lasting:
-    """A fault that is not over, and what ends it."""
-
-    struck: Struck
-    undo: Callable[[], None]
 
 
 class Strikes:

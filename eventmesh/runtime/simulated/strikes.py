@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from eventmesh.errors import ConfigurationError, LogStopped, StorageFull
-from eventmesh.log.batch import schema_message
-from eventmesh.log.segment import END_OF_STREAM
+from eventmesh.log.segment import batches_on_disk
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
-from eventmesh.log.store import Durability
 from eventmesh.log.topic import Topic
 from eventmesh.mesh import Mesh
 from eventmesh.progress import split_position
@@ -25,6 +22,7 @@ from eventmesh.runtime.faults import (
     AtTime,
     ClockJump,
     Cut,
+    DiskFault,
     End,
     FailingSyncs,
     Fault,
@@ -33,6 +31,7 @@ from eventmesh.runtime.faults import (
     Freeze,
     FullDisk,
     Kill,
+    Lasting,
     LinkFault,
     LostUnsynced,
     Planned,
@@ -48,7 +47,6 @@ from eventmesh.runtime.simulated.processes import BrokerProcess
 from eventmesh.runtime.simulated.world import World
 
 SECOND = 1_000_000
-DiskFault = SlowDisk | FullDisk | FailingSyncs | TornWrite | FlippedBit | LostUnsynced
 
 
 class Struckable(Protocol):
@@ -60,7 +58,6 @@ class Struckable(Protocol):
     broker: BrokerProcess
     storage: MemoryStorage
     topics: dict[str, Topic]
-    durability: Durability
 
     def processes(self) -> list[Process]:
         """All there are."""
@@ -85,14 +82,6 @@ class Struckable(Protocol):
 
     def end_connection(self, one: Process, other: Process, because: OnLink) -> None:
         """Their connection breaks, and both are told."""
-
-
-@dataclass(eq=False)
-class Lasting:
-    """A fault that is not over, and what ends it."""
-
-    struck: Struck
-    undo: Callable[[], None]
 
 
 class Strikes:
@@ -159,14 +148,11 @@ class Strikes:
         simulation, callers = self._simulation, list(callers)
         known = [*callers, *(process.name for process in simulation.processes())]
         found = faults.refusals(given, simulation.mesh, "simulated", known)
-        for each in given:
-            fault = each.fault if isinstance(each, Planned) else each
+        wanted = [each.fault if isinstance(each, Planned) else each for each in given]
+        found += faults.level_refusals(wanted, simulation.mesh.log.durability, "simulated")
+        for fault in wanted:
             if GENERATOR in (*fault.processes(), *fault.ends()) and not (self.generator or callers):
                 found.append(f"{fault.kind}: nobody brings a load yet, so that nobody is the {GENERATOR}")
-            if isinstance(fault, DiskFault) and not isinstance(simulation.storage, SimulatedStorage):
-                found.append(f"{fault.kind}: at level {simulation.durability} there is no disk, only memory")
-            elif isinstance(fault, SlowDisk) and simulation.durability is not Durability.fsync:
-                found.append(f"{fault.kind}: at level {simulation.durability} nothing waits for a sync")
         if found:
             raise ConfigurationError("\n".join(found))
 
@@ -409,14 +395,12 @@ class Strikes:
 
     def _flip(self, fault: FlippedBit, struck: Struck, name: str) -> None:
         topic = self._simulation.topics[split_position(fault.partition)[0]]
-        paths = [path for path in self._disk.list(fault.partition) if path.endswith(".arrow")]
-        path = paths[-1] if fault.segment == "active" else paths[0]
-        first = len(schema_message(topic.schema))
-        last = self._disk.size(path) - 1 - (len(END_OF_STREAM) if fault.segment == "closed" else 0)
-        if last < first or (fault.segment == "closed" and len(paths) == 1):
+        found = batches_on_disk(self._disk, fault.partition, topic.schema, closed=fault.segment == "closed")
+        if found is None:
             return  # nothing is in it yet
+        path, batches = found
         dice = self.world.dice(f"fault {name}")
-        at = dice.randint(first, last)
+        at = dice.choice(batches)
         self._disk.flip(path, at, dice.randint(0, 7))
         struck.shows["bits flipped"] += 1
         struck.details |= {"file": path, "byte": str(at)}
