@@ -71,7 +71,7 @@ class Connection:
         self.address, self.peer = address, peer
         self._link_faults = link_faults or LinkFaults()
         self._link_faults.check_reach(peer)
-        hello = self._link_faults.hello(purpose)
+        hello = self._link_faults.hello(purpose, peer)
         self.name = hello.connection
         self._received, self._lost = received, lost
         self._closing = False

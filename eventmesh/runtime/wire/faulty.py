@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -94,6 +94,8 @@ class LinkFaults:
 
     def __init__(self, name: str = "") -> None:
         self.name = name
+        self._caller = name or uuid.uuid4().hex  # those that no mesh knows are no namesakes
+        self._made: Counter[str] = Counter()  # how many connections, by peer
         self.on_asks = False  # whether some fault acts on whole asks and replies
         self.on_topics = False  # whether some fault has ever acted on single topics
         self._active: tuple[OnLink, ...] = ()
@@ -136,9 +138,15 @@ class LinkFaults:
 
     # --- connections ------------------------------------------------------------------------------
 
-    def hello(self, purpose: str) -> protocol.Hello:
-        """A client's first frame, which says who it is and what the connection is called."""
-        return protocol.Hello(purpose, sender=self.name, connection=uuid.uuid4().hex)
+    def hello(self, purpose: str, peer: str) -> protocol.Hello:
+        """A client's first frame, which says who it is and what the connection to ``peer`` is called.
+
+        It is called by its ends and by how many there were before, so that a fault hits the same ones in every run.
+        """
+        with self._lock:
+            self._made[peer] += 1
+            connection = f"{self._caller} {peer} {self._made[peer]}"
+        return protocol.Hello(purpose, sender=self.name, connection=connection)
 
     def served(self, wire: Wire, hello: protocol.Hello) -> Wire:
         """The sending side of a connection that a client made."""
