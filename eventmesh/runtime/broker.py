@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ from eventmesh.runtime.effects import Appended, AppendFailed, BrokerAnswer, Gran
 
 #: A driver's own handle of the stream that something came by: answers go back there, batches go out there.
 Stream = Hashable
+Result = TypeVar("Result")
 #: Bytes of batches that one delivery to a subscriber carries, about.
 DELIVERY_BYTES = 1 << 20
 #: Microseconds between two attempts to open a log that has stopped.
@@ -110,7 +111,12 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 def _stopped(error: Exception) -> LogStopped:
-    return error if isinstance(error, LogStopped) else LogStopped(f"the log cannot be opened: {error}")
+    """Why there is no log; ``__cause__`` is what opening it came upon, such as a damaged file."""
+    if isinstance(error, LogStopped):
+        return error
+    stopped = LogStopped(f"the log cannot be opened: {error}")
+    stopped.__cause__ = error
+    return stopped
 
 
 class Broker:
@@ -146,6 +152,14 @@ class Broker:
             assert self.failure is not None
             raise self.failure
         return self._log
+
+    def using(self, call: Callable[[Log], Result]) -> Result:
+        """What ``call`` does with the open log; raises why there is none, also where the disk fails it."""
+        try:
+            return call(self.log)
+        except LogStopped as error:
+            self._note(error)
+            raise
 
     # --- grants and appends -----------------------------------------------------------------------
 

@@ -16,12 +16,13 @@ import pyarrow.flight as flight
 import pytest
 
 from eventmesh import mesh as meshes
-from eventmesh.errors import PeerLost, Unauthenticated
+from eventmesh.errors import LogStopped, PeerLost, Unauthenticated
 from eventmesh.lab.simulated_run import run_simulated
 from eventmesh.log.retention import Deleted
 from eventmesh.log.storage import FileStorage
 from eventmesh.log.store import Log, open_read_only
 from eventmesh.mesh import Mesh
+from eventmesh.runtime import broker as rules
 from eventmesh.runtime.process import snapshot_transfer
 from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.housekeeping import Housekeeping
@@ -98,6 +99,20 @@ def test_what_there_is_no_snapshot_of_is_no_error(broker: BrokerMember, log: Pat
     assert snapshot_transfer.fetch(broker.address(), state_name("price-updates", 0), OPEN) is None
     (log / FOLDER / f"{NAMES[0]}.snapshot").unlink()
     assert snapshot_transfer.fetch(broker.address(), NAMES[0], OPEN) is None
+
+
+def test_while_no_log_is_open_nobody_is_told_that_there_is_no_snapshot(
+    broker: BrokerMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took that for an answer would read from 0 on, where retention may have deleted."""
+    monkeypatch.setattr(rules, "REOPEN_US", 600_000_000)
+    with broker.lock:
+        broker.rules.sync_failed(LogStopped("the disk failed"))
+    with pytest.raises(PeerLost, match="the disk failed"):
+        snapshot_transfer.fetch(broker.address(), NAMES[0], OPEN)
+    with broker.lock:
+        broker.rules.tick(now() + rules.REOPEN_US)
+    assert snapshot_transfer.fetch(broker.address(), NAMES[0], OPEN) is not None
 
 
 @pytest.mark.parametrize("name", ["", "state/orders", "state/../../manifest.json", "other/orders/0", "state/orders/.."])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eventmesh.errors import Fenced, LogStopped, MayHaveHappened, NotFound, OffsetMismatch
+from eventmesh.errors import CorruptSegment, Fenced, LogStopped, MayHaveHappened, NotFound, OffsetMismatch
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.store import Durability, Log
 from eventmesh.runtime.broker import (
@@ -179,6 +179,41 @@ def test_a_sync_of_a_log_that_stopped_meanwhile_says_nothing(synced: Story) -> N
     synced.broker.tick(synced.now + REOPEN_US)
     synced.broker.synced(sync)
     assert synced.effects() == [Reopened()]
+
+
+def test_a_disk_that_fails_beside_the_work_of_clients_stops_the_log_too(synced: Story) -> None:
+    epoch, end = synced.granted()
+    synced.append(epoch, end, 0, "a")
+    synced.effects()
+
+    def failing(log: Log) -> None:
+        raise LogStopped("the disk failed")
+
+    with pytest.raises(LogStopped):
+        synced.broker.using(failing)
+    [unsure, stopped] = synced.effects()
+    assert isinstance(unsure, Answer)
+    assert isinstance(unsure.answer.error, MayHaveHappened)  # type: ignore[union-attr]
+    assert isinstance(stopped, Stopped)
+    with pytest.raises(LogStopped, match="the disk failed"):
+        synced.broker.using(lambda log: log)
+    assert synced.effects() == [], "it is said once"
+
+
+def test_a_file_that_rots_while_the_log_is_closed_is_what_keeps_it_closed(synced: Story) -> None:
+    synced.granted()
+    damage = CorruptSegment("orders/0/0.arrow", 0, 9, "checksum")
+    synced.broker.sync_failed(LogStopped("the disk failed"))
+
+    def damaged() -> Log:
+        raise damage
+
+    synced.broker._open_log = damaged
+    synced.broker.tick(synced.now + REOPEN_US)
+    assert synced.broker.failure is not None
+    assert synced.broker.failure.__cause__ is damage
+    assert "orders/0/0.arrow" in str(synced.broker.failure)
+    assert synced.broker.next_deadline() is not None, "somebody may restore it"
 
 
 def test_a_disk_that_fails_at_the_start_is_waited_for() -> None:

@@ -26,7 +26,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime import broker as rules
-from eventmesh.runtime.broker import DELIVERY_BYTES
+from eventmesh.runtime.broker import DELIVERY_BYTES, Result
 from eventmesh.runtime.effects import BrokerAnswer
 from eventmesh.runtime.process import metrics, snapshot_transfer
 from eventmesh.runtime.process.actor_log import log
@@ -261,15 +261,12 @@ class BrokerMember(Process):
                 for number in range(topic.partitions)
             ]
 
-        found: list[Offer] = self._guarded(offered)
-        return found
+        return self._guarded(offered)
 
     def _snapshot(self, ticket: bytes) -> Snapshot | None:
-        """The newest one that the log goes on from."""
+        """The newest one that the log goes on from. While no log is open nobody can tell, and it raises why."""
         found = snapshot_transfer.load(self.directory, ticket, self.cluster_id) if self.home is not None else None
-        with self.lock:
-            usable = found is not None and not self.closing and self.rules.failure is None
-            return found if usable and goes_on(self.rules.log, found.header) else None  # type: ignore[union-attr]
+        return found if found is not None and self._guarded(lambda log: goes_on(log, found.header)) else None
 
     def _asked_for(self, ticket: str) -> tuple[str, int, int]:
         topic, *numbers = ticket.rsplit("/", 2)
@@ -282,11 +279,11 @@ class BrokerMember(Process):
             raise InputError(f"ticket {ticket!r}: {problem}; expected topic/partition/offset")
         return topic, partition, offset
 
-    def _guarded(self, call: Callable[[Log], Any]) -> Any:
+    def _guarded(self, call: Callable[[Log], Result]) -> Result:
         with self.lock:
             if self.closing:
                 raise LogStopped("the broker is closing: ask again when there is one")
-            return call(self.rules.log)
+            return self.rules.using(call)
 
     # --- the control plane ------------------------------------------------------------------------
 

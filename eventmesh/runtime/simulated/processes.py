@@ -232,7 +232,7 @@ class ServiceProcess(Asker):
         try:
             instance.broker_up()
         except PeerLost:
-            self.connected = None  # it has died meanwhile: on the next connection, again
+            self.connected = None  # it has died meanwhile, or its log has stopped: on the next connection, again
         self.carry_out()
 
     def _connect_later(self, life: int) -> None:

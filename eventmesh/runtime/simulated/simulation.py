@@ -241,8 +241,8 @@ class Simulation:
 
     def _keep_house(self, rows: int) -> None:
         """Take snapshots, then let retention delete what no restart would read."""
-        log = self.broker.log
-        if log is None or self.broker.frozen:
+        broker = self.broker.rules
+        if broker is None or broker.failure is not None or self.broker.frozen:
             return  # next time
         snapshotter = Snapshotter(
             self.mesh, LogReader.of(self.storage), self.snapshots, cluster_id=CLUSTER, rows=rows,
@@ -250,12 +250,10 @@ class Simulation:
         )  # fmt: skip
         try:
             snapshotter.take_due()
-            log.retain(self.world.now, self.floors.at(self.world.now))
-        except LogStopped as error:
-            assert self.broker.rules is not None
-            self.broker.rules.sync_failed(error)
-        except (OSError, StorageFull):
-            return  # the snapshots before stand; the broker finds out by itself what the disk is like
+            floors = self.floors.at(self.world.now)
+            broker.using(lambda log: log.retain(self.world.now, floors))
+        except (LogStopped, OSError, StorageFull):
+            return  # the snapshots before stand, and the broker opens a log that stopped again
 
     # --- runs -----------------------------------------------------------------------------------
 
@@ -305,7 +303,8 @@ class Simulation:
 
     def describe(self) -> str:
         """Where everybody stands, for a failed run."""
-        lines = [f"broker: {'up' if self.broker.alive else 'down'}"]
+        broker = "down" if self.broker.rules is None else self.broker.rules.failure or "up"
+        lines = [f"broker: {broker}"]
         for host in self.hosts.values():
             if host.instance is None:
                 lines.append(f"{host.name}: down")
