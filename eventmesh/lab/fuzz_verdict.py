@@ -3,7 +3,8 @@
 Most faults change nothing of what is right: every promise holds, whatever dies and whatever is late. These do:
 
 - a **bit** that rots must be *found*: the run ends with :class:`~eventmesh.errors.CorruptSegment`, which names the
-  file, or the audit says that it cannot read it. Only where the log has cut or rewritten those bytes all is valid.
+  file, or the audit says that it cannot read it, or the broker of a log that had stopped says that it cannot open it
+  again, and all wait. Only where the log has cut or rewritten those bytes all is valid.
 - a **machine** that dies at level ``os`` may take facts along that were acknowledged. Then a reader that had seen
   them ends with :class:`~eventmesh.errors.LogTruncated`, a caller may wait for ever for what came of them, and the
   audit may miss them. What is in the log must still be in order (group A of the checks), and services must go on.
@@ -67,8 +68,15 @@ def _right(ran: Ran, error: Exception) -> bool:
         case OffsetOutOfRange():
             return may_be_lost(ran) and any(file.startswith(f"{error.partition}/") for file in rotten(ran))
         case Deadlock():
-            return may_be_lost(ran) and ran.simulation.services_quiet()
+            return (may_be_lost(ran) and ran.simulation.services_quiet()) or _cannot_open(ran)
     return False
+
+
+def _cannot_open(ran: Ran) -> bool:
+    """Whether the log is closed for a bit that rots."""
+    broker = ran.simulation.broker.rules
+    damage = None if broker is None or broker.failure is None else broker.failure.__cause__
+    return isinstance(damage, CorruptSegment) and damage.file in rotten(ran)
 
 
 def _in_audit(ran: Ran) -> Iterator[tuple[str, str]]:

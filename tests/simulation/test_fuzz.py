@@ -23,7 +23,17 @@ from eventmesh.lab.fuzz_files import RESULTS, FindingFile
 from eventmesh.lab.jobs import Jobs
 from eventmesh.lab.shrinking import Bound, fewer, shrunk
 from eventmesh.report.progress_bar import silent
-from eventmesh.runtime.faults import FAULTS, AtTime, FlippedBit, Kill, LostUnsynced, Planned, Struck, check
+from eventmesh.runtime.faults import (
+    FAULTS,
+    AtTime,
+    FailingSyncs,
+    FlippedBit,
+    Kill,
+    LostUnsynced,
+    Planned,
+    Struck,
+    check,
+)
 from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +148,21 @@ def test_a_bit_that_rots_must_be_found_where_it_is() -> None:
     assert not fuzz_verdict.judge(ran)
     ran.error = CorruptSegment("stock/0/0.arrow", 0, 9, "checksum")
     assert fuzz_verdict.judge(ran).names == ["CorruptSegment"]
+
+
+def test_who_cannot_open_a_log_again_says_so_of_the_file_that_rots() -> None:
+    """As seed 10826 of views did: a sync fails, and while the log is closed a bit rots in it."""
+    faults = (
+        Planned(moment=AtTime(seconds=0.01), fault=FailingSyncs(lasts_s=0.02)),
+        Planned(moment=AtTime(seconds=0.1), fault=FlippedBit(partition="orders/0", segment="active")),
+    )
+    fsync = Setup(durability="fsync")
+    ran = run(Case(seed=1, mesh=DOCUMENTS["views"], setup=fsync, variation={"requests": 20}, faults=faults))
+    assert ran.ended() == "Deadlock"
+    assert "the log cannot be opened: orders/0/" in str(ran.error)
+    assert not fuzz_verdict.judge(ran)
+    ran.plans.clear()
+    assert fuzz_verdict.judge(ran).names == ["Deadlock"], "no bit was flipped"
 
 
 def test_what_a_check_cannot_read_because_of_rot_is_no_finding_and_all_else_is() -> None:
