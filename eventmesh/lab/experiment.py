@@ -367,7 +367,9 @@ def _check_faults(experiment: Experiment, name: str, prepared: Prepared, file: P
         if not isinstance(each, Strike):
             continue
         path = f"method[{place}]"
-        for sentence in faults.refusals([each.planned], prepared.mesh, RUNTIMES[runtime]):
+        found = faults.refusals([each.planned], prepared.mesh, RUNTIMES[runtime])
+        found += faults.level_refusals([each.fault], prepared.mesh.log.durability, RUNTIMES[runtime])
+        for sentence in found:
             raise ConfigurationError(f"{sentence} (mesh {name})", file=str(file), path=f"{path}.fault")
         for begins in _times(each.moment):
             if begins >= lasts:

@@ -69,6 +69,10 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "a process that is not there": (
         "process: inventory/0", "process: inventory/7", ["method[0].fault", "no process 'inventory/7'", "mesh views"],
     ),
+    "a fault that the level of durability rules out": (
+        "{kind: end, process: inventory/0, lasts_s: 1}", "{kind: slow-disk, extra_ms: 5, lasts_s: 1}",
+        ["method[0].fault", "slow-disk: at level os nothing waits for a sync", "mesh views"],
+    ),
     "a fault that comes too late": (
         "seconds: 1}", "seconds: 5}", ["method[0].moment.seconds", "comes after 5 s, when the load of 2.98 s is over"],
     ),
