@@ -16,12 +16,13 @@ import psutil
 import pytest
 
 from eventmesh import mesh as meshes
-from eventmesh.errors import ConfigurationError
+from eventmesh.errors import ConfigurationError, PeerLost
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import End, Fault, Freeze, FullDisk, Kill, SlowDisk, Stall, TornWrite
 from eventmesh.runtime.on_ray import strikes as on_ray
 from eventmesh.runtime.on_ray.actors import Actors, service_peers
 from eventmesh.runtime.on_ray.strikes import Strikes
+from eventmesh.runtime.process.undos import Heal, Thaw, Undo
 from eventmesh.runtime.process.vitals import Process, numbered_by
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
@@ -106,6 +107,57 @@ def strikes(mesh: Mesh, actors: Actors) -> Iterator[Strikes]:
     yield made
     made.heal()
     made.close()
+
+
+class Kept:
+    """A list of undos, which says what was there when each was noted. ``refusing``: it takes none."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self.noted: dict[str, tuple[Undo, object]] = {}
+        self.forgotten: list[str] = []
+        self.renewed, self.refusing, self._look = 0, False, look
+
+    def note(self, fault: str, undo: Undo) -> None:
+        if self.refusing:
+            raise PeerLost("the supervisor is not there")
+        self.noted[fault] = undo, self._look()
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+    def forget(self, fault: str) -> None:
+        self.forgotten.append(fault)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Freeze(process="orders/0", lasts_s=LONG_S), Stall(source="*", target="broker", lasts_s=LONG_S)],
+    ids=["freeze", "stall"],
+)
+def test_an_undo_is_written_down_before_the_fault_is_made(mesh: Mesh, actors: Actors, fault: Fault) -> None:
+    orders = actors.services["orders", 0]
+
+    def struck() -> bool:
+        return orders.state == psutil.STATUS_STOPPED or bool(orders.inside.strikes._lasting)
+
+    kept = Kept(struck)
+    strikes = Strikes(mesh, actors, kept)
+    strikes.strike(fault)
+    until(struck)
+    ((name, (undo, before)),) = kept.noted.items()
+    assert not before
+    assert undo == (
+        Thaw(numbered_by(), orders.child.pid, orders.started) if isinstance(fault, Freeze) else Heal()
+    )  # fmt: skip
+    until(lambda: kept.renewed > 1)
+    assert kept.forgotten == []
+    strikes.heal()
+    until(lambda: kept.forgotten == [name])
+    kept.refusing = True
+    with pytest.raises(PeerLost, match="supervisor"):
+        strikes.strike(fault)
+    assert not struck(), "what nobody could undo is not done"
+    strikes.close()
 
 
 def test_who_is_killed_is_gone_and_it_is_over_when_the_next_life_answers(strikes: Strikes, actors: Actors) -> None:

@@ -14,7 +14,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import Fault, FixedMoment, Struck
 from eventmesh.runtime.on_ray.actors import Actors
 from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually, get, wait_until
-from eventmesh.runtime.on_ray.strikes import Strikes
+from eventmesh.runtime.on_ray.strikes import KeepsUndos, Strikes
 from eventmesh.runtime.process.directory import peer_name
 from eventmesh.runtime.process.moments import Moments
 from eventmesh.runtime.running import Progress, Usage
@@ -35,9 +35,11 @@ class RayMesh:
 
     virtual = False
 
-    def __init__(self, mesh: Mesh, actors: Actors, log_directory: Path) -> None:
+    def __init__(
+        self, mesh: Mesh, actors: Actors, log_directory: Path, undos: KeepsUndos | None = None
+    ) -> None:  # fmt: skip
         self.mesh, self.actors, self.log_directory = mesh, actors, log_directory
-        self.strikes = Strikes(mesh, actors)
+        self.strikes = Strikes(mesh, actors, undos)
         self.moments = Moments(log_directory)
         self._baseline = Usage()
 

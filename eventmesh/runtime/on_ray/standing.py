@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,8 @@ from eventmesh.runtime.on_ray.running import PROGRESS_S, RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
 from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, follow
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
+from eventmesh.runtime.process.undos import Undo
+from eventmesh.runtime.process.vitals import numbered_by
 from eventmesh.runtime.wire.channel import Access
 from eventmesh.runtime.wire.connection import flight_location
 
@@ -30,6 +34,8 @@ SUPERVISOR: Peer = ("supervisor", 0)
 LOOK_S = 2.0
 #: Seconds that an interrupted run may still take.
 FINISHING_S = 3_600.0
+#: What is to be undone after faults, beside the log.
+UNDOS = "undos.json"
 #: Seconds that Ray has to end what it was told to kill.
 ENDING_S = 5.0
 #: Stands among the peers that are asked for where the broker is served.
@@ -47,11 +53,35 @@ def joined(address: str) -> Iterator[None]:
         yield
 
 
+class SupervisedUndos:
+    """The list of undos that the supervisor keeps. See :class:`~eventmesh.runtime.on_ray.strikes.KeepsUndos`."""
+
+    def __init__(self, directory: RayDirectory) -> None:
+        self._directory = directory
+        self._runner = f"{numbered_by()} {os.getpid()} {uuid.uuid4().hex}"
+        self._supervisor: Any = None
+
+    def note(self, fault: str, undo: Undo) -> None:
+        """See :class:`~eventmesh.runtime.on_ray.strikes.KeepsUndos`."""
+        supervisor = self._supervisor = self._directory.actor(SUPERVISOR)
+        eventually(lambda: supervisor.note.remote(fault, self._runner, undo), "the supervisor")
+
+    def renew(self) -> None:
+        """See :class:`~eventmesh.runtime.on_ray.strikes.KeepsUndos`. Nobody waits for an answer."""
+        if self._supervisor is not None:
+            self._supervisor.renew.remote(self._runner)
+
+    def forget(self, fault: str) -> None:
+        """See :class:`~eventmesh.runtime.on_ray.strikes.KeepsUndos`. Nobody waits for an answer."""
+        if self._supervisor is not None:
+            self._supervisor.forget.remote(fault)
+
+
 class StandingMesh(RayMesh):
     """The processes of a mesh that stays. Made within :func:`joined`."""
 
     def __init__(self, mesh: Mesh, directory: RayDirectory, log_directory: Path, actors: Actors) -> None:
-        super().__init__(mesh, actors, log_directory)
+        super().__init__(mesh, actors, log_directory, SupervisedUndos(directory))
         self.directory = directory
 
     @classmethod
@@ -65,7 +95,7 @@ class StandingMesh(RayMesh):
         peers = list(standing.actors.all)
         declare(
             SupervisorProcess, SUPERVISOR, directory.namespace, restarts=True, detached=True, scheduling_strategy=home()
-        ).remote(directory, peers, lease_s)  # fmt: skip
+        ).remote(directory, peers, lease_s, undos=log_directory.with_name(UNDOS))  # fmt: skip
         standing.wait_until_live()
         wait_until(standing._all_watched, "the supervisor to know every process")
         return standing
@@ -79,6 +109,11 @@ class StandingMesh(RayMesh):
         """The mesh called ``name``, which stands; :class:`~eventmesh.errors.PeerLost` if it does not."""
         directory = RayDirectory.of(name, access)
         return cls(mesh, directory, log_directory, find(mesh, directory))
+
+    def heal(self) -> None:
+        """End every fault that lasts, also those that another command made."""
+        super().heal()
+        eventually(self.directory.actor(SUPERVISOR).undo.remote, "the supervisor")
 
     def look(self) -> dict[str, Any]:
         """How it is, within a few seconds whatever the processes do.

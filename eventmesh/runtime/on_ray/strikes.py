@@ -41,6 +41,7 @@ from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, ProcessDown, answered
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import BROKER, Peer, peer_called, peer_name
 from eventmesh.runtime.process.strikes import unshifted
+from eventmesh.runtime.process.undos import Heal, Thaw, Undo, process_of, send
 from eventmesh.runtime.process.vitals import numbered_by
 
 #: The thread of a process that is told of faults, whatever else it is doing.
@@ -51,14 +52,13 @@ LOOK_S = 0.2
 ANSWER_S = 2.0
 #: Seconds that a killed process has to be gone.
 DYING_S = 10.0
-#: Two readings of when a process was started may differ by that many seconds.
-STARTED_S = 1.0
 
 
 class Watched(Protocol):
     """A fault that is not over, as far as is known."""
 
     struck: Struck
+    name: str
 
     def look(self) -> bool:
         """Write down what came of it since; whether it is over."""
@@ -67,11 +67,38 @@ class Watched(Protocol):
         """End it."""
 
 
-class Strikes:
-    """The faults of one mesh. ``actors`` are its processes."""
+class KeepsUndos(Protocol):
+    """Keeps the list of undos (:class:`~eventmesh.runtime.process.undos.Undos`) for who makes faults."""
 
-    def __init__(self, mesh: Mesh, actors: Actors) -> None:
+    def note(self, fault: str, undo: Undo) -> None:
+        """Returns when it is on the list; raises why it is not."""
+
+    def renew(self) -> None:
+        """Who makes faults is there."""
+
+    def forget(self, fault: str) -> None:
+        """The fault is over."""
+
+
+class NoUndos:
+    """Where the mesh ends with who makes faults, nothing is left to be undone."""
+
+    def note(self, fault: str, undo: Undo) -> None:
+        """See :class:`KeepsUndos`."""
+
+    def renew(self) -> None:
+        """See :class:`KeepsUndos`."""
+
+    def forget(self, fault: str) -> None:
+        """See :class:`KeepsUndos`."""
+
+
+class Strikes:
+    """The faults of one mesh. ``actors`` are its processes, and ``undos`` keeps the list of what puts them right."""
+
+    def __init__(self, mesh: Mesh, actors: Actors, undos: KeepsUndos | None = None) -> None:
         self._mesh, self._actors = mesh, actors
+        self._undos = undos or NoUndos()
         self._numbers, self._begun = count(), f"{os.getpid()}.{time.time_ns():x}"
         self._watched: list[Watched] = []
         self._known: dict[Peer, psutil.Process] = {}  # as they last answered: one that is frozen does not
@@ -82,15 +109,23 @@ class Strikes:
     def strike(self, fault: Fault) -> Struck:
         """See :meth:`RayMesh.strike <eventmesh.runtime.on_ray.running.RayMesh.strike>`."""
         self._check(fault)
-        match fault:
-            case Kill():
-                watched: Watched = self._kill(fault)
-            case Freeze():
-                watched = self._freeze(fault)
-            case _:
-                watched = self._tell(fault)
+        name = f"{self._begun}.{next(self._numbers)}"
+        try:
+            watched = self._begin(fault, name)
+        except BaseException:
+            self._undos.forget(name)
+            raise
         self._watch(watched)
         return watched.struck
+
+    def _begin(self, fault: Fault, name: str) -> Watched:
+        match fault:
+            case Kill():
+                return self._kill(fault, name)
+            case Freeze():
+                return self._freeze(fault, name)
+            case _:
+                return self._tell(fault, name)
 
     def _check(self, fault: Fault) -> None:
         found = faults.refusals([fault], self._mesh, "on_ray")
@@ -100,14 +135,14 @@ class Strikes:
 
     # --- what is done -----------------------------------------------------------------------------
 
-    def _kill(self, fault: Kill) -> Watched:
+    def _kill(self, fault: Kill, name: str) -> Watched:
         peers = [BROKER, *self._actors.services] if fault.process == MACHINE else [peer_called(fault.process)]
         victims = {peer: found for peer, found in self._processes(peers).items() if found is not None}
         ours = {peer: process for peer, process in victims.items() if isinstance(process, psutil.Process)}
         struck = Struck(fault, unshifted())
         for peer in victims:
             if peer in ours:
-                _signal(ours[peer], signal.SIGKILL)
+                send(ours[peer], signal.SIGKILL)
             else:
                 ray.kill(self._actors.all[peer], no_restart=False)  # on another machine: Ray's own way
         psutil.wait_procs(list(ours.values()), timeout=DYING_S)
@@ -115,28 +150,31 @@ class Strikes:
             struck.shows["lives ended"] += 1
             if peer in ours:
                 struck.details[f"{peer_name(peer)} before"] = str(ours[peer].pid)
-        return _Dead(struck, {peer: self._pid(victims[peer]) for peer in victims}, self._whereabouts)
+        return _Dead(struck, name, {peer: self._pid(victims[peer]) for peer in victims}, self._whereabouts)
 
-    def _freeze(self, fault: Freeze) -> Watched:
+    def _freeze(self, fault: Freeze, name: str) -> Watched:
         peer = peer_called(fault.process)
         process = self._processes([peer])[peer]
         if process is not None and not isinstance(process, psutil.Process):
             raise ConfigurationError(
                 f"freeze: {fault.process} runs on another machine. Freeze it from a command that runs there"
             )
+        if process is not None:
+            self._undos.note(name, Thaw(numbered_by(), process.pid, process.create_time()))
         struck = Struck(fault, unshifted())
-        if process is not None and _signal(process, signal.SIGSTOP):
+        if process is not None and send(process, signal.SIGSTOP):
             struck.shows["processes frozen"] += 1
-        return _Frozen(struck, process, fault.lasts_s)
+        return _Frozen(struck, name, process, fault.lasts_s)
 
-    def _tell(self, fault: Fault) -> Watched:
+    def _tell(self, fault: Fault, name: str) -> Watched:
         if isinstance(fault, End | ClockJump):
             peers = [peer_called(fault.process)]
         elif isinstance(fault, DiskFault):
             peers = [BROKER]
         else:
             peers = list(self._actors.all)
-        told = _Told(fault, f"{self._begun}.{next(self._numbers)}", {peer: self._actors.all[peer] for peer in peers})
+        told = _Told(fault, name, {peer: self._actors.all[peer] for peer in peers})
+        self._undos.note(name, Heal())
         told.begin()
         return told
 
@@ -155,7 +193,7 @@ class Strikes:
         for peer, (where, pid, started) in self._whereabouts(peers).items():
             found[peer] = (where, pid)
             if where == numbered_by():
-                found[peer] = self._known[peer] = _process(pid, started)
+                found[peer] = self._known[peer] = process_of(pid, started)
         return found
 
     @staticmethod
@@ -185,6 +223,7 @@ class Strikes:
         """Write down what came of the faults that are not over."""
         with self._looking:
             for each in list(self._watched):
+                self._undos.renew()  # a look takes seconds where processes do not answer
                 try:
                     over = each.look()
                 except ray.exceptions.RayError as error:  # the mesh is ending, or Ray is
@@ -193,6 +232,7 @@ class Strikes:
                 if over:
                     each.struck.ended_us = each.struck.ended_us or unshifted()
                     self._watched.remove(each)
+                    self._undos.forget(each.name)
 
     def heal(self) -> None:
         """See :meth:`RayMesh.heal <eventmesh.runtime.on_ray.running.RayMesh.heal>`."""
@@ -200,13 +240,7 @@ class Strikes:
             for each in self._watched:
                 each.heal()
             if any(isinstance(each, _Told) for each in self._watched):
-                answered(
-                    {
-                        peer: actor.heal.options(concurrency_group=FAULTS).remote()
-                        for peer, actor in self._actors.all.items()
-                    },
-                    ANSWER_S,
-                )  # fmt: skip
+                heal(self._actors.all)
         self.look()
 
     def close(self) -> None:
@@ -220,13 +254,21 @@ class Strikes:
             self._changed.notify()
 
 
+def heal(actors: Mapping[Peer, Any]) -> None:
+    """Have these processes end the faults that they do to themselves; one that does not answer has it before it."""
+    asked = {peer: actor.heal.options(concurrency_group=FAULTS).remote() for peer, actor in actors.items()}
+    answered(asked, ANSWER_S)
+
+
 class _Dead:
     """Processes that were killed, until each has a next life."""
 
     def __init__(
-        self, struck: Struck, pids: Mapping[Peer, int], whereabouts: Callable[[list[Peer]], dict[Peer, Any]]
-    ) -> None:
-        self.struck, self._pids, self._whereabouts = struck, dict(pids), whereabouts
+        self, struck: Struck, name: str, pids: Mapping[Peer, int],
+        whereabouts: Callable[[list[Peer]], dict[Peer, Any]],
+    ) -> None:  # fmt: skip
+        self.struck, self.name = struck, name
+        self._pids, self._whereabouts = dict(pids), whereabouts
 
     def look(self) -> bool:
         """Who answers with another number lives again."""
@@ -244,8 +286,8 @@ class _Dead:
 class _Frozen:
     """A process that stands still until its time is over, or its supervisor has killed it."""
 
-    def __init__(self, struck: Struck, process: psutil.Process | None, lasts_s: float) -> None:
-        self.struck, self._process = struck, process
+    def __init__(self, struck: Struck, name: str, process: psutil.Process | None, lasts_s: float) -> None:
+        self.struck, self.name, self._process = struck, name, process
         self._timer = threading.Timer(lasts_s, self.heal)
         self._timer.daemon = True
         self._over = process is None
@@ -264,7 +306,7 @@ class _Frozen:
         self._timer.cancel()
         if not self._over and self._process is not None:
             self._over = True
-            _signal(self._process, signal.SIGCONT)
+            send(self._process, signal.SIGCONT)
             self.struck.ended_us = unshifted()
 
 
@@ -273,7 +315,7 @@ class _Told:
 
     def __init__(self, fault: Fault, name: str, actors: Mapping[Peer, Any]) -> None:
         self.struck = Struck(fault, unshifted())
-        self._name, self._actors = name, actors
+        self.name, self._actors = name, actors
         self._until = time.monotonic() + (fault.duration_s or 0.0)
         self._healed = False
         self._pids: dict[Peer, int] = {}
@@ -288,7 +330,7 @@ class _Told:
         # To end takes a while, and goes before what is asked then: who is asked for a lease answers beside it.
         group, timeout_s = (None, CALL_TIMEOUT_S) if isinstance(fault, End) else (FAULTS, ANSWER_S)
         asked = {
-            peer: actor.strike.options(concurrency_group=group).remote(fault, self._name)
+            peer: actor.strike.options(concurrency_group=group).remote(fault, self.name)
             for peer, actor in self._actors.items()
         }  # fmt: skip
         ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
@@ -321,7 +363,7 @@ class _Told:
 
     def _asked(self) -> dict[Peer, Any]:
         return {
-            peer: actor.came_of.options(concurrency_group=FAULTS).remote(self._name)
+            peer: actor.came_of.options(concurrency_group=FAULTS).remote(self.name)
             for peer, actor in self._actors.items()
         }  # fmt: skip
 
@@ -338,7 +380,7 @@ class _Told:
         if self._healed or rest_s <= 0 or isinstance(fault, End):
             return False
         rest = fault.model_copy(update={"lasts_s": rest_s})
-        self._actors[peer].strike.options(concurrency_group=FAULTS).remote(rest, self._name)
+        self._actors[peer].strike.options(concurrency_group=FAULTS).remote(rest, self.name)
         return True
 
     def heal(self) -> None:
@@ -346,28 +388,8 @@ class _Told:
         self._healed = True
 
 
-def _process(pid: int, started: float) -> psutil.Process | None:
-    """The process of this number, if it is the one that was started then."""
-    try:
-        process = psutil.Process(pid)
-        return process if abs(process.create_time() - started) < STARTED_S else None
-    except psutil.NoSuchProcess:
-        return None
-
-
 def _lives(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _signal(process: psutil.Process, what: signal.Signals) -> bool:
-    """Send it; False where the process is gone, whoever has its number now."""
-    try:
-        if process.is_running():
-            os.kill(process.pid, what)
-            return True
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        log.info("gone already", pid=process.pid)
-    return False

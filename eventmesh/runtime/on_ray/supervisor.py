@@ -2,7 +2,8 @@
 
 Ray itself sees when a process has died and starts it anew; a process that is stopped, or hangs, it takes for alive.
 So each process is asked who it is again and again, on a thread of its own that long calls do not hold up.
-A mesh that lives as long as a command has its supervisor there; one that stays has it in an actor.
+A mesh that lives as long as a command has its supervisor there; one that stays has it in an actor, which also keeps
+the list of what puts the mesh right again after a fault.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 
+from eventmesh.runtime.on_ray import strikes
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import Peer, peer_name
+from eventmesh.runtime.process.undos import Undo, Undos
 from eventmesh.runtime.process.vitals import Process, numbered_by
 
 #: Seconds without an answer after which a process is given up. Two busy cores delay an answer by tenths of a second.
@@ -64,10 +68,16 @@ class Watched:
 
 
 class Supervisor:
-    """Watches ``actors`` until :meth:`close`. ``follows`` another one, which they had answered."""
+    """Watches ``actors`` until :meth:`close`. ``follows`` another one, which they had answered.
 
-    def __init__(self, actors: Mapping[Peer, Any], *, lease_s: float = LEASE_S, follows: bool = False) -> None:
-        self.lease_s = lease_s
+    ``beside`` is called whenever it has looked at all of them.
+    """
+
+    def __init__(
+        self, actors: Mapping[Peer, Any], *,
+        lease_s: float = LEASE_S, follows: bool = False, beside: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.lease_s, self._beside = lease_s, beside
         self._watched = {peer: Watched(actor, owes=follows) for peer, actor in actors.items()}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -92,6 +102,7 @@ class Supervisor:
         while not self._closing.wait(self.lease_s / LOOKS):
             for peer, each in self._watched.items():
                 self._look(peer, each)
+            self._beside()
 
     def _look(self, peer: Peer, each: Watched) -> None:
         if each.asked is None:
@@ -139,11 +150,30 @@ def _kill(process: psutil.Process) -> None:
 class SupervisorProcess(Process):
     """The supervisor of a mesh that stays: it finds the processes by their names, whichever of them Ray made anew."""
 
-    def __init__(self, directory: RayDirectory, peers: Sequence[Peer], lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, directory: RayDirectory, peers: Sequence[Peer], lease_s: float = LEASE_S, *, undos: Path
+    ) -> None:  # fmt: skip
         super().__init__()
         actors = {peer: directory.actor(peer) for peer in peers}
         follows = ray.get_runtime_context().was_current_actor_reconstructed
-        self._supervisor = Supervisor(actors, lease_s=lease_s, follows=follows)
+        self._undos = Undos(undos, lambda: strikes.heal(actors))
+        self._supervisor = Supervisor(actors, lease_s=lease_s, follows=follows, beside=self._undos.look)
+
+    def note(self, fault: str, runner: str, undo: Undo) -> None:
+        """See :meth:`Undos.note <eventmesh.runtime.process.undos.Undos.note>`."""
+        self._undos.note(fault, runner, undo)
+
+    def renew(self, runner: str) -> None:
+        """See :meth:`Undos.renew <eventmesh.runtime.process.undos.Undos.renew>`."""
+        self._undos.renew(runner)
+
+    def forget(self, fault: str) -> None:
+        """See :meth:`Undos.forget <eventmesh.runtime.process.undos.Undos.forget>`."""
+        self._undos.forget(fault)
+
+    def undo(self) -> list[str]:
+        """See :meth:`Undos.carry_out <eventmesh.runtime.process.undos.Undos.carry_out>`."""
+        return self._undos.carry_out()
 
     def watched(self) -> dict[Peer, dict[str, Any]]:
         """Of each process ``pid``, and ``restarts`` since this supervisor began."""
