@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 from eventmesh.errors import EnvironmentUnavailable, EventmeshError
 from eventmesh.lab import known
 from eventmesh.lab import run as runs
-from eventmesh.lab.experiment import Experiment, Ready, Strike, load_s
+from eventmesh.lab.experiment import Experiment, MeshUp, Ready, Strike, load_s
 from eventmesh.lab.nemesis import Attempt, Nemesis
 from eventmesh.lab.run import LOG, Prepared, running_mesh
+from eventmesh.lab.standing import OneRun, loading
 from eventmesh.lab.standing_record import Standing, find, reached
+from eventmesh.lab.standing_runs import all_callers, earlier, next_run
 from eventmesh.report import experiment_measure, experiment_report, measure, record
 from eventmesh.report.experiment_measure import Law, Question
 from eventmesh.report.probes import STRETCHES, Seen
@@ -31,23 +33,50 @@ NOTHING_UP = {"no mesh is up": "nothing to heal"}
 
 
 def run(ready: Ready, folder: Path, *, report: Report = silent) -> record.Run:
-    """Run every wiring, and leave in ``folder`` the journal, the reports, and a folder of each wiring's own run.
+    """Run every wiring on a mesh of its own, and leave in ``folder`` the journal, the reports, and each wiring's run.
 
     What was found is kept, and said to be aborted, when it ends early; the faults are healed in any case.
     """
-    experiment = ready.experiment
-    begun = _begin(ready)
-    found: list[WiringRecord] = []
-    status: record.Status = "aborted"
     with runs.writing(folder):
-        try:
-            for name in experiment.wirings:
-                found.append(_wiring(ready, name, folder / ready.prepared[name].mesh.name, report))
-            status = "complete"
-        finally:
-            finished = _finish(begun, found, status)
-            record.write(folder, finished)
-            experiment_report.write(folder, finished, end=datetime.now(UTC))
+        wirings = (_wiring(ready, name, _folder(ready, name, folder), report) for name in ready.prepared)
+        return _reported(ready, folder, wirings)
+
+
+def run_on(
+    standing: Standing, load: Callable[[MeshUp], Ready], folder: Path, *,
+    report: Report = silent, say: Callable[[str], object],
+) -> record.Run:  # fmt: skip
+    """Run one wiring on a mesh that is up, as the next of its runs; ``load`` reads the experiment for it.
+
+    Its supervisor heals it should this process end before it has.
+    """
+    with loading(standing, folder, report=report, say=say) as one:
+        ready = load(mesh_up(standing, one.number))
+        return _reported(ready, folder, (_on(one, ready, name, folder, report) for name in ready.prepared))
+
+
+def mesh_up(standing: Standing, number: int | None = None) -> MeshUp:
+    """A mesh that is up, as an experiment needs it; ``number`` is that of the run, the next one if not given."""
+    data = standing.data
+    number = next_run(data) if number is None else number
+    return MeshUp(standing.name, data / runs.MESH_FILE, number, all_callers(earlier(data)))
+
+
+def _folder(ready: Ready, name: str, folder: Path) -> Path:
+    return folder / ready.prepared[name].mesh.name
+
+
+def _reported(ready: Ready, folder: Path, wirings: Iterable[WiringRecord]) -> record.Run:
+    """Gather what is found of each wiring in turn, and write it down however it ends."""
+    begun, found = _begin(ready), list[WiringRecord]()
+    status: record.Status = "aborted"
+    try:
+        found.extend(wirings)
+        status = "complete"
+    finally:
+        finished = _finish(begun, found, status)
+        record.write(folder, finished)
+        experiment_report.write(folder, finished, end=datetime.now(UTC))
     return finished
 
 
@@ -95,7 +124,7 @@ def _begin(ready: Ready) -> record.Run:
         experiment=ExperimentRecord(
             title=experiment.title, description=experiment.description, hypothesis=experiment.hypothesis.title,
             rate=experiment.load.rate, served=list(experiment.load.served), audit_expected=experiment.audit.expect,
-            rollbacks=[each.name for each in experiment.rollbacks],
+            rollbacks=[each.name for each in experiment.rollbacks], mesh_up=ready.up,
         ),
     )  # fmt: skip
 
@@ -128,24 +157,44 @@ def _wiring(ready: Ready, name: str, folder: Path, report: Report) -> WiringReco
     with running_mesh(
         mesh, folder / LOG, ready.runtime, seed=ready.seed, rows_per_s=rows, report=report
     ) as running:  # fmt: skip
-        seed_with(running, prepared.workload.seeding)
         nemesis = Nemesis(running, [each.planned for each in experiment.strikes], ready.seed)
         try:
             measured = _loaded(running, nemesis, prepared, experiment, report)
         except EnvironmentUnavailable as error:
-            return _failed(ready, name, nemesis.attempts, str(error))
+            return _failed(ready, name, nemesis, str(error))
         history = running.history(measured.callers)
         running.save_log(folder / LOG)
     finished = runs.conclude(begun, mesh, prepared.workload, measured, history, folder, report=report)
-    assert finished.audit is not None
-    return _judged(ready, name, nemesis.attempts, measured, finished, capacity)
+    return _judged(ready, name, nemesis, measured, finished, capacity)
+
+
+def _on(one: OneRun, ready: Ready, name: str, folder: Path, report: Report) -> WiringRecord:
+    """A mesh that is up, under load and faults. Offsets of moments are counted from where the log ends before them."""
+    prepared, experiment = ready.prepared[name], ready.experiment
+    folder = _folder(ready, name, folder)
+    folder.mkdir(parents=True)
+    nemesis = Nemesis(one.running, [each.planned for each in experiment.strikes], ready.seed, counts_from_load=True)
+
+    def load() -> Measured:
+        return _loaded(one.running, nemesis, prepared, experiment, report, prefix=one.prefix)
+
+    try:
+        measured, finished = one.carry_out(prepared.workload, folder, load, seed=ready.seed)
+    except EnvironmentUnavailable as error:
+        return _failed(ready, name, nemesis, str(error))
+    return _judged(ready, name, nemesis, measured, finished, None)
 
 
 def _loaded(
-    running: RunningMesh, nemesis: Nemesis, prepared: Prepared, experiment: Experiment, report: Report
-) -> Measured:
-    """The load with the faults in it; they are healed before the mesh has to come to rest."""
+    running: RunningMesh, nemesis: Nemesis, prepared: Prepared, experiment: Experiment, report: Report,
+    *, prefix: str = "",
+) -> Measured:  # fmt: skip
+    """Seeding, then the load with the faults in it; they are healed before the mesh has to come to rest.
+
+    ``prefix`` is what tells the workloads from those of other runs on the same mesh.
+    """
     workload, words = prepared.workload, running.mesh.words
+    seed_with(running, workload.seeding, name=workload.seeding_name or f"{prefix}seeding")
     longest = sum(each.fault.duration_s or 0.0 for each in experiment.strikes)
     patience = load_s(prepared) + longest + experiment.drain.timeout_s + PATIENCE_S
 
@@ -154,7 +203,7 @@ def _loaded(
 
     with nemesis:
         return measure_load(
-            running, "load", workload.load, window=workload.window, progress=told, timeout_s=patience,
+            running, f"{prefix}load", workload.load, window=workload.window, progress=told, timeout_s=patience,
             drain_s=experiment.drain.timeout_s,
         )  # fmt: skip
 
@@ -176,10 +225,9 @@ def _capacity_per_s(ready: Ready, name: str, folder: Path, report: Report) -> fl
 
 
 def _judged(
-    ready: Ready, name: str, attempts: Sequence[Attempt], measured: Measured, finished: record.Run,
-    capacity: float | None,
-) -> WiringRecord:  # fmt: skip
-    experiment, mesh = ready.experiment, ready.prepared[name].mesh
+    ready: Ready, name: str, nemesis: Nemesis, measured: Measured, finished: record.Run, capacity: float | None
+) -> WiringRecord:
+    experiment, mesh, attempts = ready.experiment, ready.prepared[name].mesh, nemesis.attempts
     callers, audited = measured.callers, finished.audit
     assert audited is not None
     begin = float(measure.times(callers, "intended_at").min())
@@ -198,13 +246,14 @@ def _judged(
     unknown += [
         f"no {mesh.words.request} was due in the stretch {each.stretch!r}" for each in found if each.to_s <= each.from_s
     ]
+    unknown += _not_healed(nemesis)
     shows_performance = audited.verdict != "invalid"
     return WiringRecord(
         mesh=name, wiring=mesh.wiring, status="completed", unknown=unknown,
         sentence=experiment_measure.sentence(name, seen, mesh.words, audited.verdict),
         verdict="unknown" if unknown or audited.verdict == "unknown" else "valid",
         deviated=None if unknown else experiment_measure.deviated(found), **_expected(experiment, name),
-        faults=faults, stretches=found, audit=audited, outcomes=finished.outcomes,
+        faults=faults, not_healed=nemesis.not_healed, stretches=found, audit=audited, outcomes=finished.outcomes,
         curves=experiment_measure.curves(seen) if shows_performance else None, capacity_per_s=capacity,
         figures=experiment_measure.predicted(
             seen, [Law(each.law, each.tolerance) for each in experiment.predictions if each.mesh == name],
@@ -214,15 +263,19 @@ def _judged(
     )  # fmt: skip
 
 
-def _failed(ready: Ready, name: str, attempts: Sequence[Attempt], why: str) -> WiringRecord:
+def _failed(ready: Ready, name: str, nemesis: Nemesis, why: str) -> WiringRecord:
     """A mesh that did not finish its load, or did not come to rest."""
-    strikes = zip(ready.experiment.strikes, attempts, strict=False)
+    strikes = zip(ready.experiment.strikes, nemesis.attempts, strict=False)
     return WiringRecord(
         mesh=name, wiring=ready.prepared[name].mesh.wiring, status="failed", verdict="unknown", deviated=None,
-        sentence=f"{name}: it did not come to rest, so nothing can be said.", unknown=[why],
+        sentence=f"{name}: it did not come to rest, so nothing can be said.", unknown=[why, *_not_healed(nemesis)],
         faults=[FaultRecord(name=each.name, planned=each.planned.model_dump(mode="json")) for each, _ in strikes],
-        **_expected(ready.experiment, name),
+        not_healed=nemesis.not_healed, **_expected(ready.experiment, name),
     )  # fmt: skip
+
+
+def _not_healed(nemesis: Nemesis) -> list[str]:
+    return [] if nemesis.not_healed is None else [f"its faults could not be healed: {nemesis.not_healed}"]
 
 
 def _expected(experiment: Experiment, name: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from eventmesh.errors import InputError
 from eventmesh.lab import known
-from eventmesh.lab.command_line import RUNS, Json, progress, show
+from eventmesh.lab.command_line import RUNS, Json, progress, sayer, show
 from eventmesh.lab.examples import Commands
 
 _experiment = known.complete_shipped("experiments")
@@ -78,7 +79,23 @@ def chaos_validate(file: File, runtime: On = Runtime.simulated, seed: Seed = Non
 @chaos_app.command("run")
 def chaos_run(
     file: File,
-    runtime: On = Runtime.simulated,
+    runtime: Annotated[
+        Runtime | None,
+        typer.Option(
+            "--runtime",
+            help="A simulation on a virtual clock, or real processes on Ray.",
+            show_default="simulated; ray with --name",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            autocompletion=known.complete_mesh_up,
+            help="Run it on a mesh that is up; on meshes of its own, if not given.",
+        ),
+    ] = None,
     seed: Seed = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
@@ -88,6 +105,9 @@ def chaos_run(
 ) -> None:
     """Run an experiment; write journal.json, report.html, summary.md and run.json.
 
+    On a mesh that is up it is the next of its runs: of the experiment's meshes the one of the same wiring is run, and
+    offsets are counted from where the log ends before the load. Whatever ends this command, the mesh is healed.
+
     Exit code 0: the hypothesis held; 4: it did not; 3: the audit found a run invalid; 5: a fault did not happen, or
     nothing can be said.
 
@@ -95,17 +115,30 @@ def chaos_run(
     Examples:
       eventmesh chaos run broker-kill
       eventmesh chaos run split --seed 7 --output results
+      eventmesh chaos run split --name shop
     """
     from eventmesh.lab import chaos, experiment
     from eventmesh.lab import run as runs
+    from eventmesh.lab.standing_record import find
 
+    if name is not None and runtime is Runtime.simulated:
+        raise InputError("a mesh that is up runs on Ray: leave --runtime out, or --name")
     if output is not None:
         runs.must_be_empty(output)
-    with progress() as (_, report):
-        ready = experiment.load(file, runtime=runtime.value, seed=seed)
+
+    def load(up: experiment.MeshUp | None) -> experiment.Ready:
+        on = runtime or (Runtime.simulated if up is None else Runtime.ray)
+        return experiment.load(file, runtime=on.value, seed=seed, up=up)
+
+    with progress() as (console, report):
+        standing = None if name is None else find(name)
+        ready = load(None if standing is None else chaos.mesh_up(standing))
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, ready.name)
-            finished = chaos.run(ready, folder, report=report)
+            if standing is not None:
+                finished = chaos.run_on(standing, load, folder, report=report, say=sayer(console))
+            else:
+                finished = chaos.run(ready, folder, report=report)
     if dry_run:
         show(ready.summary(), json_output, lambda screen: screen.pairs(ready.summary()))
         return

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from eventmesh import configuration, shipped
+from eventmesh import mesh as meshes
 from eventmesh.configuration import describe, mistake, suggestion
 from eventmesh.errors import ConfigurationError
 from eventmesh.lab import run as runs
@@ -240,8 +242,21 @@ class Experiment(_Part):
 
 
 @dataclass(frozen=True)
+class MeshUp:
+    """A mesh that is up: its stored description, the number of its next run, and what callers asked of it before."""
+
+    name: str
+    mesh_file: Path
+    number: int
+    asked: pa.Table
+
+
+@dataclass(frozen=True)
 class Ready:
-    """An experiment whose every part is checked: meshes and loads by the names that the file has for them."""
+    """An experiment whose every part is checked: meshes and loads by the names that the file has for them.
+
+    ``up`` is what the mesh is called that it runs on, None where it starts its own.
+    """
 
     name: str
     experiment: Experiment
@@ -249,6 +264,7 @@ class Ready:
     seed: int
     prepared: Mapping[str, Prepared]
     capacity: Mapping[str, Prepared]
+    up: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """What a run would do."""
@@ -257,7 +273,7 @@ class Ready:
         return {
             "experiment": self.name,
             "question": experiment.title,
-            "meshes": ", ".join(experiment.wirings),
+            "meshes": ", ".join(self.prepared) + (f" (up as {self.up})" if self.up else ""),
             "runtime": self.runtime,
             "seed": self.seed,
             "requests": ", ".join(str(len(each.workload.load)) for each in self.prepared.values()),
@@ -272,32 +288,59 @@ def questions(folder: Path) -> dict[str, str]:
     return {path.stem: str(configuration.read(path).get("title", "")) for path in sorted(folder.glob("*.yaml"))}
 
 
-def load(given: Path, *, runtime: Runtime, seed: int | None = None) -> Ready:
+def load(given: Path, *, runtime: Runtime, seed: int | None = None, up: MeshUp | None = None) -> Ready:
     """The experiment that ships under this name, or of this file, checked against its meshes and the runtime.
 
-    ``seed`` wins over the file's. Raises :class:`ConfigurationError` for the first mistake; starts nothing.
+    ``seed`` wins over the file's. On a mesh that is ``up`` one wiring is run, the one that the mesh is of, and nothing
+    is measured that needs a mesh without faults. Raises :class:`ConfigurationError` for the first mistake; starts
+    nothing.
     """
     file = shipped.find("experiments", given)
     experiment = configuration.validate(Experiment, configuration.read(file), file=str(file))
     chosen = experiment.seed if seed is None else seed
     _check_names(experiment, file)
+    names = experiment.wirings if up is None else (_name_of(up, experiment, file),)
     prepared = {
-        name: _prepared(experiment, name, file, experiment.load.options, "load.options", chosen)
-        for name in experiment.wirings
+        name: _prepared(
+            experiment,
+            name,
+            file,
+            experiment.load.options,
+            "load.options",
+            seed=chosen,
+            rate=experiment.load.rate,
+            up=up,
+        )
+        for name in names
     }
     if len({each.mesh.name for each in prepared.values()}) < len(prepared):
         problem = "two of these meshes have the same name, and a report could not tell them apart"
         raise ConfigurationError(problem, file=str(file), path="meshes")
     capacity = {}
-    if experiment.capacity is not None:
+    if experiment.capacity is not None and up is None:
         options = experiment.capacity.options
         capacity = {
-            name: _prepared(experiment, name, file, options, "capacity.options", chosen, rate=None)
-            for name in experiment.wirings
+            name: _prepared(experiment, name, file, options, "capacity.options", seed=chosen, rate=None, up=None)
+            for name in names
         }
     for name, each in prepared.items():
         _check_faults(experiment, name, each, file, runtime)
-    return Ready(file.stem, experiment, runtime, chosen, MappingProxyType(prepared), MappingProxyType(capacity))
+    return Ready(
+        file.stem, experiment, runtime, chosen, MappingProxyType(prepared), MappingProxyType(capacity),
+        up.name if up is not None else None,
+    )  # fmt: skip
+
+
+def _name_of(up: MeshUp, experiment: Experiment, file: Path) -> str:
+    """What the experiment calls the mesh that is up: the one of the same application and wiring."""
+    there = meshes.load_stored(up.mesh_file)
+    for name in experiment.wirings:
+        mesh = meshes.load(_mesh_file(name, file, experiment))
+        if (mesh.description.application, mesh.wiring) == (there.description.application, there.wiring):
+            return name
+    problem = f"{up.name!r} is of {there.description.application}, wiring {there.wiring}, and no mesh here is"
+    hint = f"Without --name it starts its own: {', '.join(experiment.wirings)}"
+    raise ConfigurationError(problem, file=str(file), path="meshes" if experiment.meshes else "mesh", hint=hint)
 
 
 def load_s(prepared: Prepared) -> float:
@@ -320,10 +363,10 @@ def _check_names(experiment: Experiment, file: Path) -> None:
 
 
 def _prepared(
-    experiment: Experiment, name: str, file: Path, options: Mapping[str, Any], path: str, seed: int,
-    rate: float | None = -1.0,
+    experiment: Experiment, name: str, file: Path, options: Mapping[str, Any], path: str, *,
+    seed: int, rate: float | None, up: MeshUp | None,
 ) -> Prepared:  # fmt: skip
-    mesh_file = _mesh_file(name, file, experiment)
+    mesh_file = _mesh_file(name, file, experiment) if up is None else up.mesh_file
     model = runs.options_model(mesh_file)
     own = model.model_fields.keys() - WorkloadOptions.model_fields.keys()
     for key in options:
@@ -338,7 +381,9 @@ def _prepared(
     chosen = {key: getattr(checked, key) for key in checked.model_fields_set}
     for service in experiment.simulated.rows_per_s:
         _known_service(service, mesh_file, file)
-    return runs.prepare(mesh_file, chosen, seed=seed, rate=experiment.load.rate if rate == -1.0 else rate)
+    if up is None:
+        return runs.prepare(mesh_file, chosen, seed=seed, rate=rate)
+    return runs.prepare(mesh_file, chosen, seed=seed, rate=rate, number=up.number, asked=up.asked, stored=True)
 
 
 def _known_service(service: str, mesh_file: Path, file: Path) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from eventmesh.errors import EventmeshError
 from eventmesh.runtime import faults
-from eventmesh.runtime.faults import FixedMoment, Planned, Struck
+from eventmesh.runtime.faults import AtOffset, FixedMoment, Planned, Struck
 from eventmesh.runtime.running import RunningMesh
 
 
@@ -30,18 +30,25 @@ class Attempt:
 
 @dataclass
 class Nemesis:
-    """Entered when the load begins: times are counted from then."""
+    """Entered when the load begins: times are counted from then, and offsets too where it ``counts_from_load``.
+
+    ``not_healed`` is why the mesh could not be healed in the end, None where it was.
+    """
 
     running: RunningMesh
     plan: Sequence[Planned]
     seed: int
+    counts_from_load: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     healed: bool = False
+    not_healed: str | None = None
 
     def __enter__(self) -> Nemesis:
         for place, each in enumerate(self.plan):
             # Dice of its own for each: a fault that is left out leaves the moments of the others as they were.
             moment = faults.fixed(each.moment, random.Random(f"{self.seed} {place} {each.model_dump_json()}"))
+            if isinstance(moment, AtOffset) and self.counts_from_load:
+                moment = moment.model_copy(update={"offset": moment.offset + self.running.ends()[moment.partition]})
             self.attempts.append(Attempt(each, moment))
         for attempt in self.attempts:
             self.running.when(attempt.moment, partial(self._strike, attempt))
@@ -59,4 +66,7 @@ class Nemesis:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.healed = True
-        self.running.heal()
+        try:
+            self.running.heal()
+        except EventmeshError as failed:
+            self.not_healed = str(failed)

@@ -8,8 +8,9 @@ all runs so far, since the log holds them all.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,8 @@ from eventmesh.mesh import Mesh
 from eventmesh.report import record
 from eventmesh.report.progress_bar import Report, silent
 from eventmesh.runtime.journal import GENERATOR
+from eventmesh.runtime.running import Measured
+from eventmesh.workload import Workload
 
 if TYPE_CHECKING:
     from eventmesh.runtime.on_ray.head import Head
@@ -275,23 +278,56 @@ def run(
     that was interrupted goes on in the mesh, and the next one waits for its end. Where this one is interrupted, it
     ``say``s what becomes of its requests.
     """
+    with loading(standing, folder, report=report, say=say) as one:
+        workload = prepare(one.number, earlier(standing.data)).workload
+        _, finished = one.carry_out(
+            workload, folder, lambda: load_mesh(one.running, workload, report, prefix=one.prefix), seed=seed
+        )
+        return finished
+
+
+@contextmanager
+def loading(
+    standing: Standing, folder: Path, *, report: Report, say: Callable[[str], object]
+) -> Iterator[OneRun]:  # fmt: skip
+    """One run of the mesh, whose results go to ``folder``. See :func:`run`."""
     busy = f"{standing.name!r} is being {{}} now. Wait for the end of that run; one runs at a time"
     with held(standing.data / "run.lock", "loaded", busy), writing(folder), reached(standing) as running:
         _await_earlier(standing, running, report)
-        number = claim_run(standing.data)
-        workload = prepare(number, earlier(standing.data)).workload
-        begun = begin(standing.name, running.mesh, workload, folder, seed=seed)
-        (folder / LOG).symlink_to(standing.data / LOG)
+        yield OneRun(standing, running, claim_run(standing.data), report, say)
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """A run of a mesh that stays: the only one at the time, with a ``number`` of its own."""
+
+    standing: Standing
+    running: StandingMesh
+    number: int
+    report: Report
+    say: Callable[[str], object]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its workloads begin with."""
+        return prefix(self.number)
+
+    def carry_out(
+        self, workload: Workload, folder: Path, load: Callable[[], Measured], *, seed: int
+    ) -> tuple[Measured, record.Run]:
+        """Have the mesh loaded by ``load``, and audit all that it has done; what the load did, and the record."""
+        data, mesh = self.standing.data, self.running.mesh
+        begun = begin(self.standing.name, mesh, workload, folder, seed=seed)
+        (folder / LOG).symlink_to(data / LOG)
         try:
-            measured = load_mesh(running, workload, report, prefix=prefix(number))
+            measured = load()
         except BaseException:
-            say(_what_becomes_of(standing, number))
+            self.say(_what_becomes_of(self.standing, self.number))
             raise
-        keep(standing.data, number, measured.callers)
-        seen = running.history(all_callers(earlier(standing.data)))
-        return conclude(
-            begun, running.mesh, workload, measured, seen, folder, report=report, shared_log=True
-        )  # fmt: skip
+        keep(data, self.number, measured.callers)
+        seen = self.running.history(all_callers(earlier(data)))
+        finished = conclude(begun, mesh, workload, measured, seen, folder, report=self.report, shared_log=True)
+        return measured, finished
 
 
 def _what_becomes_of(standing: Standing, number: int) -> str:

@@ -53,7 +53,11 @@ def journal(run: Run, *, end: datetime) -> dict[str, Any]:
         "steady_states": {stretch: _steady_state(wirings, stretch) for stretch in STRETCHES},
         "run": [activity for each in wirings for activity in _activities(each)],
         "rollbacks": [
-            {"mesh": each.mesh, "activity": {"type": "action", "name": name}, "status": "succeeded"}
+            {
+                "mesh": each.mesh, "activity": {"type": "action", "name": name},
+                **({"status": "succeeded"} if each.not_healed is None else
+                   {"status": "failed", "exception": [each.not_healed]}),
+            }
             for each in wirings
             for name in run.experiment.rollbacks
         ],

@@ -146,6 +146,11 @@ def _experiment(run: Run) -> ExperimentRecord:
     return run.experiment
 
 
+def _where(run: Run) -> str:
+    mesh_up = _experiment(run).mesh_up
+    return f"--runtime {run.runtime}" if mesh_up is None else f"--name {mesh_up}"
+
+
 def _content(run: Run) -> dict[str, Any]:
     experiment = _experiment(run)
     return {
@@ -162,6 +167,6 @@ def _content(run: Run) -> dict[str, Any]:
         "targets": targets,
         "words": run.words,
         "capital": capital,
-        "again": f"eventmesh chaos run {run.name} --runtime {run.runtime} --seed {run.seed}",
+        "again": f"eventmesh chaos run {run.name} {_where(run)} --seed {run.seed}",
         "config": yaml.safe_dump(run.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True),
     }

@@ -345,6 +345,7 @@ class WiringRecord(_Part):
     why: str = ""
     unknown: list[str] = []  # why the verdict is unknown
     faults: list[FaultRecord] = []
+    not_healed: str | None = None  # why the rollbacks failed; None where they were carried out
     stretches: list[StretchRecord] = []
     curves: Curves | None = None
     capacity_per_s: float | None = None
@@ -372,6 +373,7 @@ class ExperimentRecord(_Part):
     served: list[str]
     audit_expected: Literal["valid", "invalid"] = "valid"
     rollbacks: list[str] = []
+    mesh_up: str | None = None  # the mesh that was up, None where each wiring had a mesh of its own
     wirings: list[WiringRecord] = []
 
 

@@ -81,6 +81,9 @@ class RunningMesh(Protocol):
     def statuses(self) -> list[Mapping[str, Any]]:
         """What each service instance says of itself (:meth:`~eventmesh.runtime.instance.Instance.status`)."""
 
+    def ends(self) -> Mapping[str, int]:
+        """Where every ``topic/partition`` of the log ends."""
+
     def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
         """Have ``action`` called at the moment; times are counted from now. Never, where it does not come."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -215,6 +216,36 @@ def test_a_dry_run_starts_nothing(eventmesh: Run, tmp_path: Path) -> None:
     ended = eventmesh("chaos", "run", written(tmp_path), "-n", "--json")
     assert (ended.code, ended.made) == (0, [])
     assert json.loads(ended.out)["seconds of load"] == "2.98"
+
+
+def up_as(wiring: str, state: Path, data: Path) -> None:
+    """Record a mesh of this wiring that is up, whose Ray nobody answers for."""
+    data.mkdir()
+    shutil.copy(CONFIGS / "meshes" / f"{wiring}.yaml", data / "mesh.yaml")
+    stands(state, "shop", data)
+
+
+def test_a_mesh_that_is_up_is_the_one_of_the_same_wiring(eventmesh: Run, state: Path, tmp_path: Path) -> None:
+    up_as("request", state, tmp_path / "data")
+    file = written(tmp_path, ("mesh: views", "meshes: [views, request]"))
+    ended = eventmesh("chaos", "run", file, "--name", "shop", "-n", "--json")
+    assert (ended.code, ended.made) == (0, []), ended
+    planned = json.loads(ended.out)
+    assert (planned["meshes"], planned["runtime"], planned["requests"]) == ("request (up as shop)", "ray", "150")
+
+
+@pytest.mark.parametrize("dry", [["-n"], []], ids=["dry", "run"])
+def test_an_experiment_does_not_run_on_a_mesh_that_does_not_fit(
+    eventmesh: Run, state: Path, tmp_path: Path, dry: list[str]
+) -> None:
+    file = written(tmp_path)
+    up_as("hybrid", state, tmp_path / "data")
+    where = ("chaos", "run", file, "--name")
+    eventmesh(*where, "shop", *dry).must_have_refused(
+        "small.yaml: mesh:", "'shop' is of eventmesh.shop, wiring hybrid", "Without --name it starts its own: views"
+    )
+    eventmesh(*where, "shop", "--runtime", "simulated", *dry).must_have_refused("runs on Ray", "leave --runtime out")
+    eventmesh(*where, "shopp", *dry).must_have_refused("no mesh called 'shopp' is up", "Did you mean 'shop'?")
 
 
 def test_healing_on_its_own_is_harmless_and_may_be_repeated(eventmesh: Run) -> None:

@@ -23,7 +23,7 @@ from eventmesh.runtime.on_ray import strikes as on_ray
 from eventmesh.runtime.on_ray.actors import Actors, service_peers
 from eventmesh.runtime.on_ray.strikes import Strikes
 from eventmesh.runtime.process.undos import Heal, Thaw, Undo
-from eventmesh.runtime.process.vitals import Process, numbered_by
+from eventmesh.runtime.process.vitals import Life, Process, numbered_by
 
 MESHES = Path(__file__).resolve().parents[2] / "configs" / "meshes"
 SOON_S = 10.0
@@ -56,11 +56,15 @@ class Actor:
         self.inside = Process()
 
     def __getattr__(self, name: str) -> Method:
-        if name == "whereabouts":
-            return Method(lambda: (numbered_by(), self.child.pid, self.started))
+        if name == "life":
+            return Method(lambda: self.this_life)
         if name == "came_of":
-            return Method(lambda fault: (self.child.pid, self.inside.came_of(fault)[1]))
+            return Method(lambda fault: (self.this_life, self.inside.came_of(fault)[1]))
         return Method(lambda *given: getattr(self.inside, name)(*given))
+
+    @property
+    def this_life(self) -> Life:
+        return Life(numbered_by(), self.child.pid, self.started, self.inside.life().began_us)
 
     @property
     def state(self) -> str:
@@ -171,6 +175,7 @@ def test_who_is_killed_is_gone_and_it_is_over_when_the_next_life_answers(strikes
     until(lambda: struck.ended_us is not None)
     assert struck.shows == {"lives ended": 1, "lives begun": 1}
     assert struck.details == {"orders/0 before": str(before), "orders/0 after": str(orders.child.pid)}
+    assert struck.ended_us == orders.this_life.began_us, "not when somebody looked"
 
 
 def test_a_whole_machine_is_the_broker_and_all_services(strikes: Strikes, actors: Actors) -> None:
@@ -254,6 +259,7 @@ def test_who_ends_itself_has_done_so_when_its_next_life_answers(
     strikes._watched[0]._until = 0.0  # type: ignore[attr-defined]
     until(lambda: struck.ended_us is not None)
     assert dict(struck.shows) == shows
+    assert struck.ended_us == actor.this_life.began_us, "not when somebody looked"
 
 
 @pytest.mark.parametrize(

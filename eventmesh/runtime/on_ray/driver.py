@@ -10,8 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ray
 from ray.job_config import JobConfig
@@ -35,8 +34,8 @@ def connected(address: str, problem: str, **options: Any) -> Iterator[None]:
         try:
             _connect(address, **options)
         except (RuntimeError, OSError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
-            with said.open("a") as words:
-                words.write(f"{type(error).__name__}: {error}\n")
+            said.write(f"{type(error).__name__}: {error}\n")
+            said.flush()
             raise EnvironmentUnavailable(problem) from error
         try:
             yield
@@ -123,30 +122,33 @@ def _with_code_of_ours() -> JobConfig:
 
 
 @contextmanager
-def _words_aside() -> Iterator[Path]:
-    """What Ray's own code writes to standard error meanwhile goes to a file; it stays where Ray, or the mesh, fails.
+def _words_aside() -> Iterator[IO[str]]:
+    """What Ray's own code writes to standard error meanwhile goes to a file without a name, gone with this process.
 
-    Its C++ code writes to descriptor 2. That is turned aside only where ``sys.stderr`` is another one, as the command
-    sees to: anybody else has reasons to see what is written there.
+    Where Ray, or the mesh, fails, it is kept in a file that the error names. Ray's C++ code writes to descriptor 2.
+    That is turned aside only where ``sys.stderr`` is another one, as the command sees to: anybody else has reasons to
+    see what is written there.
     """
-    descriptor, name = tempfile.mkstemp(prefix="eventmesh-ray-", suffix=".log")
-    said, logger = Path(name), logging.getLogger("ray")
-    handler = logging.FileHandler(said)
-    logger.addHandler(handler)
-    try:
-        with _stderr_into(descriptor):
-            yield said
-    except EnvironmentUnavailable as error:
-        if said.stat().st_size:
-            error.args = (f"{error}. What Ray said is in {said}",)
-            said = Path(os.devnull)  # stays
-        raise
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-        os.close(descriptor)
-        if said.is_file():
-            said.unlink()
+    logger = logging.getLogger("ray")
+    with tempfile.TemporaryFile("a+") as said:
+        handler = logging.StreamHandler(said)
+        logger.addHandler(handler)
+        try:
+            with _stderr_into(said.fileno()):
+                yield said
+        except EnvironmentUnavailable as error:
+            said.seek(0)
+            if words := said.read():
+                error.args = (f"{error}. What Ray said is in {_kept(words)}",)
+            raise
+        finally:
+            logger.removeHandler(handler)
+
+
+def _kept(words: str) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="eventmesh-ray-", suffix=".log", delete=False) as file:
+        file.write(words)
+        return file.name
 
 
 @contextmanager

@@ -64,6 +64,11 @@ class RayMesh:
         """
         return self.strikes.strike(fault)
 
+    def ends(self) -> Mapping[str, int]:
+        """See :class:`~eventmesh.runtime.running.RunningMesh`."""
+        ends: Mapping[str, int] = eventually(self.actors.broker.ends.remote, "the broker")
+        return ends
+
     def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
         """Have ``action`` called at the moment, by a thread of this process; times are counted from now."""
         self.moments.when(moment, action)

@@ -42,7 +42,7 @@ from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import BROKER, Peer, peer_called, peer_name
 from eventmesh.runtime.process.strikes import unshifted
 from eventmesh.runtime.process.undos import Heal, Thaw, Undo, process_of, send
-from eventmesh.runtime.process.vitals import numbered_by
+from eventmesh.runtime.process.vitals import Life, numbered_by
 
 #: The thread of a process that is told of faults, whatever else it is doing.
 FAULTS = "faults"
@@ -150,7 +150,7 @@ class Strikes:
             struck.shows["lives ended"] += 1
             if peer in ours:
                 struck.details[f"{peer_name(peer)} before"] = str(ours[peer].pid)
-        return _Dead(struck, name, {peer: self._pid(victims[peer]) for peer in victims}, self._whereabouts)
+        return _Dead(struck, name, {peer: victims[peer].pid for peer in victims}, self._lives)
 
     def _freeze(self, fault: Freeze, name: str) -> Watched:
         peer = peer_called(fault.process)
@@ -180,26 +180,19 @@ class Strikes:
 
     # --- who is struck ----------------------------------------------------------------------------
 
-    def _whereabouts(self, peers: list[Peer]) -> dict[Peer, tuple[str, int, float]]:
+    def _lives(self, peers: list[Peer]) -> dict[Peer, Life]:
         """Of those that answer."""
-        asked = {
-            peer: self._actors.all[peer].whereabouts.options(concurrency_group=FAULTS).remote() for peer in peers
-        }  # fmt: skip
+        asked = {peer: self._actors.all[peer].life.options(concurrency_group=FAULTS).remote() for peer in peers}
         return answered(asked, ANSWER_S)
 
     def _processes(self, peers: list[Peer]) -> dict[Peer, Any]:
-        """Each as a process of this machine, None where it is not up; its identity where it is elsewhere."""
+        """Each as a process of this machine, None where it is not up; its life where it is elsewhere."""
         found: dict[Peer, Any] = {peer: self._known.get(peer) for peer in peers}
-        for peer, (where, pid, started) in self._whereabouts(peers).items():
-            found[peer] = (where, pid)
-            if where == numbered_by():
-                found[peer] = self._known[peer] = process_of(pid, started)
+        for peer, life in self._lives(peers).items():
+            found[peer] = life
+            if life.numbered_by == numbered_by():
+                found[peer] = self._known[peer] = process_of(life.pid, life.started)
         return found
-
-    @staticmethod
-    def _pid(found: Any) -> int:
-        pid: int = found.pid if isinstance(found, psutil.Process) else found[1]
-        return pid
 
     # --- until it is over -------------------------------------------------------------------------
 
@@ -265,18 +258,22 @@ class _Dead:
 
     def __init__(
         self, struck: Struck, name: str, pids: Mapping[Peer, int],
-        whereabouts: Callable[[list[Peer]], dict[Peer, Any]],
+        lives: Callable[[list[Peer]], dict[Peer, Life]],
     ) -> None:  # fmt: skip
         self.struck, self.name = struck, name
-        self._pids, self._whereabouts = dict(pids), whereabouts
+        self._pids, self._lives = dict(pids), lives
+        self._began_us = struck.at_us
 
     def look(self) -> bool:
-        """Who answers with another number lives again."""
-        for peer, (_, pid, _) in self._whereabouts(list(self._pids)).items():
-            if pid != self._pids[peer]:
+        """Who answers with another number lives again; it is over when the last of them began to."""
+        for peer, life in self._lives(list(self._pids)).items():
+            if life.pid != self._pids[peer]:
                 del self._pids[peer]
+                self._began_us = max(self._began_us, life.began_us)
                 self.struck.shows["lives begun"] += 1
-                self.struck.details[f"{peer_name(peer)} after"] = str(pid)
+                self.struck.details[f"{peer_name(peer)} after"] = str(life.pid)
+        if not self._pids:
+            self.struck.ended_us = self._began_us
         return not self._pids
 
     def heal(self) -> None:
@@ -319,14 +316,15 @@ class _Told:
         self._until = time.monotonic() + (fault.duration_s or 0.0)
         self._healed = False
         self._pids: dict[Peer, int] = {}
+        self._began_us: int | None = None  # the life after, where it ends one
         self._came: dict[tuple[Peer, int], Counter[str]] = {}  # of each life
 
     def begin(self) -> None:
         """Tell every process; raises what one of them says against it. One that does not answer has it before it."""
         fault = self.struck.fault
         if self._ends_a_life:
-            for peer, (pid, _) in answered(self._asked(), ANSWER_S).items():
-                self._note_life(peer, pid)
+            for peer, (life, _) in answered(self._asked(), ANSWER_S).items():
+                self._note_life(peer, life)
         # To end takes a while, and goes before what is asked then: who is asked for a lease answers beside it.
         group, timeout_s = (None, CALL_TIMEOUT_S) if isinstance(fault, End) else (FAULTS, ANSWER_S)
         asked = {
@@ -346,16 +344,19 @@ class _Told:
         """Gather what each life of each process says, and tell those again that know nothing of it."""
         answers = answered(self._asked(), ANSWER_S)
         lasting = self._ends_a_life and len(answers) < len(self._actors)  # until the next life answers
-        for peer, (pid, found) in answers.items():
-            self._note_life(peer, pid)
+        for peer, (life, found) in answers.items():
+            self._note_life(peer, life)
             if found is None:
                 lasting = self._tell_again(peer) or lasting
             else:
                 lasting = lasting or found.ended_us is None
-                self._came[peer, pid] = found.shows
+                self._came[peer, life.pid] = found.shows
                 self.struck.details |= found.details
         self.struck.shows = sum(self._came.values(), Counter())
-        return not lasting and (self._healed or time.monotonic() >= self._until)
+        over = not lasting and (self._healed or time.monotonic() >= self._until)
+        if over:
+            self.struck.ended_us = self._began_us
+        return over
 
     @property
     def _ends_a_life(self) -> bool:
@@ -367,12 +368,13 @@ class _Told:
             for peer, actor in self._actors.items()
         }  # fmt: skip
 
-    def _note_life(self, peer: Peer, pid: int) -> None:
-        if self._pids.setdefault(peer, pid) != pid:
-            self._pids[peer] = pid
+    def _note_life(self, peer: Peer, life: Life) -> None:
+        if self._pids.setdefault(peer, life.pid) != life.pid:
+            self._pids[peer] = life.pid
             if self._ends_a_life:
                 torn = {"writes torn": 1, "lives ended": 1} if isinstance(self.struck.fault, TornWrite) else {}
-                self._came[peer, pid] = Counter({"lives begun": 1, **torn})
+                self._came[peer, life.pid] = Counter({"lives begun": 1, **torn})
+                self._began_us = life.began_us
 
     def _tell_again(self, peer: Peer) -> bool:
         """Whether there is something left of it for a process that was started meanwhile."""

@@ -9,13 +9,14 @@ import gc
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from eventmesh.log.storage import machine_id
 from eventmesh.runtime.faults import Fault, Struck
 from eventmesh.runtime.process.metrics import Publisher, Reading, Registries
-from eventmesh.runtime.process.strikes import Strikes
+from eventmesh.runtime.process.strikes import Strikes, unshifted
 from eventmesh.runtime.wire.faulty import LinkFaults
 
 #: For the processes that a process starts: they look for modules where this one does, not in the working directory, in
@@ -43,6 +44,19 @@ def numbered_by() -> str:
     return machine_id()
 
 
+class Life(NamedTuple):
+    """One life of a process: ``pid`` where ``numbered_by`` gives numbers, ``started`` in seconds since 1970.
+
+    All three together are of no other process. ``began_us`` is when it had read its code and began to work, in
+    microseconds since 1970 on the machine's clock.
+    """
+
+    numbered_by: str
+    pid: int
+    started: float
+    began_us: int
+
+
 class Process:
     """Base of every process, which is called ``name`` in the mesh.
 
@@ -54,6 +68,7 @@ class Process:
         self._publisher: Publisher | None = None
         self.link_faults = LinkFaults(name)
         self.strikes = Strikes(lambda: self.close(), link_faults=self.link_faults)
+        self._began_us = unshifted()
         gc.collect()
         gc.freeze()  # what was imported stays for good
         gc.set_threshold(*GC_THRESHOLDS)
@@ -81,9 +96,9 @@ class Process:
         """Its number, and where that holds: what it answers to whoever watches its lease."""
         return numbered_by(), os.getpid()
 
-    def whereabouts(self) -> tuple[str, int, float]:
-        """Its identity and when it was started, which together are of no other process."""
-        return (*self.identity(), psutil.Process().create_time())
+    def life(self) -> Life:
+        """Which life of it this is."""
+        return Life(*self.identity(), psutil.Process().create_time(), self._began_us)
 
     def strike(self, fault: Fault, name: str = "") -> Struck:
         """See :meth:`Strikes.strike <eventmesh.runtime.process.strikes.Strikes.strike>`."""
@@ -93,9 +108,9 @@ class Process:
         """End every fault that lasts in this process. Harmless where there is none."""
         self.strikes.heal()
 
-    def came_of(self, name: str) -> tuple[int, Struck | None]:
-        """Its number, and what came so far of the fault of this name; None where it was not told of one."""
-        return os.getpid(), self.strikes.came_of(name)
+    def came_of(self, name: str) -> tuple[Life, Struck | None]:
+        """Which life of it this is, and what came so far of the fault of this name; None where it knows of none."""
+        return self.life(), self.strikes.came_of(name)
 
     def close(self) -> None:
         """End in an orderly way."""

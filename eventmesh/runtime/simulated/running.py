@@ -25,6 +25,8 @@ from eventmesh.workload import Requests
 #: Requests that have their outcome between two looks at how far a load has come.
 REPORT_EVERY = 50
 SECOND = 1_000_000
+#: Virtual seconds that a broker has to be up again.
+BROKER_S = 60.0
 
 
 class SimulatedMesh:
@@ -110,6 +112,13 @@ class SimulatedMesh:
     def statuses(self) -> list[Mapping[str, Any]]:
         """See :class:`RunningMesh`."""
         return [instance.status() for instance in self._instances()]
+
+    def ends(self) -> Mapping[str, int]:
+        """See :class:`RunningMesh`."""
+        broker = self.simulation.broker
+        self._until(lambda: broker.log is not None, BROKER_S)
+        assert broker.rules is not None
+        return broker.rules.ends()
 
     def when(self, moment: FixedMoment, action: Callable[[], None]) -> None:
         """See :class:`RunningMesh`: the virtual clock waits."""
