@@ -330,5 +330,5 @@ CHECKS: dict[str, Check] = {
     "E10": wrong_decisions,
     "E11": joined_values,
 }
-#: E7 holds facts of several services against their times.
-TIMED_CHECKS = ("E7",)
+#: E7 holds facts of several services against their times, and E11 the time of an answer against its owner's.
+TIMED_CHECKS = ("E7", "E11")

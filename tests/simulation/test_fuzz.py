@@ -26,6 +26,7 @@ from eventmesh.report.progress_bar import silent
 from eventmesh.runtime.faults import (
     FAULTS,
     AtTime,
+    ClockJump,
     FailingSyncs,
     FlippedBit,
     Kill,
@@ -39,6 +40,7 @@ from tests.simulation.mutants import MUTANTS
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = fuzz.described(None)
 VIEWS = {"views": DOCUMENTS["views"]}
+TIMED = ["E11", "E3", "E7"]
 #: Applies a mutant and replays a file, in a process of its own.
 REPLAY = """
 import json, pathlib, pytest, sys
@@ -171,6 +173,16 @@ def test_what_a_check_cannot_read_because_of_rot_is_no_finding_and_all_else_is()
     for example, names in (("orders/0/0.arrow: the batch is damaged", []), ("it does not say why", ["A1"])):
         check = replace(ran.audit.checks["A1"], verdict="unknown", examples=[example])
         ran.audit = Audit({**ran.audit.checks, "A1": check})
+        assert fuzz_verdict.judge(ran).names == names
+
+
+def test_a_clock_that_was_off_excuses_what_holds_facts_against_times_and_nothing_else() -> None:
+    """As seed 12847 of request did, for E11."""
+    for struck, names in (([Struck(ClockJump(process="orders/0", by_ms=-1, lasts_s=1), 1)], ["E3"]), ([], TIMED)):
+        ran = run_of(Setup(), *struck)
+        assert ran.audit is not None
+        wrong = {each: replace(ran.audit.checks[each], verdict="invalid", examples=["so"]) for each in TIMED}
+        ran.audit = Audit({**ran.audit.checks, **wrong})
         assert fuzz_verdict.judge(ran).names == names
 
 
