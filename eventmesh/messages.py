@@ -136,8 +136,7 @@ class Columns:
         """One record batch of ``schema``; a missing column is null."""
         if self._batch is not None and self._batch.schema.equals(schema):
             return self._batch
-        arrays = [encode_column(self[field.name], field.type) for field in schema]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        return pa.RecordBatch.from_arrays(encode_columns([self[name] for name in schema.names], schema), schema=schema)
 
 
 # --- what is asked, in a few bytes ------------------------------------------------------------------
@@ -216,26 +215,14 @@ def _decode_structs(array: pa.Array) -> list[Any]:
     return decoded
 
 
-def encode_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """A Python list as an Arrow array of the given type; the reverse of :func:`decode_column`."""
-    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
-        return _encode_structs(values, kind)
-    return pa.array(values, kind)
+def encode_columns(columns: Sequence[Sequence[Any]], fields: Iterable[pa.Field]) -> list[pa.Array]:
+    """Python lists of equal length as Arrow arrays, one for each field; the reverse of :func:`decode_column`.
 
-
-def _encode_structs(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    struct = kind.value_type
-    offsets: list[int | None] = []
-    items: list[tuple[Any, ...]] = []
-    for value in values:
-        offsets.append(None if value is None else len(items))
-        if value is not None:
-            items.extend(value)
-    offsets.append(len(items))
-    columns = list(zip(*items, strict=True)) if items else [()] * struct.num_fields
-    arrays = [pa.array(column, struct.field(i).type) for i, column in enumerate(columns)]
-    child = pa.StructArray.from_arrays(arrays, fields=[struct.field(i) for i in range(struct.num_fields)])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), child, type=kind)
+    All of them at once, as rows of a struct: of a few rows that takes a third of the time of one after the other, and
+    of thousands no more.
+    """
+    arrays: list[pa.Array] = pa.array(list(zip(*columns, strict=True)), pa.struct(list(fields))).flatten()
+    return arrays
 
 
 def encode_rows(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:

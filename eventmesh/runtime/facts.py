@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from eventmesh.log.topic import Topic
-from eventmesh.messages import ENVELOPE, Columns, encode_column
+from eventmesh.messages import ENVELOPE, Columns, encode_columns
 
 _ENVELOPE_NAMES = {field.name for field in ENVELOPE}
-_TIME = ENVELOPE[4].type
+#: The columns of the envelope that have values of their own in each fact.
+_OF_EACH = [field for field in ENVELOPE if field.name in ("id", "type", "time", "correlationid", "causationid")]
 
 
 class FactBatch:
@@ -73,30 +74,26 @@ class FactBatch:
     def to_batch(self, base: int) -> pa.RecordBatch:
         """One record batch whose first row has offset ``base``."""
         count = len(self._ids)
-        used = set().union(*(payload for _, payload in self._chunks))
-        key = self._column(self.topic.schema.field(self.topic.key), used)
-        envelope = [
-            pa.array(self._ids, pa.string()),
-            _same(self.source, count),
-            pa.array(self._kinds, pa.string()),
-            key,
-            pa.array(self._times, _TIME),
-            _same(self._dataschema, count),
-            pa.array(self._stories, pa.string()),
-            pa.array(self._causations, pa.string()),
-            key,
-            pa.array(np.arange(base, base + count, dtype=np.int64)),
+        used = {self.topic.key}.union(*(payload for _, payload in self._chunks))
+        fields = [field for field in self._payload_fields if field.name in used]
+        columns: list[list[Any]] = [self._ids, self._kinds, self._times, self._stories, self._causations]
+        columns += [self._values(field.name) for field in fields]
+        ids, kinds, times, stories, causations, *payload = encode_columns(columns, [*_OF_EACH, *fields])
+        by_name = {field.name: array for field, array in zip(fields, payload, strict=True)}
+        key = by_name[self.topic.key]
+        source, dataschema = _same(self.source, count), _same(self._dataschema, count)
+        sequence = pa.array(np.arange(base, base + count, dtype=np.int64))
+        arrays = [ids, source, kinds, key, times, dataschema, stories, causations, key, sequence]
+        arrays += [
+            by_name[field.name] if field.name in used else _nulls(field.type, count) for field in self._payload_fields
         ]
-        payload = [key if field.name == self.topic.key else self._column(field, used) for field in self._payload_fields]
-        return pa.RecordBatch.from_arrays([*envelope, *payload], schema=self.topic.schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=self.topic.schema)
 
-    def _column(self, field: pa.Field, used: set[str]) -> pa.Array:
-        if field.name not in used:
-            return _nulls(field.type, len(self._ids))
+    def _values(self, name: str) -> list[Any]:
         values: list[Any] = []
         for count, payload in self._chunks:
-            values += payload[field.name] if field.name in payload else [None] * count
-        return encode_column(values, field.type)
+            values += payload[name] if name in payload else [None] * count
+        return values
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,7 @@ from eventmesh.log.segment import crc32c
 from eventmesh.log.storage import Storage
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.messages import decode_column, encode_column
+from eventmesh.messages import decode_column, encode_columns
 from eventmesh.progress import position_name, split_position
 from eventmesh.service import Service
 from eventmesh.views import View
@@ -122,10 +122,8 @@ def encode_view(view: View, schemas: Mapping[str, pa.Schema]) -> bytes:
     for topic in view.topics:
         lists = dict(zip((_KEY, _VERSION, *view.shape.columns), view.columns(topic), strict=True))
         types = {_KEY: pa.string(), _VERSION: pa.int64()}
-        fields = [(name, types.get(name) or _type_of(schemas[topic], name)) for name in lists]
-        batch = pa.RecordBatch.from_arrays(
-            [encode_column(lists[name], kind) for name, kind in fields], schema=pa.schema(fields)
-        )
+        schema = pa.schema([(name, types.get(name) or _type_of(schemas[topic], name)) for name in lists])
+        batch = pa.RecordBatch.from_arrays(encode_columns(list(lists.values()), schema), schema=schema)
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
     data: bytes = sink.getvalue().to_pybytes()
