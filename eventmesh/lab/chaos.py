@@ -204,7 +204,7 @@ def _loaded(
     with nemesis:
         return measure_load(
             running, f"{prefix}load", workload.load, window=workload.window, progress=told, timeout_s=patience,
-            drain_s=experiment.drain.timeout_s,
+            drain_s=experiment.drain.timeout_s, ended=nemesis.heal,
         )  # fmt: skip
 
 

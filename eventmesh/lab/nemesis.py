@@ -65,7 +65,11 @@ class Nemesis:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.healed = True
+        self.heal()
+
+    def heal(self) -> None:
+        """No more faults, and an end to those that last. Harmless to repeat."""
+        self.healed, self.not_healed = True, None
         try:
             self.running.heal()
         except EventmeshError as failed:

@@ -117,11 +117,16 @@ def seed_with(
 def measure_load(
     running: RunningMesh, name: str, requests: Requests, *,
     window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0, drain_s: float = 120.0,
+    ended: Callable[[], object] = lambda: None,
 ) -> Measured:  # fmt: skip
-    """Run a load to its end and drain; what it did, and what every role used for it."""
+    """Run a load to its end and drain; what it did, and what every role used for it.
+
+    ``ended`` is called when the load is at its end, before the mesh is drained.
+    """
     running.mark()
     running.staleness()
     callers = running.call(name, requests, window=window, progress=progress, timeout_s=timeout_s)
+    ended()
     running.drain(drain_s)
     used = running.usage()
     seconds = (pc.max(callers["completed_at"]).as_py() - pc.min(callers["intended_at"]).as_py()) / 1e6

@@ -218,6 +218,14 @@ def test_a_dry_run_starts_nothing(eventmesh: Run, tmp_path: Path) -> None:
     assert json.loads(ended.out)["seconds of load"] == "2.98"
 
 
+def test_what_outlasts_the_load_is_healed_before_the_mesh_has_to_come_to_rest(eventmesh: Run, tmp_path: Path) -> None:
+    longer = ("{kind: end, process: inventory/0, lasts_s: 1}", "{kind: end, process: catalog/0, lasts_s: 30}")
+    ended = eventmesh("chaos", "run", written(tmp_path, longer, ("seconds: 1}", "seconds: 2.5}")), "-o", "out")
+    assert ended.code == 0, ended
+    action, _ = journal(tmp_path / "out")["run"]
+    assert action["duration"] < 1
+
+
 def up_as(wiring: str, state: Path, data: Path) -> None:
     """Record a mesh of this wiring that is up, whose Ray nobody answers for."""
     data.mkdir()

@@ -1,4 +1,8 @@
-"""The story of a mesh that stays, as a user types it: up, loaded, hurt, looked at, its Ray killed, up again."""
+"""The story of a mesh that stays, as a user types it: up, loaded, hurt, an experiment on it, backed up, its Ray killed,
+up again, down, and restored elsewhere.
+
+One story in chapters, since each start of a mesh takes ten seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.flight as flight
 import pytest
 
 from tests.on_ray.terminal import ROOT, SOON_S, Terminal, opened, still_running
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
 
 
 EXPERIMENT = """\
@@ -43,6 +48,10 @@ def processes(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def partition(status: dict[str, Any], name: str) -> dict[str, Any]:
     (found,) = (each for each in status["partitions"] if each["partition"] == name)
     return dict(found)
+
+
+def rows(status: dict[str, Any], topic: str) -> int:
+    return sum(each["end"] for each in status["partitions"] if each["partition"].startswith(f"{topic}/"))
 
 
 def all_live(status: dict[str, Any]) -> bool:
@@ -82,6 +91,22 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
     assert len(before["processes"]) == 10
     terminal.ok("run", "--name", "shop", "--orders", "200", "-o", "first")
 
+    processes_are_killed_and_stopped(terminal, before)
+    an_experiment_is_run(terminal)
+    a_backup_is_taken_under_load(terminal)
+    who_runs_an_experiment_is_killed(terminal)
+    ray_is_killed_and_the_mesh_goes_on(terminal)
+    a_file_comes_again(terminal)
+
+    living = [psutil.Process(each["pid"]) for each in terminal.until(all_live)["processes"]]
+    assert terminal.ok("down").startswith("shop is down; its data is in")
+    assert still_running(living) == []
+    assert "no mesh called 'shop' is up" in terminal.refused("down", code=2)
+    assert not [path for path in terminal.folder.iterdir() if path.name.startswith("eventmesh-")], "Ray's folder"
+    what_is_restored_goes_on(terminal)
+
+
+def processes_are_killed_and_stopped(terminal: Terminal, before: dict[str, Any]) -> None:
     pids = {name: each["pid"] for name, each in processes(before).items()}
     kill, stop = signal.SIGKILL, signal.SIGSTOP
     hurt = {"broker/0": kill, "orders/0": kill, "inventory/0": stop, "supervisor/0": kill}
@@ -93,52 +118,90 @@ def test_a_mesh_that_stays_outlives_whatever_is_killed_and_keeps_what_it_was_tol
 
     after = terminal.until(healed)
     assert partition(after, "orders/0")["epoch"] > partition(before, "orders/0")["epoch"]
+
+
+def an_experiment_is_run(terminal: Terminal) -> None:
     second = json.loads(terminal.ok("chaos", "run", experiment(terminal, lasts_s=0.5), "--name", "shop", "--json"))
     assert (second["verdict"], second["experiment"]["mesh_up"]) == ("valid", "shop")
     assert second["experiment"]["wirings"][0]["outcomes"] == {"confirmed": 100}
     assert second["faults"][0]["fault"]["kind"] == "stall"
     assert terminal.ok("trace", "R2-00000007", "--name", "shop").startswith("R2-00000007, first fact at")
     assert "OrderConfirmed" in terminal.ok("log", "tail", "orders", "--name", "shop", "-n", "1000")
-    ends = {f"{each['topic']}/{each['partition']}": each["end"] for each in terminal.topics()}
 
-    # Whoever made a fault is killed: what undoes it is carried out by the supervisor.
+
+def a_backup_is_taken_under_load(terminal: Terminal) -> None:
+    begun = terminal.until(lambda status: status["flight"] is not None)
+    with terminal.begin("run", "--name", "shop", "--orders", "1000", "--rate", "100", "-o", "third", "--json") as load:
+        terminal.until(lambda status: rows(status, "orders") > rows(begun, "orders") + 100)
+        said = json.loads(terminal.ok("backup", "shop.tar.zst", "--json"))
+        assert (said["runs"], said["under_way"]) == (2, ["run-3-load"]), "in the middle of the third run"
+        out, err = load.communicate(timeout=120)
+    assert load.returncode == 0, err
+    assert json.loads(out)["verdict"] == "valid", "the mesh that was copied has not noticed"
+
+    token = {"authorization": f"Bearer {(terminal.folder / 'token').read_text().strip()}"}
+    options = flight.FlightCallOptions(headers=[(name.encode(), said.encode()) for name, said in token.items()])
+    with flight.connect(begun["flight"]) as client:
+        flights = client.list_flights(options=options)
+        found = {tuple(word.decode() for word in each.descriptor.path): each for each in flights}
+        orders = found["orders", "0"]
+        read = client.do_get(orders.endpoints[0].ticket, options).read_all()
+        assert read.num_rows == orders.total_records > 0
+
+
+def who_runs_an_experiment_is_killed(terminal: Terminal) -> None:
+    """What undoes its faults is carried out by the supervisor."""
     undos = terminal.folder / "data" / "shop" / "undos.json"
     with terminal.begin("chaos", "run", experiment(terminal, lasts_s=600), "--name", "shop") as broken:
         until(lambda: listed(undos) != [])
         broken.kill()
     until(lambda: listed(undos) == [])
 
+
+def ray_is_killed_and_the_mesh_goes_on(terminal: Terminal) -> None:
+    ends = {f"{each['topic']}/{each['partition']}": each["end"] for each in terminal.topics()}
+    pids = [each["pid"] for each in terminal.until(all_live)["processes"]]
     record = json.loads((terminal.folder / "state" / "shop.json").read_text())
     os.killpg(record["head_pid"], signal.SIGKILL)
-    assert still_running([psutil.Process(pid) for pid in pids.values() if psutil.pid_exists(pid)]) == []
+    assert still_running([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]) == []
     assert "is gone, with every process of the mesh" in terminal.refused("status", code=6)
     terminal.ok("up", "--token-file", "token")
     again = terminal.until(all_live)
     assert all(partition(again, name)["end"] >= end for name, end in ends.items())
-    third = json.loads(terminal.ok("run", "--name", "shop", "--orders", "50", "-o", "third", "--json"))
-    assert (third["verdict"], third["outcomes"]) == ("valid", {"confirmed": 50})
+    fifth = json.loads(terminal.ok("run", "--name", "shop", "--orders", "50", "--json"))
+    assert (fifth["verdict"], fifth["outcomes"]) == ("valid", {"confirmed": 50})
+
+
+def a_file_comes_again(terminal: Terminal) -> None:
+    """Then it is repeats, and another order under one of its ids is refused; nothing is seeded twice."""
     sales = ["InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"]
     sales += [f"{n},A1,x,{n - 1},2011-01-04 10:00:00,1.25,c{n},France" for n in (1, 2, 3)]  # none of A1 is no order
-    (terminal.folder / "sales.csv").write_text("\n".join(sales) + "\n")
+    other = [*sales[:2], sales[2].replace("1.25", "7.50"), sales[3]]
     words = ("--input", "sales.csv", "--mapping", str(ROOT / "configs/mappings/online-retail.yaml"))
-    fourth = json.loads(terminal.ok("run", "--name", "shop", *words, "-o", "fourth", "--json"))
-    assert (fourth["verdict"], fourth["outcomes"]) == ("valid", {"confirmed": 2})
-    assert len((terminal.folder / "fourth" / "refused.csv").read_text().splitlines()) == 2
-
-    # The same file again is repeats, and another order under one of its ids is refused; nothing is seeded twice.
-    sales[2] = sales[2].replace("1.25", "7.50")
-    for content, outcomes in ((None, {"repeated": 2}), (sales, {"refused": 1, "repeated": 1})):
-        if content is not None:
-            (terminal.folder / "sales.csv").write_text("\n".join(content) + "\n")
-        again_run = json.loads(terminal.ok("run", "--name", "shop", *words, "--json"))
-        assert (again_run["verdict"], again_run["outcomes"]) == ("valid", outcomes)
-    assert "order 2 was asked for before, with other lines" in again_run["refusals"][0]
+    for content, outcomes in (
+        (sales, {"confirmed": 2}),
+        (sales, {"repeated": 2}),
+        (other, {"refused": 1, "repeated": 1}),
+    ):
+        (terminal.folder / "sales.csv").write_text("\n".join(content) + "\n")
+        run = json.loads(terminal.ok("run", "--name", "shop", *words, "-o", "_".join(outcomes), "--json"))
+        assert (run["verdict"], run["outcomes"]) == ("valid", outcomes)
+    assert len((terminal.folder / "confirmed" / "refused.csv").read_text().splitlines()) == 2
+    assert "order 2 was asked for before, with other lines" in run["refusals"][0]
     restocked = [line for line in terminal.ok("log", "tail", "stock", "--name", "shop", "-n", "1000").splitlines()
                  if "StockRestocked" in line and " sku=A1 " in line]  # fmt: skip
     assert len(restocked) == 1
 
-    living = [psutil.Process(each["pid"]) for each in again["processes"]]
-    assert terminal.ok("down").startswith("shop is down; its data is in")
-    assert still_running(living) == []
-    assert "no mesh called 'shop' is up" in terminal.refused("down", code=2)
-    assert not [path for path in terminal.folder.iterdir() if path.name.startswith("eventmesh-")], "Ray's folder"
+
+def what_is_restored_goes_on(terminal: Terminal) -> None:
+    """With the run that it was in the middle of."""
+    assert "not an empty folder" in terminal.refused("restore", "shop.tar.zst", code=2)
+    terminal.ok("restore", "shop.tar.zst", "--data", "restored")
+    terminal.ok("up", "--data", "restored")
+    fourth = json.loads(terminal.ok("run", "--name", "shop", "--orders", "50", "--json"))
+    assert (fourth["verdict"], fourth["outcomes"]) == ("valid", {"confirmed": 50})
+    callers = sorted(path.name for path in (terminal.folder / "restored" / "callers").glob("*.arrow"))
+    assert callers == [f"run-{number}.arrow" for number in (1, 2, 3, 4)], "the third run came to its end"
+    assert terminal.ok("trace", "R3-00001000", "--name", "shop").startswith("R3-00001000, first fact at")
+    terminal.ok("log", "verify", "--name", "shop")
+    terminal.ok("down")

@@ -109,7 +109,8 @@ def _has_ended(process: psutil.Process) -> bool:
 def start_head(token_file: Path | None, processes: int, begun: Callable[[Head], object]) -> Head:
     """Start one; :class:`~eventmesh.errors.EnvironmentUnavailable` with what Ray said if it does not come up.
 
-    Ray starts so many worker ``processes`` at once, ahead of the actors that will live in them.
+    Ray starts so many worker ``processes`` at once, ahead of the actors that will live in them. It has no autoscaler,
+    since there is one node, and nobody who reads its logs aloud, since its drivers do not listen.
 
     ``begun`` is told of it as soon as there is a process, so that it can be ended whatever becomes of who started it.
     """
@@ -118,8 +119,8 @@ def start_head(token_file: Path | None, processes: int, begun: Callable[[Head], 
     command = [
         _executable(folder), "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0",
         f"--temp-dir={folder}",
-        "--include-dashboard=false", "--disable-usage-stats", f"--num-cpus={processes}",
-        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--include-dashboard=false", "--no-monitor", "--include-log-monitor=false", "--disable-usage-stats",
+        f"--num-cpus={processes}", f"--object-store-memory={OBJECT_STORE_BYTES}",
     ]  # fmt: skip
     said = folder / "start.log"
     with said.open("wb") as output:
