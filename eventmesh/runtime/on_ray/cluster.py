@@ -18,6 +18,7 @@ from eventmesh.runtime.on_ray.actors import Settings, place
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
 from eventmesh.runtime.on_ray.head import OBJECT_STORE_BYTES, allow_files
+from eventmesh.runtime.on_ray.remains import ended_with_us
 from eventmesh.runtime.on_ray.running import RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, Supervisor
 
@@ -30,12 +31,12 @@ def embedded_ray(processes: int) -> Iterator[None]:
     """A Ray of our own on this machine, gone at the end; :class:`EnvironmentUnavailable` if it does not start.
 
     It starts so many worker ``processes`` at once, ahead of the actors that will live in them. Its folder, with its
-    sockets and its processes' logs, goes with it.
+    sockets and its processes' logs, goes with it, also where this process is killed.
     """
     allow_files()
     folder = ray_folder.make()
     try:
-        with ray_folder.logs_kept_of(folder), connected(
+        with ended_with_us(folder), ray_folder.logs_kept_of(folder), connected(
             "local", "Ray did not start on this machine", num_cpus=processes, include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES, namespace="eventmesh", _temp_dir=str(folder),
         ):  # fmt: skip

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from eventmesh.errors import EnvironmentUnavailable
-from eventmesh.runtime.on_ray import ray_folder
+from eventmesh.runtime.on_ray import ray_folder, remains
 from eventmesh.runtime.process.vitals import SAFE_PATH
 
-#: Seconds that Ray may take to start, and to end.
+#: Seconds that Ray may take to start.
 STARTING_S = 60.0
-ENDING_S = 15.0
 POLL_S = 0.05
 OBJECT_STORE_BYTES = 100 << 20
 
@@ -68,42 +65,10 @@ class Head:
     def end(self) -> None:
         """End every process of it and of the mesh on it, also where only some are left; harmless to repeat.
 
-        They are killed: what a mesh has acknowledged outlives that (promise P1). Nothing is asked of Ray, which may be
-        out of reach: its files are in a folder that whoever cleans up temporary files may have emptied.
+        They are killed: what a mesh has acknowledged outlives that (promise P1). Ray may be out of reach: its files are
+        in a folder that whoever cleans up temporary files may have emptied.
         """
-        deadline, killed = time.monotonic() + ENDING_S, set[psutil.Process]()
-        while time.monotonic() < deadline:
-            found = self._processes()
-            # Ray's own first, lest they start again what is killed after them: their numbers are the lowest.
-            for process in sorted(found, key=lambda each: each.pid):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            # One that is dying has no command line any more, and its files still open.
-            killed = {process for process in killed | found if not _has_ended(process)}
-            if not killed:
-                break
-            psutil.wait_procs(killed, timeout=POLL_S)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _processes(self) -> set[psutil.Process]:
-        found: set[psutil.Process] = set()
-        for process in psutil.process_iter():
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
-                if process.pid != os.getpid() and self._is_of_it(process):
-                    found |= {process, *process.children(recursive=True)}
-        return found
-
-    def _is_of_it(self, process: psutil.Process) -> bool:
-        """Whether it names Ray's folder, or is a worker of Ray's (named for what it works on) in the head's session."""
-        words = " ".join(process.cmdline())
-        return str(self.folder) in words or ("ray::" in words and os.getsid(process.pid) == self.pid)
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
+        remains.end(self.folder, self.pid)
 
 
 def start_head(token_file: Path | None, processes: int, begun: Callable[[Head], object]) -> Head:
