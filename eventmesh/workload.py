@@ -66,7 +66,7 @@ class WorkloadOptions(BaseModel):
     (:data:`eventmesh.history.CALLERS`): what was brought in for them is there. None: it is a new mesh.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True)
 
     seed: int = 0
     rate: float | None = None
@@ -115,7 +115,7 @@ class Variation(BaseModel):
     the plainest. ``requests`` is how many the load has, at most, and ``rate`` how many of them come in a second.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     requests: int = Field(30, ge=1, le=10_000)
     rate: float = Field(400.0, gt=0, allow_inf_nan=False)

@@ -1,5 +1,5 @@
-"""What every test gets: hypothesis repeats the same examples on every machine and never judges by the clock; and Ctrl-C
-stops what it starts.
+"""What every test gets: hypothesis repeats the same examples on every machine and never judges by the clock; and
+signals end what it starts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ settings.register_profile("steady", deadline=None, derandomize=True, print_blob=
 settings.register_profile("search", deadline=None, max_examples=5_000, print_blob=True)
 settings.load_profile("steady")
 
-# A shell lets what it starts in the background ignore Ctrl-C, and so would all that these tests start.
+# A shell lets what it starts in the background ignore Ctrl-C, and nohup a terminal's end; so would all that these tests
+# start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

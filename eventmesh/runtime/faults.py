@@ -62,7 +62,7 @@ class Dice(Protocol):
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # --- moments ------------------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ class Planned(_Data):
     fault: Fault
 
 
-PLAN: TypeAdapter[tuple[Planned, ...]] = TypeAdapter(tuple[Planned, ...])
+PLAN: TypeAdapter[tuple[Planned, ...]] = TypeAdapter(tuple[Planned, ...], config=ConfigDict(defer_build=True))
 
 
 @dataclass
