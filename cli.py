@@ -23,6 +23,7 @@ try:
         MeshName,
         Name,
         RunFolder,
+        by_name,
         plain,
         progress,
         sayer,
@@ -137,15 +138,7 @@ def run(
         Path | None,
         typer.Argument(metavar="MESH", autocompletion=_mesh, help="A mesh that ships, such as views, or a mesh file."),
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            autocompletion=known.complete_mesh_up,
-            help="A mesh that is up, instead of a mesh file.",
-        ),
-    ] = None,
+    name: Annotated[str | None, by_name("A mesh that is up, instead of a mesh file.")] = None,
     rate: Annotated[
         float | None,
         typer.Option(

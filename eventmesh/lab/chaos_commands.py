@@ -10,7 +10,7 @@ import typer
 
 from eventmesh.errors import InputError
 from eventmesh.lab import known
-from eventmesh.lab.command_line import RUNS, Json, progress, sayer, show
+from eventmesh.lab.command_line import RUNS, Json, by_name, progress, sayer, show
 from eventmesh.lab.examples import Commands
 
 _experiment = known.complete_shipped("experiments")
@@ -39,12 +39,6 @@ chaos_app = Commands(
     help="Failure experiments: what is believed, what goes wrong, what was seen.\n\n"
     "\b\nExample:\n  eventmesh chaos run split",
 )
-MeshUp = Annotated[
-    str | None,
-    typer.Option(
-        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="A mesh that is up; all if not given."
-    ),
-]
 
 
 @chaos_app.command("list")
@@ -87,15 +81,7 @@ def chaos_run(
             show_default="simulated; ray with --name",
         ),
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            autocompletion=known.complete_mesh_up,
-            help="Run it on a mesh that is up; on meshes of its own, if not given.",
-        ),
-    ] = None,
+    name: Annotated[str | None, by_name("Run it on a mesh that is up; on meshes of its own, if not given.")] = None,
     seed: Seed = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
@@ -148,7 +134,9 @@ def chaos_run(
 
 
 @chaos_app.command("heal")
-def chaos_heal(name: MeshUp = None, json_output: Json = False) -> None:
+def chaos_heal(
+    name: Annotated[str | None, by_name("A mesh that is up; all if not given.")] = None, json_output: Json = False
+) -> None:
     """End every fault of a mesh that is up. It may be repeated, and does nothing where nothing is wrong.
 
     \b

@@ -29,18 +29,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="A run's folder; the latest one if not given.")
 ]
-MeshName = Annotated[
-    str | None,
-    typer.Option(
-        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="A mesh that is up, instead of a run."
-    ),
-]
-Name = Annotated[
-    str,
-    typer.Option(
-        "--name", metavar="NAME", autocompletion=known.complete_mesh_up, help="What the mesh is called: a-z, 0-9 and -."
-    ),
-]
+
+
+def by_name(told: str) -> Any:
+    """The option that names a mesh; ``told`` is its help."""
+    return typer.Option("--name", metavar="NAME", autocompletion=known.complete_mesh_up, help=told)
+
+
+MeshName = Annotated[str | None, by_name("A mesh that is up, instead of a run.")]
+Name = Annotated[str, by_name("What the mesh is called: a-z, 0-9 and -.")]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Its data directory.", show_default="data/NAME")]
 DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, write nothing.")]
 

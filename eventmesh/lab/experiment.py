@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -300,29 +301,16 @@ def load(given: Path, *, runtime: Runtime, seed: int | None = None, up: MeshUp |
     chosen = experiment.seed if seed is None else seed
     _check_names(experiment, file)
     names = experiment.wirings if up is None else (_name_of(up, experiment, file),)
-    prepared = {
-        name: _prepared(
-            experiment,
-            name,
-            file,
-            experiment.load.options,
-            "load.options",
-            seed=chosen,
-            rate=experiment.load.rate,
-            up=up,
-        )
-        for name in names
-    }
+    prepared_for = partial(_prepared, experiment, file=file, seed=chosen, up=up)
+    asked = experiment.load
+    prepared = {name: prepared_for(name, options=asked.options, path="load.options", rate=asked.rate) for name in names}
     if len({each.mesh.name for each in prepared.values()}) < len(prepared):
         problem = "two of these meshes have the same name, and a report could not tell them apart"
         raise ConfigurationError(problem, file=str(file), path="meshes")
     capacity = {}
     if experiment.capacity is not None and up is None:
         options = experiment.capacity.options
-        capacity = {
-            name: _prepared(experiment, name, file, options, "capacity.options", seed=chosen, rate=None, up=None)
-            for name in names
-        }
+        capacity = {name: prepared_for(name, options=options, path="capacity.options", rate=None) for name in names}
     for name, each in prepared.items():
         _check_faults(experiment, name, each, file, runtime)
     return Ready(
@@ -363,8 +351,8 @@ def _check_names(experiment: Experiment, file: Path) -> None:
 
 
 def _prepared(
-    experiment: Experiment, name: str, file: Path, options: Mapping[str, Any], path: str, *,
-    seed: int, rate: float | None, up: MeshUp | None,
+    experiment: Experiment, name: str, *,
+    file: Path, options: Mapping[str, Any], path: str, seed: int, rate: float | None, up: MeshUp | None,
 ) -> Prepared:  # fmt: skip
     mesh_file = _mesh_file(name, file, experiment) if up is None else up.mesh_file
     model = runs.options_model(mesh_file)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pyarrow.flight as flight
 import pytest
 
 from tests.on_ray.terminal import ROOT, SOON_S, Terminal, opened, still_running
+from tests.process.whole_mesh import until
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -67,13 +67,6 @@ def experiment(terminal: Terminal, lasts_s: float) -> str:
 
 def listed(undos: Path) -> list[Any]:
     return list(json.loads(undos.read_text())["undos"])
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -153,9 +146,9 @@ def who_runs_an_experiment_is_killed(terminal: Terminal) -> None:
     """What undoes its faults is carried out by the supervisor."""
     undos = terminal.folder / "data" / "shop" / "undos.json"
     with terminal.begin("chaos", "run", experiment(terminal, lasts_s=600), "--name", "shop") as broken:
-        until(lambda: listed(undos) != [])
+        until(lambda: listed(undos) != [], SOON_S)
         broken.kill()
-    until(lambda: listed(undos) == [])
+    until(lambda: listed(undos) == [], SOON_S)
 
 
 def ray_is_killed_and_the_mesh_goes_on(terminal: Terminal) -> None:

@@ -8,7 +8,6 @@ the list of what puts the mesh right again after a fault.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -24,7 +23,7 @@ from eventmesh.runtime.on_ray import strikes
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.directory import Peer, peer_name
-from eventmesh.runtime.process.undos import Undo, Undos
+from eventmesh.runtime.process.undos import Undo, Undos, send
 from eventmesh.runtime.process.vitals import Process, numbered_by
 
 #: Seconds without an answer after which a process is given up. Two busy cores delay an answer by tenths of a second.
@@ -96,7 +95,7 @@ class Supervisor:
         processes = [each.process for each in self._watched.values() if each.process is not None]
         _, alive = psutil.wait_procs(processes, timeout=timeout_s)
         for process in alive:
-            _kill(process)
+            send(process, signal.SIGKILL)  # a stopped one dies of this, too
 
     def _watch(self) -> None:
         while not self._closing.wait(self.lease_s / LOOKS):
@@ -126,7 +125,7 @@ class Supervisor:
 
     def _give_up(self, each: Watched) -> None:
         if each.process is not None:
-            _kill(each.process)
+            send(each.process, signal.SIGKILL)
         else:
             ray.kill(each.actor, no_restart=False)  # nobody knows its number here: Ray's own way, which takes 5 s
         each.is_gone()
@@ -136,15 +135,6 @@ class Supervisor:
         self._closing.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
-
-
-def _kill(process: psutil.Process) -> None:
-    """End it whatever it is doing; a stopped process dies of this, too."""
-    try:
-        if process.is_running():  # and is the same: a number may have been given to another one meanwhile
-            os.kill(process.pid, signal.SIGKILL)
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        log.info("gone already", pid=process.pid)
 
 
 class SupervisorProcess(Process):

@@ -145,8 +145,10 @@ class Undos:
 def thaw(undo: Thaw) -> None:
     """Let the process go on, if it is there still."""
     process = process_of(undo.pid, undo.started) if undo.numbered_by == numbered_by() else None
-    if process is None or not send(process, signal.SIGCONT):
+    if process is None:
         log.info("gone already", pid=undo.pid)
+    else:
+        send(process, signal.SIGCONT)
 
 
 def process_of(pid: int, started: float) -> psutil.Process | None:
