@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eventmesh.errors import ConfigurationError
+from eventmesh.errors import ConfigurationError, EnvironmentUnavailable
 from eventmesh.runtime.process.undos import LEASE_S, Heal, Thaw, Undos
 from eventmesh.runtime.process.vitals import numbered_by
 from tests.process.whole_mesh import until
@@ -106,6 +108,21 @@ def test_who_cannot_be_thawed_from_here_is_not_frozen(story: Story, frozen: psut
     with pytest.raises(ConfigurationError, match="another machine"):
         story.undos.note("freeze", "one", thaw(frozen, where=" of another container"))
     assert not story.file.exists()
+
+
+def test_a_disk_without_room_keeps_nobody_from_undoing(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    story.undos.note("stall", "one", Heal())
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(EnvironmentUnavailable, match=r"No space left on device.*It is not made"):
+        story.undos.note("never made", "one", Heal())
+    story.now += LEASE_S + 1
+    assert story.undos.look() == ["stall"], "the supervisor's thread goes on"
+    assert story.healed == 1
+    story.begin()
+    assert story.undos.carry_out() == ["stall"], "once more, which is harmless"
 
 
 def test_a_list_of_another_form_is_passed_over(story: Story) -> None:

@@ -11,14 +11,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import psutil
 
-from eventmesh.errors import ConfigurationError
+from eventmesh.errors import ConfigurationError, EnvironmentUnavailable
 from eventmesh.runtime.process.actor_log import log
 from eventmesh.runtime.process.vitals import numbered_by
 
@@ -80,7 +80,8 @@ class Undos:
     def note(self, fault: str, runner: str, undo: Undo) -> None:
         """Put it on the list; the fault is made when this has returned.
 
-        :class:`~eventmesh.errors.ConfigurationError` for a process that cannot be reached from here.
+        :class:`~eventmesh.errors.ConfigurationError` for a process that cannot be reached from here, and
+        :class:`~eventmesh.errors.EnvironmentUnavailable` where it cannot be written.
         """
         if isinstance(undo, Thaw) and undo.numbered_by != numbered_by():
             raise ConfigurationError(
@@ -88,9 +89,15 @@ class Undos:
                 "Freeze one that runs where `eventmesh up` was typed"
             )
         with self._lock:
-            self._heard[runner] = self._clock()
-            self._noted[fault] = Noted(fault, runner, undo)
-            self._write()
+            noted = {**self._noted, fault: Noted(fault, runner, undo)}
+            try:
+                self._write(noted)
+            except OSError as error:
+                raise EnvironmentUnavailable(
+                    f"{self._file} cannot be written ({error.strerror}), so that nobody could undo the fault. It is "
+                    f"not made"
+                ) from error
+            self._noted, self._heard[runner] = noted, self._clock()
 
     def renew(self, runner: str) -> None:
         """It is there."""
@@ -100,8 +107,8 @@ class Undos:
     def forget(self, fault: str) -> None:
         """The fault is over."""
         with self._lock:
-            if self._noted.pop(fault, None) is not None:
-                self._write()
+            if fault in self._noted:
+                self._cross_out([fault])
 
     def look(self) -> list[str]:
         """Carry out the undos of those who are silent for a lease; the faults."""
@@ -121,10 +128,19 @@ class Undos:
             if isinstance(each.undo, Thaw):
                 thaw(each.undo)
             log.warning("undone", fault=each.fault, runner=each.runner)
-            del self._noted[each.fault]
-        if noted:
-            self._write()
-        return [each.fault for each in noted]
+        faults = [each.fault for each in noted]
+        if faults:
+            self._cross_out(faults)
+        return faults
+
+    def _cross_out(self, faults: list[str]) -> None:
+        """Where it cannot be written, who keeps the list next undoes them again, which is harmless."""
+        for each in faults:
+            del self._noted[each]
+        try:
+            self._write(self._noted)
+        except OSError as error:
+            log.warning("the list of undos is out of date", file=str(self._file), problem=str(error))
 
     def _read(self) -> list[Noted]:
         try:
@@ -135,10 +151,10 @@ class Undos:
             log.warning("a list of undos is passed over", file=str(self._file), problem=str(error))
             return []
 
-    def _write(self) -> None:
+    def _write(self, noted: Mapping[str, Noted]) -> None:
         """Its machine's death ends all that is on it, so that it need not be synced."""
         fresh = self._file.with_name(f"{self._file.name}.temporary")
-        fresh.write_bytes(msgspec.json.encode(List(list(self._noted.values()))))
+        fresh.write_bytes(msgspec.json.encode(List(list(noted.values()))))
         fresh.replace(self._file)
 
 
