@@ -17,15 +17,20 @@ bench: $(READY)  ## a first look at the main question: joins by local view and b
 fuzz: $(READY)  ## 2,000 seeds with faults; goes on where it was stopped, results in fuzz/
 	$(BIN)/eventmesh fuzz --seeds 2000 --resume
 
-# Tests that share nothing run on both cores of a small machine. Those that start Ray, time out or load this machine run
-# one after the other: docs/decisions/0060-two-ways-of-running-tests.md.
-BESIDE := tests/commands tests/process tests/simulation tests/tidy tests/tiny tests/unit
+# docs/decisions/0072-tests-without-time-beside-those-on-ray.md: tests that know no time of day go beside those that start
+# Ray, behind everything else on the machine; they take the half of it that is left. The others come before.
+BEFORE := tests/commands tests/process tests/tidy tests/tiny
+TIMELESS := tests/simulation tests/unit
 ALONE := tests/benchmarks tests/contract tests/on_ray
+WORKERS := --numprocesses 2 --dist worksteal
 
 test: check  ## the checks, then every test
-	@failed=0; \
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(BESIDE) || failed=1; \
+	@failed=0; said=$$(mktemp); \
+	$(BIN)/python -m pytest $(WORKERS) $(BEFORE) || failed=1; \
+	nice -n 19 $(BIN)/python -m pytest $(WORKERS) --timeout 300 $(TIMELESS) >$$said 2>&1 & timeless=$$!; \
 	$(BIN)/python -m pytest $(ALONE) || failed=1; \
+	wait $$timeless || failed=1; \
+	cat $$said; rm -f $$said; \
 	exit $$failed
 
 check: $(READY)  ## style, types and the layers of the house

@@ -86,7 +86,7 @@ def test_given_the_disk_has_no_room_then_what_is_refused_goes_on_when_there_is_r
     start: Start, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    run = start("run", "configs/meshes/views.yaml", "--orders", "3000", "-o", str(output), "--json")
+    run = start("run", "configs/meshes/views.yaml", "--orders", "1500", "-o", str(output), "--json")
     wait_for("seeding Restock", run)
     broker = broker_of(run)
     # No file of this process may grow beyond what the largest one has now: an append fails as on a full disk.
@@ -96,7 +96,7 @@ def test_given_the_disk_has_no_room_then_what_is_refused_goes_on_when_there_is_r
     resource.prlimit(broker, resource.RLIMIT_FSIZE, (hard, hard))
     answer, errors = run.communicate(timeout=120)
     assert run.returncode == 0, errors
-    assert json.loads(answer)["outcomes"]["confirmed"] == 3000
+    assert json.loads(answer)["outcomes"]["confirmed"] == 1500
 
 
 def broker_of(run: subprocess.Popen[str]) -> int:

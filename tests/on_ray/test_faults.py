@@ -75,7 +75,7 @@ def until(done: Callable[[], bool], what: str) -> None:
 
 
 def test_faults_of_every_place_on_one_mesh_under_one_load(tmp_path: Path) -> None:
-    orders = of_history(generate(6_000, seed=4, products=40, customers=20), rate=200.0)
+    orders = of_history(generate(5_000, seed=4, products=40, customers=20), rate=200.0)
     mesh, tables = mesh_of("request", "fsync"), list[pa.Table]()
     with MeshOnRay(mesh, tmp_path / "log", seed=4) as running:
         seed_with(running, orders.seeding)
