@@ -14,6 +14,7 @@
     │   │   ├── StorageFull          no room on the disk; goes on when there is room
     │   │   └── LogStopped           the disk failed a sync; the log must be opened again
     │   ├── KeyReused                an id came again with another payload; refused on record
+    │   ├── BoundaryCrossed          a service asks one that the mesh file does not let it ask; refused on record
     │   ├── Throttled                a queue is full; come back later
     │   ├── OffsetOutOfRange         below the log start, or beyond the end
     │   ├── LogTruncated             the reader's position lies in a gap the machine's death left
@@ -146,6 +147,10 @@ class KeyReused(DidNotHappen):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"{KEY_REUSED}{problem}")
+
+
+class BoundaryCrossed(DidNotHappen):
+    """A service sends a command or a query to one that it does not ask by the mesh file: nothing was sent."""
 
 
 class Throttled(DidNotHappen):

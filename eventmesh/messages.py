@@ -12,11 +12,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+
+from eventmesh.values import Shape
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 
@@ -61,6 +64,16 @@ class MessageType:
     key: str | None = None
     story: str | None = None
     content: tuple[str, ...] = ()
+
+    @cached_property
+    def asked(self) -> Shape:
+        """What the columns of the message take."""
+        return Shape(self.question)
+
+    @cached_property
+    def told(self) -> Shape:
+        """What the columns of its reply take."""
+        return Shape(self.answer)
 
 
 def topic_schema(payload: Iterable[pa.Field]) -> pa.Schema:

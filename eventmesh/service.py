@@ -171,14 +171,23 @@ class Talk(Protocol):
     def ask(self, query: str, rows: Iterable[Row], *, attempts: int | None = None) -> Awaitable[list[Row]]:
         """Send a query; one answer row per question row. Asked until answered, or AskTimeout when ``attempts`` end."""
 
-    def command(self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None) -> Awaitable[Row]:
-        """Send a command under an id that does not change over retries and restarts."""
+    def command(
+        self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None, part: str = ""
+    ) -> Awaitable[Row]:
+        """Send a command under an id that does not change over retries and restarts.
+
+        ``part`` names each of several commands of one name that a conversation sends to one partition: "food", "tip".
+        ``TypeError`` for a second one of the same name and part: the receiver would take it for a repeat.
+        """
 
     def record(self, kind: str, **payload: Any) -> Awaitable[None]:
         """Append a fact; returns once it is acknowledged."""
 
     def join(self, name: str, key: str) -> Awaitable[Any]:
-        """Wait for the end of this service's conversation that command ``name`` began for ``key``, if it is open."""
+        """Wait for the end of this service's conversation that command ``name`` began for ``key``, if it is open.
+
+        ``RuntimeError`` if that one waits for this one, or is this one.
+        """
 
     def reply(self, **answer: Any) -> None:
         """Answer the callers now and go on; what the answer rests on must have been awaited."""

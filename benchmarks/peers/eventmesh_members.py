@@ -41,8 +41,8 @@ class Asker(Member):
         self._failure: BaseException | None = None
         self._ended = threading.Event()
         self._asks = Asks(
-            ASKER, self.messages, {topic.owner: topic for topic in mesh.topics().values()}, Limits(), now,
-            self.reactor.effects.append, Counters(),
+            ASKER, self.messages, {topic.owner: topic for topic in mesh.topics().values()}, {CATALOG[0]},
+            Limits(), now, self.reactor.effects.append, Counters(),
         )  # fmt: skip
         self.reactor.start(self)
 

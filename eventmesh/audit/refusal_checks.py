@@ -28,9 +28,9 @@ def refusals_are_right(evidence: Evidence) -> CheckResult:
         findings.examined += len(facts)
         rows = np.flatnonzero(facts.of(REFUSED))
         if rows.size:
+            _rules_broke(evidence, facts, rows, findings)
             _names_its_input(evidence, facts, rows, findings)
             _decided_as_well(facts, rows, findings)
-            _rules_broke(evidence, facts, rows, findings)
     return findings.result()
 
 

@@ -7,10 +7,11 @@ only an answer that says so is a definite no.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from eventmesh.errors import AskTimeout, EventmeshError, Throttled
+from eventmesh.configuration import suggestion
+from eventmesh.errors import AskTimeout, BoundaryCrossed, EventmeshError, NotFound, Throttled
 from eventmesh.log.topic import Topic, partition_for
 from eventmesh.messages import Columns, MessageType
 from eventmesh.runtime.effects import Address, AskMessage, ReplyMessage, Row, SendAsk
@@ -48,6 +49,7 @@ class Asks:
     sender: str
     messages: Mapping[str, MessageType]
     owned: Mapping[str, Topic]  # service -> the topic it owns
+    allowed: Collection[str]  # the services that the mesh file lets it ask
     limits: Limits
     clock: Callable[[], int]
     emit: Callable[[SendAsk], None]
@@ -63,7 +65,8 @@ class Asks:
 
     def query(self, name: str, rows: list[Row], attempts: int | None = None) -> Pending:
         """Ask each row of the partition that its key names; the answer has one row per question row."""
-        kind = self.messages[name]
+        kind = self._kind(name)
+        rows = kind.asked.all_whole(rows, name)
         topic = self.owned[kind.service]
         gathering = Gathering(Pending(), [None] * len(rows), len(rows))
         places: dict[int, list[int]] = {}
@@ -81,16 +84,39 @@ class Asks:
             gathering.pending.resolve([])
         return gathering.pending
 
-    def command(self, story: str, name: str, row: Row, attempts: int, partition: int | None) -> Pending:
-        """Send one command under the id that it has in this ``story``: the same whenever it is sent again."""
-        kind = self.messages[name]
+    def command(
+        self, story: str, name: str, row: Row, attempts: int, partition: int | None, part: str, sent: set[str]
+    ) -> Pending:
+        """Send one command under the id that it has in this ``story``: the same whenever it is sent again.
+
+        ``sent`` are the ids that this conversation has sent. ``TypeError`` for a second one of the same: the receiver
+        would take it for a repeat of the first.
+        """
+        kind = self._kind(name)
+        row = kind.asked.whole(row, name)
         if partition is None:
             assert kind.key is not None, f"{name} has no key: name the partition"
             partition = partition_for(str(row[kind.key]), self.owned[kind.service].partitions)
         gathering = Gathering(Pending(), [None], 1)
-        identity = f"{self.sender}:{name}:{story}:{partition}"
+        identity = f"{self.sender}:{name}:{story}:{partition}" + (f":{part}" if part else "")
+        if identity in sent:
+            named = f"a second time as part {part!r}" if part else "twice"
+            raise TypeError(f"one conversation sends {name} {named}: name each of them, command(..., part='tip')")
+        sent.add(identity)
         self._send(Address(kind.service, partition), name, [identity], [row], attempts, [(gathering, 0)])
         return gathering.pending
+
+    def _kind(self, name: str) -> MessageType:
+        """What is asked. Nothing is sent where it raises ``NotFound`` or ``BoundaryCrossed``."""
+        if name not in self.messages:
+            raise NotFound(f"there is no command or query {name!r}. {suggestion(name, self.messages)}")
+        kind = self.messages[name]
+        if kind.service not in self.allowed:
+            raise BoundaryCrossed(
+                f"{self.sender} may not send {name} to {kind.service}: by the mesh file it may ask "
+                f"{', '.join(sorted(self.allowed))}. Add {kind.service} to the asks of its service, within one context"
+            )
+        return kind
 
     def flush(self) -> None:
         """Send the queries that wait; where queries are batched, those of a step are one message per partition."""

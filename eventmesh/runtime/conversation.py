@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from eventmesh.errors import DidNotHappen, EventmeshError, KeyReused
+from eventmesh.errors import BoundaryCrossed, DidNotHappen, EventmeshError, KeyReused
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.decider import Decider, FoldAgain, describe
 from eventmesh.runtime.effects import Row
@@ -44,7 +44,9 @@ class Conversation:
         self.ordinal = 0
         self.position: Position | None = None  # the input held open until the end
         self.callers: list[ReplyTo] = []
-        self.joined: list[Pending] = []
+        self.joined: list[tuple[Conversation, Pending]] = []  # who waits for its end
+        self.joining: Conversation | None = None  # for whose end it waits
+        self.sent: set[str] = set()  # the ids of its commands
         self.coroutine: Coroutine[Pending, None, Any] | None = None
 
     @property
@@ -60,21 +62,24 @@ class Conversation:
         """Ask; one answer row per question row, each asked of the partition that its key says."""
         return self.among.asks.query(query, list(rows), attempts)
 
-    def command(self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None) -> Awaitable[Row]:
-        """Command; the same conversation sends the same command to the same partition under one id.
+    def command(
+        self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None, part: str = ""
+    ) -> Awaitable[Row]:
+        """Command; the same conversation sends the same command to the same partition under one id, and part of it.
 
         The id names what the conversation began with; where the fold shows it open after a restart, its key, which is
         still known then.
         """
-        return self.among.asks.command(self.key[1] if self.resumed else self.cause, name, row, attempts, partition)
+        story = self.key[1] if self.resumed else self.cause
+        return self.among.asks.command(story, name, row, attempts, partition, part, self.sent)
 
     def join(self, name: str, key: str) -> Awaitable[Any]:
         """Wait for the end of another conversation of this service; returns at once where there is none."""
-        return self.among.join((name, key))
+        return self.among.join(self, (name, key))
 
     def reply(self, **answer: Any) -> None:
         """Answer the callers now and go on; what was recorded before must have been awaited."""
-        self.among.reply_callers(self, answer)
+        self.among.reply(self, answer)
 
 
 class Conversations:
@@ -161,19 +166,38 @@ class Conversations:
         assert conversation.coroutine is not None
         before = len(self.own.new_facts)
         try:
-            pending = conversation.coroutine.send(None)
-        except StopIteration as end:
-            self._finish(conversation, end.value)
-        except KeyReused as error:
-            self._refuse(conversation, str(error))
-        except EventmeshError as error:
-            self._fail(conversation, error)
+            ended, awaited = self._send(conversation)
         except Exception as defect:
+            if isinstance(defect, EventmeshError) and self._is_the_callers(conversation, defect):
+                self._fail(conversation, defect)
+                return
             if len(self.own.new_facts) > before:
                 self._discard(conversation, defect)
             self._refuse(conversation, describe(defect))
         else:
-            pending.then = partial(self._go_on, conversation)
+            if ended:
+                self._finish(conversation, awaited)
+            else:
+                awaited.then = partial(self._go_on, conversation)
+
+    @staticmethod
+    def _is_the_callers(conversation: Conversation, error: EventmeshError) -> bool:
+        """Whether an error goes to who waits, who may ask again. What a fact began has nobody to ask again."""
+        return conversation.position is None and not isinstance(error, (BoundaryCrossed, KeyReused))
+
+    def _send(self, conversation: Conversation) -> tuple[bool, Any]:
+        """Whether it has ended, with the answer that it returned, or with what it awaits."""
+        assert conversation.coroutine is not None
+        try:
+            return False, conversation.coroutine.send(None)
+        except StopIteration as end:
+            return True, None if end.value is None else self._whole(conversation, end.value)
+
+    def _whole(self, conversation: Conversation, answer: Any) -> Row:
+        command = conversation.key[0]
+        if command not in self.asks.messages:  # a fact began it: nobody hears the answer
+            return dict(answer)
+        return self.asks.messages[command].told.whole(answer, f"the answer to {command}")
 
     def _go_on(self, conversation: Conversation) -> None:
         """What it awaited has come; nothing is left of one that was abandoned meanwhile."""
@@ -203,16 +227,20 @@ class Conversations:
     def _finish(self, conversation: Conversation, answer: Row | None) -> None:
         del self.running[conversation.key]
         if answer is not None:
-            self.reply_callers(conversation, answer)
+            self._reply(conversation, answer)
         if conversation.position is not None:
             self.own.let_go(conversation.position)
             self.own.inputs_since_append += 1
-        for pending in conversation.joined:
+        for waiting, pending in conversation.joined:
+            waiting.joining = None
             pending.resolve(answer)
         self._start_waiting(conversation.key)
 
-    def reply_callers(self, conversation: Conversation, answer: Row) -> None:
-        """Answer all callers of a conversation, once."""
+    def reply(self, conversation: Conversation, answer: Row) -> None:
+        """Answer all callers of a conversation, which goes on."""
+        self._reply(conversation, self._whole(conversation, answer))
+
+    def _reply(self, conversation: Conversation, answer: Row) -> None:
         for caller in conversation.callers:
             self.own.release.reply(caller, answer, True)
         conversation.callers.clear()
@@ -230,12 +258,17 @@ class Conversations:
         self.own.release.recorded.append(pending)
         return pending
 
-    def join(self, key: Key) -> Pending:
-        """Resolved when the conversation under ``key`` ends."""
+    def join(self, conversation: Conversation, key: Key) -> Pending:
+        """Resolved when the conversation under ``key`` ends. ``RuntimeError`` if that waits for this one."""
         pending = Pending()
-        running = self.running.get(key)
+        running = awaited = self.running.get(key)
+        while awaited is not None:
+            if awaited is conversation:
+                raise RuntimeError(f"{' '.join(conversation.key)} would wait for its own end: it joins {' '.join(key)}")
+            awaited = awaited.joining
         if running is None:
             pending.resolve(None)
         else:
-            running.joined.append(pending)
+            conversation.joining = running
+            running.joined.append((conversation, pending))
         return pending

@@ -7,12 +7,15 @@ all is folded again, and then decided one input at a time.
 
 from __future__ import annotations
 
+from eventmesh.errors import KeyReused
 from eventmesh.runtime.incoming import Incoming
 from eventmesh.runtime.outcome import RuleOutcome
 from eventmesh.runtime.partition_state import PartitionState
 
 #: Inputs decided one by one after a rule broke in the middle of several.
 CAREFUL_ROWS = 4_000
+#: So many characters of a broken rule's error are kept on record.
+REASON_MAX = 2_000
 
 
 class FoldAgain(Exception):
@@ -90,5 +93,7 @@ class Decider:
 
 
 def describe(defect: Exception) -> str:
-    """A broken rule's error, for the record."""
-    return f"{type(defect).__name__}: {defect}"
+    """A broken rule's error, for the record: a text that the log takes, whatever the rule has put into it."""
+    said = str(defect) if isinstance(defect, KeyReused) else f"{type(defect).__name__}: {defect}"
+    said = said.encode(errors="backslashreplace").decode()
+    return said if len(said) <= REASON_MAX else f"{said[:REASON_MAX]}..."

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from eventmesh.log.topic import Topic
 from eventmesh.messages import ENVELOPE, Columns, encode_columns
+from eventmesh.values import DoesNotFit, Shape
 
 _ENVELOPE_NAMES = {field.name for field in ENVELOPE}
 #: The columns of the envelope that have values of their own in each fact.
@@ -23,7 +24,7 @@ class FactBatch:
     def __init__(self, topic: Topic, source: str) -> None:
         self.topic, self.source = topic, source
         self._payload_fields = [field for field in topic.schema if field.name not in _ENVELOPE_NAMES]
-        self._payload_names = {field.name for field in self._payload_fields}
+        self._shape = Shape(self._payload_fields)
         self._dataschema = f"{topic.name}/1"
         self.clear()
 
@@ -51,15 +52,15 @@ class FactBatch:
     ) -> Columns:
         """Add facts, one item per list; returns them as ``evolve`` sees them, with id, type, time and sequence.
 
-        ``base`` is the offset of the batch's first fact. ``TypeError`` for a column that the topic does not
-        have, or of another length: nothing is added.
+        ``base`` is the offset of the batch's first fact. :class:`~eventmesh.values.DoesNotFit` for a value that its
+        column does not take, for a column that the topic does not have, or of another length: nothing is added.
         """
         count = len(ids)
+        what = kinds[0] if count == 1 else " or ".join(dict.fromkeys(kinds))
         for name, values in payload.items():
-            if name not in self._payload_names:
-                raise TypeError(f"the topic {self.topic.name} has no column {name!r} for {kinds[0]}")
             if len(values) != count:
-                raise TypeError(f"column {name!r} of {kinds[0]} has {len(values)} values for {count} facts")
+                raise DoesNotFit(f"{what}: {name} has {len(values)} values for {count} facts")
+        self._shape.check(payload, what)
         first = base + len(self._ids)
         times = [now] * count
         self._chunks.append((count, payload))

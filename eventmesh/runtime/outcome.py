@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventmesh.errors import EventmeshError
-from eventmesh.messages import Columns
+from eventmesh.messages import Columns, MessageType
 from eventmesh.runtime.effects import Row
 from eventmesh.runtime.incoming import Incoming, Position
 from eventmesh.runtime.partition_state import PartitionState
@@ -26,17 +26,17 @@ class Held:
 class RuleOutcome:
     """The :class:`~eventmesh.service.Outcome` of a partition's rules; ``held`` and the watchers last from call to call.
 
-    All of it becomes part of ``own``, the partition's state.
+    All of it becomes part of ``own``, the partition's state. ``messages`` says which columns an answer has.
     """
 
-    def __init__(self, own: PartitionState) -> None:
-        self.own = own
+    def __init__(self, own: PartitionState, messages: Mapping[str, MessageType]) -> None:
+        self.own, self.messages = own, messages
         self.clear()
 
     def clear(self) -> None:
         """Forget what was held and who watched: the inputs and the callers come again."""
         self.held: dict[str, Held] = {}
-        self._watchers: dict[str, list[ReplyTo]] = {}
+        self._watchers: dict[str, list[tuple[ReplyTo, str]]] = {}
         self._steps = 0
         self.begin(Incoming(Inputs("", Columns(), (), (), ())))
 
@@ -100,9 +100,13 @@ class RuleOutcome:
 
     def answer(self, row: int, answer: Row, *, more: bool = False) -> None:
         """An answer to one command."""
-        self._steps += 1
         if self._incoming.callers:
-            self.own.release.reply(self._incoming.callers[row], answer, not more)
+            whole = self._whole(answer, self._incoming.inputs.kind)
+            self._steps += 1
+            self.own.release.reply(self._incoming.callers[row], whole, not more)
+
+    def _whole(self, answer: Row, command: str) -> Row:
+        return self.messages[command].told.whole(answer, f"the answer to {command}")
 
     def refuse(self, row: int, error: EventmeshError, *, on_record: bool = False) -> None:
         """A definite no to one command."""
@@ -121,10 +125,12 @@ class RuleOutcome:
         """This caller also hears what :meth:`tell` says of ``key``."""
         self._steps += 1
         if self._incoming.callers:
-            self._watchers.setdefault(key, []).append(self._incoming.callers[row])
+            self._watchers.setdefault(key, []).append((self._incoming.callers[row], self._incoming.inputs.kind))
 
     def tell(self, key: str, **answer: Any) -> None:
         """A final reply to the watchers of ``key``."""
+        told = [(caller, self._whole(answer, command)) for caller, command in self._watchers.get(key, ())]
         self._steps += 1
-        for caller in self._watchers.pop(key, ()):
-            self.own.release.reply(caller, answer, True)
+        self._watchers.pop(key, None)
+        for caller, whole in told:
+            self.own.release.reply(caller, whole, True)

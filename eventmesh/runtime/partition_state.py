@@ -134,7 +134,7 @@ class PartitionState:
     ) -> None:
         """Fold new facts, one item per list, and keep them for the next append.
 
-        ``TypeError``, and nothing done, for a column that the topic does not have.
+        :class:`~eventmesh.values.DoesNotFit`, and nothing done, for a value that its column does not take.
         """
         columns = self.new_facts.add(kinds, ids, stories, causations, payload, self.end, self.clock())
         self.service.evolve(self.state, columns)

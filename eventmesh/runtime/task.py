@@ -10,7 +10,7 @@ A fenced task never asks again (rule 6).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ class Task:
         inputs: Sequence[str],
         messages: Mapping[str, MessageType],
         owned: Mapping[str, Topic],
+        allowed: Collection[str],
         incarnation: str,
         limits: Limits,
         clock: Callable[[], int],
@@ -83,10 +84,10 @@ class Task:
         self.views: list[View] = list({id(view): view for view in service.views.values()}.values())
         self.phase: Phase = "stopped"
         self.own = PartitionState(service, topic, clock=clock, counters=counters)
-        self.outcome = RuleOutcome(self.own)
+        self.outcome = RuleOutcome(self.own, messages)
         self.decider = Decider(self.own, self.outcome)
         self.asks = Asks(
-            self.name, messages, owned, limits, clock, emit, counters, incarnation, service.batches_queries
+            self.name, messages, owned, allowed, limits, clock, emit, counters, incarnation, service.batches_queries
         )
         self.conversations = Conversations(self.own, self.decider, self.asks)
         self._input_rows_max = INPUT_ROWS_MAX
@@ -251,10 +252,12 @@ class Task:
 
     def _query_answer(self, message: AskMessage) -> ReplyMessage:
         """A handler that breaks, by trying to change the state for instance, is the asker's definite no."""
-        state, question = self.own.read_only_state, self.messages[message.name].question
+        state, kind = self.own.read_only_state, self.messages[message.name]
+        what = f"the answer to {message.name}"
         try:
             answer = self.service.queries[message.name]
-            rows = [answer(state, row) for row in message.rows.dicts(question)]
+            answers = [answer(state, row) for row in message.rows.dicts(kind.question)]
+            rows = kind.told.all_whole(answers, what)
         except Exception as defect:
             error = DidNotHappen(f"{self.name} cannot answer {message.name}: {type(defect).__name__}: {defect}")
             return ReplyMessage(message.id, range(len(message.rows)), (), True, error)

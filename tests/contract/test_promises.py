@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from eventmesh.messages import MessageType
 from eventmesh.runtime.limits import Limits
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
@@ -16,7 +18,11 @@ from tests.tiny.lending import MESSAGES
 from tests.tiny.workload import LoanOptions, asking
 
 
-def after(seeding: list[Requests], *stages: tuple[str, str, list[dict[str, Any]]]) -> Workload:
+def after(
+    seeding: list[Requests],
+    *stages: tuple[str, str, list[dict[str, Any]]],
+    messages: Mapping[str, MessageType] = MESSAGES,
+) -> Workload:
     """The stages one after the other, half a second apart."""
     commands, keys, rows, at = [], [], [], []
     for number, (command, key, questions) in enumerate(stages):
@@ -24,7 +30,7 @@ def after(seeding: list[Requests], *stages: tuple[str, str, list[dict[str, Any]]
         keys += [question[key] for question in questions]
         rows += questions
         at += [number * 500_000] * len(questions)
-    return Workload(seeding, Requests.of_rows(MESSAGES, commands, keys, rows, np.array(at, np.int64)))
+    return Workload(seeding, Requests.of_rows(messages, commands, keys, rows, np.array(at, np.int64)))
 
 
 def test_a_query_cannot_change_anything(runtime: Runtime, library: DescribeMesh) -> None:

@@ -19,7 +19,7 @@ MS = 1_000
 def test_questions_that_find_nobody_do_not_put_off_those_before_them() -> None:
     now, sent = 0, list[SendAsk]()
     there = Topic("there", "there", "name", 1, topic_schema([NAME]))
-    asks = Asks("here/0", {"Ask": ASKED}, {"there": there}, Limits(), lambda: now, sent.append, Counters())
+    asks = Asks("here/0", {"Ask": ASKED}, {"there": there}, {"there"}, Limits(), lambda: now, sent.append, Counters())
     first = asks.query("Ask", [{"name": "first"}], attempts=4)
     while not first.resolved and now < 60_000 * MS:
         now += 10 * MS

@@ -155,6 +155,31 @@ def a_command_refused() -> Story:
     return story
 
 
+def sent_by(sender: str) -> Tell:
+    """Inventory does what nobody but a caller may ask of it where services listen."""
+
+    def tell() -> Story:
+        story = shop.opened()
+        story.restock("s1", 5, f"{sender}:Restock:more")
+        return story
+
+    return tell
+
+
+def told_in_the_story_of(order_id: str) -> Tell:
+    """A rejection of o1."""
+
+    def tell() -> Story:
+        story = shop.opened()
+        request = story.request("o1", ONE)
+        assert request is not None
+        story.tweak["OrderRejected"] = {"correlationid": order_id}
+        story.say("orders", "OrderRejected", request, order_id="o1")
+        return story
+
+    return tell
+
+
 # --- views --------------------------------------------------------------------------------------------
 
 
@@ -286,6 +311,8 @@ CANARIES: list[tuple[str, Judge]] = [
     ("D7", told("D7", refused(NO_RULE, poison=True, also="OrderRejected"))),
     ("D7", told("D7", refused(NO_RULE, poison=True, position=f"{REQUESTS}/7"))),
     ("D7", told("D7", refused(NO_RULE, poison=True, id=f"{REQUESTS}/7#0", position=f"{REQUESTS}/7"))),
+    ("D8", told("D8", sent_by("orders/0"))),
+    ("D9", told("D9", told_in_the_story_of("o2"))),
     ("E8", told("E8", views_of_an_hour_ago(spoil=True))),
     ("E9", compared(ending("shipped"), ending("cancelled"))),
     ("E10", told("E10", refused_at_validation(50))),
@@ -312,6 +339,9 @@ NEAR_MISSES: list[tuple[str, Judge]] = [
     ("D7", told("D7", refused(TOO_LARGE))),
     ("D7", told("D7", a_command_refused)),
     ("D7", told("D7", refused("idempotency key reused: order o1 was asked for before, with other lines"))),
+    ("D8", told("D8", sent_by("load"))),
+    ("D8", told("D8", sent_by("stock/0"))),
+    ("D9", told("D9", told_in_the_story_of("o1"))),
     ("E1", told("E1", cancelled_before_it_came)),
     ("E1", told("E1", shop.told_of("CancelOrder", "CancellationRequested"))),
     ("E1", told("E1", shop.told_of("RequestReturn", "ReturnRequested"))),

@@ -10,7 +10,7 @@ import pytest
 from eventmesh.errors import DidNotHappen
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.topic import Topic
-from eventmesh.messages import Columns, encode_rows, topic_schema
+from eventmesh.messages import Columns, MessageType, encode_rows, topic_schema
 from eventmesh.runtime.decider import Decider, FoldAgain
 from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.incoming import Incoming, commands
@@ -22,7 +22,9 @@ from eventmesh.service import Inputs, Outcome, Place, Service, Trigger
 KEY, VALUE = pa.field("key", pa.string()), pa.field("value", pa.int64())
 TOPIC = Topic("sums", "adder", "key", 1, topic_schema([KEY, VALUE]))
 QUESTION = pa.schema([KEY, VALUE])
+ASKED = MessageType("Asked", "command", "adder", QUESTION, QUESTION, "key")
 POISON = -1
+COLUMNS = "expected one of position, reason, key, value"
 
 
 class Adder(Service):
@@ -63,7 +65,7 @@ class Sums:
     def __init__(self, rule: str) -> None:
         service = Adder(Place("adder", 0, {"sums": TOPIC}, None, 0), Trigger({"Asked": getattr(Adder, rule)}), {})
         self.own = PartitionState(service, TOPIC, clock=lambda: 1, counters=Counters())
-        self.outcome = RuleOutcome(self.own)
+        self.outcome = RuleOutcome(self.own, {"Asked": ASKED})
         self.decider = Decider(self.own, self.outcome)
 
     def read(self, entry: LogBatch) -> None:
@@ -159,7 +161,7 @@ def test_a_command_decided_half_is_its_callers_definite_no_the_next_time() -> No
 def test_a_column_that_the_topic_does_not_have_is_no_silent_loss() -> None:
     sums = Sums("misspelt")
     sums.decider.decide(command([1]))
-    assert sums.written == [(REFUSED, "c0#0", "TypeError: the topic sums has no column 'kee' for Added")]
+    assert sums.written == [(REFUSED, "c0#0", f"DoesNotFit: Added has no column 'kee': {COLUMNS}")]
 
 
 def test_what_was_refused_is_not_folded_when_it_is_read_back() -> None:

@@ -24,6 +24,8 @@ from eventmesh.shop.wirings.asking import queries, validate_by_asking
 from eventmesh.shop.wirings.event_driven import TABLES
 
 QUERY_ATTEMPTS = 4
+#: What a step may have sent before, the undoing sends for itself.
+UNDOING = "undoing"
 
 
 async def forward_order(gateway: Gateway, row: Mapping[str, Any], talk: Talk) -> Row:
@@ -89,12 +91,19 @@ def inventory_partitions(orders: Orders, order: Order) -> list[int]:
 
 
 async def command_inventory(
-    orders: Orders, name: str, order_id: str, order: Order, talk: Talk, *, attempts: int = UNTIL_ANSWERED
+    orders: Orders,
+    name: str,
+    order_id: str,
+    order: Order,
+    talk: Talk,
+    *,
+    attempts: int = UNTIL_ANSWERED,
+    part: str = "",
 ) -> list[Row]:
     """Send one command to every inventory partition concerned, all at once."""
     row = {"order_id": order_id, "lines": order.lines}
     partitions = inventory_partitions(orders, order)
-    sent = [talk.command(name, row, partition=partition, attempts=attempts) for partition in partitions]
+    sent = [talk.command(name, row, partition=partition, attempts=attempts, part=part) for partition in partitions]
     return [await answer for answer in sent]
 
 
@@ -147,17 +156,17 @@ async def undo(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
     """cancelling: unless it has left the house, undo everything that was asked for; only then is it cancelled."""
     shipment = await talk.command("CancelShipment", {"order_id": order_id}, attempts=UNTIL_ANSWERED)
     if shipment["outcome"] == "dispatched":
-        await shipped(orders, order_id, order, talk)
+        await shipped(orders, order_id, order, talk, part=UNDOING)
         return
-    await command_inventory(orders, "ReleaseStock", order_id, order, talk)
+    await command_inventory(orders, "ReleaseStock", order_id, order, talk, part=UNDOING)
     await talk.command("VoidPayment", {"order_id": order_id}, attempts=UNTIL_ANSWERED)
     kind, payload = cancelled(order_id)
     await follow(talk, kind, payload)
 
 
-async def shipped(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
+async def shipped(orders: Orders, order_id: str, order: Order, talk: Talk, part: str = "") -> None:
     """The parcel has left: take the stock out, and say so."""
-    await command_inventory(orders, "ShipStock", order_id, order, talk)
+    await command_inventory(orders, "ShipStock", order_id, order, talk, part=part)
     await follow(talk, "OrderShipped", {"order_id": order_id})
 
 

@@ -1,0 +1,80 @@
+"""Given a rule that makes a value which its column does not take, then that input is refused on record, and no other.
+
+By the same words on both runtimes; no process ends, and what is decided is what is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import ROOT, Finished, Runtime, described, simulated
+from tests.contract.test_promises import after
+from tests.mistakes.kitchen import MESSAGES, MISANSWERS, MISFITS
+
+REFUSED, EXPECTED = "refused: DoesNotFit: ", "expected one of"
+
+
+def served(runtime: Runtime, wiring: str, mistakes: list[str]) -> Finished:
+    """One dish with each mistake, and one without beside it."""
+    dishes = [{"dish": f"{mistake or 'right'} {number}", "mistake": mistake} for number, mistake in enumerate(mistakes)]
+    right = [{"dish": f"right {number} and {len(mistakes)}", "mistake": ""} for number in range(len(mistakes))]
+    both = [dish for pair in zip(dishes, right, strict=True) for dish in pair]
+    mesh = described(ROOT / "tests" / "mistakes" / "mesh.yaml", wiring, {})
+    return runtime(mesh, after([], ("Serve", "dish", both), ("Serve", "dish", [{"dish": "the last", "mistake": ""}]),
+                               messages=MESSAGES))  # fmt: skip
+
+
+def told(run: Finished) -> tuple[list[str], list[str]]:
+    """What was said of the dishes with a mistake, and the outcomes of all others."""
+    callers = run.callers("Serve")
+    return [row["reason"] for row in callers[:-1:2]], [row["outcome"] for row in (*callers[1:-1:2], callers[-1])]
+
+
+def test_what_does_not_fit_is_refused_where_it_is_made(runtime: Runtime) -> None:
+    of_facts, of_answers = list(MISFITS), list(MISANSWERS)
+    run = served(runtime, "events", [*of_facts, *of_answers])
+    said, others = told(run)
+    expected = [f"DishServed: {what}" for _, what in MISFITS.values()]
+    expected += [f"the answer to Serve: {what}" for _, what in MISANSWERS.values()]
+    assert [reason.partition(f": {EXPECTED}")[0] for reason in said] == [
+        REFUSED + what.replace(": has no column", " has no column") for what in expected
+    ]
+    assert set(others) == {"served"}
+    refused = run.facts("dishes", "InputRefused")
+    assert sorted(fact["reason"] for fact in refused) == sorted(reason.removeprefix("refused: ") for reason in said)
+    assert len(run.facts("dishes", "DishServed")) == len(others), "nothing of what was refused"
+    assert {fact["note"] for fact in run.facts("dishes", "DishServed")} == {"grüner Tee"}
+    assert [name for name, check in run.audit().checks.items() if check.verdict == "invalid"] == ["D7"], "it is told"
+
+
+#: Where a conversation makes a mistake, and what its caller is told.
+IN_CONVERSATIONS = {
+    "question/": f"{REFUSED}LookAt has no column 'colour'",
+    "command/too much": f"{REFUSED}Cook: {MISFITS['too much'][1]}",
+    "fact/too much": f"{REFUSED}DishServed: {MISFITS['too much'][1]}",
+    "reply/answer: a word": f"{REFUSED}the answer to Serve: {MISANSWERS['answer: a word'][1]}",
+    "answer/answer: another column": f"{REFUSED}the answer to Serve has no column 'colour'",
+    # The cook made it: the waiter has a definite no.
+    "look/answer: a word": "meals/0 cannot answer LookAt: DoesNotFit: the answer to LookAt: "
+    + MISANSWERS["answer: a word"][1],
+    "cook/answer: a word": f"{REFUSED}the answer to Cook: {MISANSWERS['answer: a word'][1]}",
+}
+
+
+def test_so_is_what_a_conversation_makes(runtime: Runtime) -> None:
+    run = served(runtime, "asking", list(IN_CONVERSATIONS))
+    said, others = told(run)
+    assert [reason.partition(f": {EXPECTED}")[0] for reason in said] == list(IN_CONVERSATIONS.values())
+    assert set(others) == {"served"}
+    on_record: list[Any] = [fact["reason"] for fact in run.facts("dishes", "InputRefused")]
+    assert len(on_record) == sum(not where.startswith(("look/", "cook/")) for where in IN_CONVERSATIONS)
+    assert len(run.facts("meals", "InputRefused")) == 1
+
+
+@pytest.mark.parametrize("wiring", ["events", "asking"])
+def test_what_fits_is_served(request: pytest.FixtureRequest, wiring: str) -> None:
+    run = served(simulated(request), wiring, [""])
+    assert {row["outcome"] for row in run.callers("Serve")} == {"served"}
+    assert run.audit().verdict == "valid"
