@@ -22,6 +22,7 @@ from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL
 from eventmesh.needs import Needs, Part, named, topic_line
 from eventmesh.progress import position_name
+from eventmesh.states import NoSnapshot, state_type
 
 SCHEMA = "eventmesh.mesh/1"
 #: Kafka's policy that is not carried out yet, and the key that asks for it.
@@ -367,7 +368,21 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     }
     owners = {name: topic.owner for name, topic in description.topics.items()}
     Needs.of(package, description.wiring, owners, parts, file).check()
-    return Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
+    mesh = Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
+    if mesh.keeps_snapshots:
+        _check_states(mesh, package, file)
+    return mesh
+
+
+def _check_states(mesh: Mesh, package: Package, file: str) -> None:
+    """A state that no snapshot gives back would be found when a service that died does not come back."""
+    services = getattr(package, "SERVICES", {})
+    for name in [each for each in mesh.services if each in services]:
+        try:
+            state_type(services[name])
+        except NoSnapshot as error:
+            hint = "Mend it, or write under log: snapshot_rows: null, and each restart folds all of its facts"
+            raise ConfigurationError(str(error), file=file, path=f"services.{name}", hint=hint) from error
 
 
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

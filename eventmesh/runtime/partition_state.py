@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from eventmesh.errors import DidNotHappen
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
@@ -82,11 +84,18 @@ class PartitionState:
         return Snapshot(header, encode_state(self.state))
 
     def restore(self, snapshot: Snapshot) -> int:
-        """Stand where the snapshot was taken; the next offset to fold. 0, and nothing done, if the fold is another."""
+        """Stand where the snapshot was taken; the next offset to fold.
+
+        0, and nothing done, where the fold is another, or the state has become one that this snapshot does not hold.
+        """
         header = snapshot.header
         if header.fold != state_fold(self.service):
             return 0
-        self.state = decode_state(self.service, snapshot.body)
+        try:
+            state = decode_state(self.service, snapshot.body)
+        except msgspec.DecodeError:
+            return 0
+        self.state = state
         self.read_only_state = read_only(self.state)
         self.refusals = dict(header.refusals)
         self._stand_at(header.progress)

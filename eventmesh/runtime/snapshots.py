@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -22,6 +22,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.messages import decode_column, encode_columns
 from eventmesh.progress import position_name, split_position
 from eventmesh.service import Service
+from eventmesh.states import state_type
 from eventmesh.views import View
 
 #: Where they are in a data directory; no topic's name begins with a dot.
@@ -108,7 +109,7 @@ def encode_state(state: Any) -> bytes:
 
 def decode_state(service: Service, body: bytes) -> Any:
     """The reverse, for the type that ``service.initial`` says it returns."""
-    return msgspec.msgpack.decode(body, type=get_type_hints(type(service).initial)["return"])
+    return msgspec.msgpack.decode(body, type=state_type(type(service)))
 
 
 def view_fold(view: View) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventmesh import mesh as meshes
@@ -177,6 +178,17 @@ def test_one_of_another_fold_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesh.application.SERVICES["orders"], "state_version", 1_000)
     other = empty(mesh, "orders", 0)
     assert (other.restore(found), other.state) == (0, other.service.initial())
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", msgspec.msgpack.encode({"open": 7}), msgspec.msgpack.encode([])])
+def test_one_of_a_state_that_has_become_another_is_not(body: bytes) -> None:
+    """Somebody has changed the state, and not its version: all is folded again, and the service comes back."""
+    mesh, reader, store, _ = taken()
+    found = store.get(state_name("orders", 0), reader, CLUSTER)
+    assert found is not None
+    other = empty(mesh, "orders", 0)
+    assert other.restore(msgspec.structs.replace(found, body=body)) == 0
+    assert (other.state, other.refusals) == (other.service.initial(), {})
 
 
 @pytest.mark.parametrize("beyond", [1, 1_000])
