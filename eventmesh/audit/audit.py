@@ -49,7 +49,9 @@ def judge(
 
     ``checks`` replaces the application's ``CHECKS``; ``only`` names the checks to carry out (all, if
     None). A check that cannot read what it needs is unknown, and says why; it never raises for that. So are
-    all checks but those of group A where retention has deleted the beginning of a partition.
+    all checks but those of group A where retention has deleted the beginning of a partition, and a check of the
+    application that has examined nothing, unless it says that there is rightly nothing. A mesh may well have nothing
+    for one of the framework's: no view, for E8.
     """
     if checks is None:
         checks = optional(evidence.mesh.application, "CHECKS")
@@ -63,7 +65,10 @@ def _carry_out(name: str, check: Check, evidence: Evidence) -> CheckResult:
     try:
         if name not in log_checks.CHECKS and (deleted := evidence.made("deleted", _deleted)):
             return unknown(name, title, deleted)
-        return check(evidence)
+        result = check(evidence)
+        if result.verdict == "valid" and not result.examined and not result.examples and name not in FRAMEWORK_CHECKS:
+            return unknown(name, result.title, ["it has examined nothing, so it says nothing"])
+        return result
     except EventmeshError as error:
         return unknown(name, title, [f"the log cannot be read: {error}"])
 

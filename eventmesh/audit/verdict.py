@@ -18,7 +18,7 @@ EXAMPLES_MAX = 5
 class CheckResult:
     """One check's verdict. ``examined`` counts what was looked at; ``examples`` say what was found, and where.
 
-    Where the verdict is unknown, the examples say what was missing.
+    Where the verdict is unknown, the examples say what was missing; where nothing had to be examined, why.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Findings:
     violations: int = 0
     examples: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    nothing: str = ""
 
     def flag(self, example: str) -> None:
         """One violation."""
@@ -85,10 +86,16 @@ class Findings:
         """Something needed is missing: unless a violation is found, nothing can be said."""
         self.missing.append(what)
 
+    def has_none(self, why: str) -> None:
+        """There is rightly nothing to examine, since ``why``: the check is valid for want of it."""
+        self.nothing = f"nothing to examine: {why}"
+
     def result(self) -> CheckResult:
         """The verdict."""
         verdict: Verdict = "invalid" if self.violations else "unknown" if self.missing else "valid"
         examples = self.examples if self.violations else [f"missing: {what}" for what in self.missing[:EXAMPLES_MAX]]
+        if verdict == "valid" and self.nothing:
+            examples = [self.nothing]
         return CheckResult(self.id, self.title, verdict, self.examined, self.violations, examples)
 
 

@@ -53,7 +53,7 @@ def money_adds_up(evidence: Evidence) -> CheckResult:
     findings = Findings("E2", "charged once if and only if confirmed, with the amount of the lines")
     story = stories(evidence)
     captured, refunded = (story.count_of(story.payments, kind) for kind in ("PaymentCaptured", "PaymentRefunded"))
-    findings.examined = int(np.count_nonzero(story.validated))
+    findings.examined = int(np.count_nonzero(story.requested | story.moved))
     findings.flag_where(captured > 1, lambda i: f"order {story.name(i)}: captured {captured[i]} times")
     findings.flag_where(
         refunded > captured,
@@ -211,7 +211,7 @@ def shipped_once(evidence: Evidence) -> CheckResult:
     story = stories(evidence)
     dispatched = story.count_of(story.shipments, "ShipmentDispatched")
     shipped = story.count_of(story.orders, "OrderShipped")
-    findings.examined = int(np.count_nonzero(story.confirmed))
+    findings.examined = int(np.count_nonzero(story.requested | story.moved))
     findings.flag_where(dispatched > 1, lambda i: f"order {story.name(i)}: dispatched {dispatched[i]} times")
     unsent = (shipped > 0) & (dispatched == 0)
     findings.flag_where(unsent, lambda i: f"order {story.name(i)}: shipped, but never dispatched")

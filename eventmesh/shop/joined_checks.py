@@ -76,6 +76,7 @@ def joined_values(evidence: Evidence) -> CheckResult:
     validated = evidence.facts("orders").of("OrderValidated")
     joins = _joins(evidence)
     if not validated.any() or not joins:
+        findings.has_none("no order was validated" if joins else "the mesh joins nothing")
         return findings.result()
     sql = evidence.sql
     sql.register("vectors", _views_read(evidence))
