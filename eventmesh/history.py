@@ -7,7 +7,7 @@ broker), ``history/callers.arrow`` and ``history/views.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,42 @@ class ViewDump:
 
 
 @dataclass(frozen=True)
+class StateDump:
+    """The state of a partition, folded up to offset ``end``, as its :func:`~eventmesh.states.digest`."""
+
+    service: str
+    partition: int
+    end: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Dumps:
+    """The views and states of one process, or of many."""
+
+    views: Sequence[ViewDump] = ()
+    states: Sequence[StateDump] = ()
+
+    @classmethod
+    def all(cls, dumps: Iterable[Dumps]) -> Dumps:
+        """Those of several processes."""
+        many = list(dumps)
+        return cls([view for each in many for view in each.views], [state for each in many for state in each.states])
+
+
+@dataclass(frozen=True)
 class History:
     """What the callers and the services' views saw. ``drained`` is false where a final read did not finish.
 
-    ``poison`` says whether inputs were sent, or rules made, on purpose so that a rule cannot answer;
-    None where whoever recorded the run cannot know.
+    ``states`` are those of partitions that were at rest. ``poison`` says whether inputs were sent, or rules made, on
+    purpose so that a rule cannot answer; None where whoever recorded the run cannot know.
     """
 
     callers: pa.Table
     views: Sequence[ViewDump]
     drained: bool
     poison: bool | None = False
+    states: Sequence[StateDump] = ()
 
     def write(self, folder: Path) -> None:
         """Write under ``folder/history``."""
@@ -77,7 +102,8 @@ class History:
         with pa.ipc.new_file(target / "callers.arrow", self.callers.schema) as writer:
             writer.write_table(self.callers)
         views = [asdict(dump) for dump in self.views]
-        document = {"drained": self.drained, "poison": self.poison, "views": views}
+        states = [asdict(dump) for dump in self.states]
+        document = {"drained": self.drained, "poison": self.poison, "views": views, "states": states}
         (target / "views.json").write_text(json.dumps(document))
 
     @classmethod
@@ -90,4 +116,5 @@ class History:
             callers = as_callers(pa.ipc.open_file(mapped).read_all())
         document = json.loads((source / "views.json").read_text())
         views = [ViewDump(**dump) for dump in document["views"]]
-        return cls(callers, views, document["drained"], document.get("poison", False))
+        states = [StateDump(**dump) for dump in document.get("states", ())]  # runs of earlier versions have none
+        return cls(callers, views, document["drained"], document.get("poison", False), states)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from eventmesh.errors import DidNotHappen, PeerLost
-from eventmesh.history import ViewDump
+from eventmesh.history import Dumps, ViewDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
@@ -248,12 +248,13 @@ class Instance:
             for task in self.tasks.values()
         )
 
-    def dump_views(self) -> list[ViewDump]:
-        """Every view as it stands."""
-        return [
+    def dump(self) -> Dumps:
+        """Every view as it stands, and the state of every partition that is at rest and can be written down."""
+        views = [
             ViewDump(self.service_name, self.number, name, dict(view.next), view.rows())
             for name, view in self.views.items()
         ]
+        return Dumps(views, [dump for task in self.tasks.values() if (dump := task.dump()) is not None])
 
     def tick(self, now: int) -> None:
         """Time has passed."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eventmesh.errors import DidNotHappen, EventmeshError, Fenced, NotOwner, PeerLost, RecordTooLarge, Throttled
+from eventmesh.history import StateDump
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.partition import progressed
 from eventmesh.log.topic import Topic
@@ -41,6 +42,7 @@ from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, state_name
 from eventmesh.service import Service
+from eventmesh.states import digest
 from eventmesh.views import View
 
 Phase = Literal["stopped", "granting", "folding", "catching-up", "live", "dead"]
@@ -444,6 +446,15 @@ class Task:
             self.in_flight[-1].release.merge(release)
         else:
             self._tell(release)
+
+    def dump(self) -> StateDump | None:
+        """The state, for the audit; None where it is ahead of the log, or not of a kind that can be written down."""
+        if not self.idle:
+            return None
+        try:
+            return StateDump(self.service.name, self.partition, self.own.end, digest(self.own.state))
+        except TypeError:
+            return None
 
     @property
     def idle(self) -> bool:

@@ -11,18 +11,18 @@ import pytest
 
 from tests.contract.conftest import ROOT, Finished, Runtime, described, simulated
 from tests.contract.test_promises import after
-from tests.mistakes.kitchen import MESSAGES, MISANSWERS, MISFITS
+from tests.mistakes.kitchen import MESSAGES, MISANSWERS, MISFITS, WRITES
 
 REFUSED, EXPECTED = "refused: DoesNotFit: ", "expected one of"
 
 
-def served(runtime: Runtime, wiring: str, mistakes: list[str]) -> Finished:
-    """One dish with each mistake, and one without beside it."""
+def served(runtime: Runtime, wiring: str, mistakes: list[str], last: str = "") -> Finished:
+    """One dish with each mistake, and one without beside it; then one more."""
     dishes = [{"dish": f"{mistake or 'right'} {number}", "mistake": mistake} for number, mistake in enumerate(mistakes)]
     right = [{"dish": f"right {number} and {len(mistakes)}", "mistake": ""} for number in range(len(mistakes))]
     both = [dish for pair in zip(dishes, right, strict=True) for dish in pair]
     mesh = described(ROOT / "tests" / "mistakes" / "mesh.yaml", wiring, {})
-    return runtime(mesh, after([], ("Serve", "dish", both), ("Serve", "dish", [{"dish": "the last", "mistake": ""}]),
+    return runtime(mesh, after([], ("Serve", "dish", both), ("Serve", "dish", [{"dish": "the last", "mistake": last}]),
                                messages=MESSAGES))  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def told(run: Finished) -> tuple[list[str], list[str]]:
 
 def test_what_does_not_fit_is_refused_where_it_is_made(runtime: Runtime) -> None:
     of_facts, of_answers = list(MISFITS), list(MISANSWERS)
-    run = served(runtime, "events", [*of_facts, *of_answers])
+    run = served(runtime, "events", [*of_facts, *of_answers], WRITES)
     said, others = told(run)
     expected = [f"DishServed: {what}" for _, what in MISFITS.values()]
     expected += [f"the answer to Serve: {what}" for _, what in MISANSWERS.values()]
@@ -46,7 +46,10 @@ def test_what_does_not_fit_is_refused_where_it_is_made(runtime: Runtime) -> None
     assert sorted(fact["reason"] for fact in refused) == sorted(reason.removeprefix("refused: ") for reason in said)
     assert len(run.facts("dishes", "DishServed")) == len(others), "nothing of what was refused"
     assert {fact["note"] for fact in run.facts("dishes", "DishServed")} == {"grüner Tee"}
-    assert [name for name, check in run.audit().checks.items() if check.verdict == "invalid"] == ["D7"], "it is told"
+    told_of = {name: check for name, check in run.audit().checks.items() if check.verdict == "invalid"}
+    assert list(told_of) == ["D7", "D10"], "of what was refused, and of the rule that writes into the state"
+    assert len(told_of["D10"].examples) == 1
+    assert "it is not what its facts below offset" in told_of["D10"].examples[0]
 
 
 #: Where a conversation makes a mistake, and what its caller is told.

@@ -60,6 +60,10 @@ MISANSWERS: dict[str, tuple[Any, str]] = {
 }
 
 
+#: A rule changes the state, which is for facts alone to do.
+WRITES = "writes into the state"
+
+
 def fact(mistake: str) -> Row:
     """What a dish is, with the mistake in it."""
     right: Row = {"price": 1200, "weight": 0.4, "note": "grüner Tee", "hot": True, "parts": [("leaves", 3)]}
@@ -106,6 +110,8 @@ class Waiter(_Prices):
         for row, dish, mistake in dishes.rows("dish", "mistake"):
             if dish not in state.prices:
                 out.fact(row, "DishServed", dish=dish, **fact(mistake))
+            if mistake == WRITES:
+                state.prices[dish] += 1
             out.answer(row, answer(dish, mistake))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from eventmesh.audit.verdict import Audit
-from eventmesh.history import History
+from eventmesh.history import Dumps, History
 from eventmesh.lab.run import audit_folder
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import ClockJump, Fault, Struck
@@ -85,8 +85,9 @@ class WholeMesh:
     def audit(self, callers: pa.Table) -> Audit:
         """Wait until all is decided, and judge it."""
         until(lambda: all(each.caught_up(self.broker.ends()) for each in self.services.values()))
-        views = [dump for each in self.services.values() for dump in each.views()]
-        audit, _ = audit_folder(self.mesh, self.folder, History(callers, views, drained=True))
+        seen = Dumps.all(each.dump() for each in self.services.values())
+        history = History(callers, seen.views, drained=True, states=seen.states)
+        audit, _ = audit_folder(self.mesh, self.folder, history)
         return audit
 
     def close(self) -> None:

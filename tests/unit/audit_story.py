@@ -18,7 +18,7 @@ import yaml
 
 from eventmesh.audit.audit import Audit, CheckResult, audit
 from eventmesh.audit.evidence import Evidence
-from eventmesh.history import CALLERS, History, ViewDump
+from eventmesh.history import CALLERS, History, StateDump, ViewDump
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.partition import control_batch
 from eventmesh.log.storage import MemoryStorage
@@ -107,6 +107,7 @@ class Story:
         self.drained = True
         self.poison: bool | None = False
         self.spoiled: list[ViewDump] | None = None
+        self.states: list[StateDump] = []
         self.shown: LogReader | None = None  # what the audit is shown instead of the log
 
     # --- the log ----------------------------------------------------------------------------------
@@ -399,7 +400,7 @@ class Story:
 
     def history(self) -> History:
         rows = [{name: call.get(name) for name in CALLERS.names} for call in self.calls]
-        return History(pa.Table.from_pylist(rows, CALLERS), self.views(), self.drained, self.poison)
+        return History(pa.Table.from_pylist(rows, CALLERS), self.views(), self.drained, self.poison, self.states)
 
     def evidence(self) -> Evidence:
         return Evidence(self.mesh, self.log, self.history())

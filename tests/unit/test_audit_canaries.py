@@ -6,6 +6,7 @@ the stories of ``test_audit_log`` and ``test_audit_shop``.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,10 +14,15 @@ import pytest
 
 from eventmesh.audit.audit import FRAMEWORK_CHECKS
 from eventmesh.audit.verdict import CheckResult
+from eventmesh.history import StateDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
 from eventmesh.log.store import LogReader
+from eventmesh.messages import Columns
+from eventmesh.service import Place, Trigger
 from eventmesh.shop.checks import CHECKS, outcomes, same_outcomes
+from eventmesh.shop.tables import Catalog, Table
+from eventmesh.states import digest
 from tests.unit import test_audit_shop as shop
 from tests.unit.audit_story import LINES, Forged, Story, a_day, command, entries_of, with_header
 from tests.unit.test_audit_log import FORGED, REQUESTS, Forge, a_hole, writes
@@ -180,6 +186,45 @@ def told_in_the_story_of(order_id: str) -> Tell:
     return tell
 
 
+# --- states -------------------------------------------------------------------------------------------
+
+
+def folding_as(evolve: Callable[[Catalog, Table, Columns], None], *, live: dict[str, int] | None = None) -> Judge:
+    """The catalog folds its facts in this way. Its live state has other prices, or is what they fold to."""
+
+    def judge() -> CheckResult:
+        story = shop.opened()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Catalog, "evolve", evolve)
+            service = Catalog(Place("catalog", 0, story.topics, None, 0), Trigger(), {})
+            state = service.initial()
+            for entry in story.log.batches("prices", 0):
+                if entry.header.kind == "facts":
+                    service.evolve(state, entry.columns)
+            state.rows.update({sku: (0, price) for sku, price in (live or {}).items()})
+            story.states = [StateDump("catalog", 0, story.log.watermark("prices", 0), digest(state))]
+            return story.check("D10")
+
+    return judge
+
+
+EVOLVE = Catalog.evolve
+
+
+def by_chance(self: Catalog, state: Table, facts: Columns) -> None:
+    state.rows.update({sku: (random.random(),) for sku in facts["sku"]})
+
+
+def by_the_batch(self: Catalog, state: Table, facts: Columns) -> None:
+    state.rows["batches"] = (state.rows.get("batches", (0,))[0] + 1,)
+
+
+def not_at_all(self: Catalog, state: Table, facts: Columns) -> None:
+    if len(facts) > 1:
+        raise KeyError("s9")
+    EVOLVE(self, state, facts)
+
+
 # --- views --------------------------------------------------------------------------------------------
 
 
@@ -313,6 +358,10 @@ CANARIES: list[tuple[str, Judge]] = [
     ("D7", told("D7", refused(NO_RULE, poison=True, id=f"{REQUESTS}/7#0", position=f"{REQUESTS}/7"))),
     ("D8", told("D8", sent_by("orders/0"))),
     ("D9", told("D9", told_in_the_story_of("o2"))),
+    ("D10", folding_as(EVOLVE, live={"s1": 1})),
+    ("D10", folding_as(by_chance)),
+    ("D10", folding_as(by_the_batch)),
+    ("D10", folding_as(not_at_all)),
     ("E8", told("E8", views_of_an_hour_ago(spoil=True))),
     ("E9", compared(ending("shipped"), ending("cancelled"))),
     ("E10", told("E10", refused_at_validation(50))),
@@ -342,6 +391,7 @@ NEAR_MISSES: list[tuple[str, Judge]] = [
     ("D8", told("D8", sent_by("load"))),
     ("D8", told("D8", sent_by("stock/0"))),
     ("D9", told("D9", told_in_the_story_of("o1"))),
+    ("D10", folding_as(EVOLVE)),
     ("E1", told("E1", cancelled_before_it_came)),
     ("E1", told("E1", shop.told_of("CancelOrder", "CancellationRequested"))),
     ("E1", told("E1", shop.told_of("RequestReturn", "ReturnRequested"))),

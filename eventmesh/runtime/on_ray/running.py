@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError
-from eventmesh.history import History
+from eventmesh.history import Dumps, History
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import Fault, FixedMoment, Struck
 from eventmesh.runtime.on_ray.actors import Actors
@@ -135,8 +135,8 @@ class RayMesh:
     def history(self, callers: Any) -> History:
         """What was seen, for the audit."""
         self.save_log(self.log_directory)
-        views = get([service.views.remote() for service in self.actors.services.values()])
-        return History(callers, [dump for dumps in views for dump in dumps], self.quiet())
+        seen = Dumps.all(get([service.dump.remote() for service in self.actors.services.values()]))
+        return History(callers, seen.views, self.quiet(), states=seen.states)
 
     def save_log(self, directory: Path) -> None:
         """At level ``memory``; at others it is there."""

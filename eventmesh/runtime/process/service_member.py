@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from eventmesh.errors import EventmeshError, InputError, PeerLost, ProtocolError, Throttled
-from eventmesh.history import ViewDump
+from eventmesh.history import Dumps
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.effects import (
     Append,
@@ -274,9 +274,9 @@ class ServiceMember(Member):
         """What Prometheus is told."""
         return metrics.of_service(self.status(), self.directory.ends(), now())
 
-    def views(self) -> list[ViewDump]:
-        """Every view as it stands."""
-        dumped: list[ViewDump] = self.reactor.call(self.instance.dump_views)
+    def dump(self) -> Dumps:
+        """Every view and state as it stands."""
+        dumped: Dumps = self.reactor.call(self.instance.dump)
         return dumped
 
     def caught_up(self, ends: Mapping[str, int]) -> bool:

@@ -135,7 +135,7 @@ class SimulatedMesh:
     def history(self, callers: pa.Table) -> History:
         """See :class:`RunningMesh`."""
         seen = self.simulation.history([])
-        return History(callers, seen.views, seen.drained)
+        return replace(seen, callers=callers)
 
     def save_log(self, directory: Path) -> None:
         """See :class:`RunningMesh`."""

@@ -13,7 +13,7 @@ from functools import partial
 import pyarrow as pa
 
 from eventmesh.errors import LogStopped, PeerLost, StorageFull
-from eventmesh.history import CALLERS, History
+from eventmesh.history import CALLERS, Dumps, History
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
@@ -296,10 +296,9 @@ class Simulation:
         """What was seen, for the audit."""
         names = list(self.clients) if callers is None else list(callers)
         tables = [client.caller.table() for name in names if (client := self.clients[name]).caller is not None]
-        views = [
-            dump for host in self.hosts.values() if host.instance is not None for dump in host.instance.dump_views()
-        ]
-        return History(pa.concat_tables(tables) if tables else CALLERS.empty_table(), views, self.quiet())
+        seen = Dumps.all(host.instance.dump() for host in self.hosts.values() if host.instance is not None)
+        callers = pa.concat_tables(tables) if tables else CALLERS.empty_table()
+        return History(callers, seen.views, self.quiet(), states=seen.states)
 
     def describe(self) -> str:
         """Where everybody stands, for a failed run."""

@@ -1,0 +1,74 @@
+"""D10: a state is the fold of its own facts and nothing else, however they are cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmesh.audit.evidence import Check, Evidence, PartitionLog
+from eventmesh.audit.refusal_checks import REFUSED
+from eventmesh.audit.verdict import CheckResult, Findings
+from eventmesh.messages import Columns
+from eventmesh.service import Place, Service, Trigger
+from eventmesh.states import digest
+
+#: So many facts of each partition are folded one by one as well: it takes some 30 us each.
+ONE_BY_ONE_MAX = 200
+
+
+def states_equal_folds(evidence: Evidence) -> CheckResult:
+    """D10: the state of each partition at rest equals the fold of its facts, all at once and one by one."""
+    findings = Findings("D10", "a live state equals the fold of its facts, whole and row by row")
+    for dump in evidence.history.states:
+        topic = evidence.mesh.topic_of(dump.service)
+        log = evidence.partitions(topic)[dump.partition]
+        name = f"the state of {dump.service} in {log.name}"
+        facts = list(_facts(log, dump.end))
+        findings.examined += sum(each.num_rows for each in facts)
+        try:
+            whole = _folded(evidence, dump.service, dump.partition, facts)
+            first = list(_first(facts, ONE_BY_ONE_MAX))
+            together, alone = ([pa.concat_batches(first)], first) if first else ([], [])
+            some, same = (_folded(evidence, dump.service, dump.partition, each) for each in (together, alone))
+        except Exception as defect:  # whatever evolve makes of its own facts
+            findings.flag(f"{name}: its facts cannot be folded: {type(defect).__name__}: {defect}")
+            continue
+        if some != same:
+            findings.flag(f"{name}: its first {len(alone)} facts fold to one state all at once, to another one by one")
+        elif whole != dump.digest:
+            findings.flag(f"{name}: it is not what its facts below offset {dump.end} fold to")
+    return findings.result()
+
+
+def _facts(log: PartitionLog, end: int) -> Iterable[pa.RecordBatch]:
+    """What ``evolve`` is given, below an offset."""
+    for piece in log.facts:
+        folded = pc.and_(pc.less(piece.column("sequence"), end), pc.not_equal(piece.column("type"), REFUSED))
+        facts = piece.filter(folded)
+        if facts.num_rows:
+            yield facts
+
+
+def _first(facts: Iterable[pa.RecordBatch], count: int) -> Iterable[pa.RecordBatch]:
+    """The first so many facts, each by itself."""
+    for piece in facts:
+        for row in range(min(count, piece.num_rows)):
+            yield piece.slice(row, 1)
+        count -= piece.num_rows
+        if count <= 0:
+            return
+
+
+def _folded(evidence: Evidence, name: str, partition: int, batches: Iterable[pa.RecordBatch]) -> str:
+    place = Place(name, partition, evidence.topics, evidence.mesh.options[name], 0)
+    service: Service = evidence.mesh.application.SERVICES[name](place, Trigger(), {})
+    state: Any = service.initial()
+    for batch in batches:
+        service.evolve(state, Columns(batch))
+    return digest(state)
+
+
+CHECKS: dict[str, Check] = {"D10": states_equal_folds}
