@@ -76,12 +76,12 @@ class Inputs:
         """One input as a mapping of its columns, which are decoded when asked for."""
         return InputRow(self._columns, self._places[number])
 
-    def only(self, numbers: Sequence[int]) -> Inputs:
-        """The inputs of these numbers, as a run of their own."""
+    def _only(self, numbers: Sequence[int]) -> Inputs:
+        """The inputs of these numbers, as a run of their own: a rule gets it from :meth:`Outcome.only`."""
         ids, stories = [self.ids[number] for number in numbers], [self.stories[number] for number in numbers]
         return Inputs(self.kind, self._columns, [self._places[number] for number in numbers], ids, stories)
 
-    def part(self, start: int, stop: int) -> Inputs:
+    def _part(self, start: int, stop: int) -> Inputs:
         """The inputs from ``start`` up to ``stop``, as a run of their own."""
         return Inputs(
             self.kind, self._columns, self._places[start:stop], self.ids[start:stop], self.stories[start:stop]
@@ -120,6 +120,12 @@ class Outcome(Protocol):
     @property
     def asked(self) -> bool:
         """Whether callers wait for answers: the inputs are commands."""
+
+    def only(self, rows: Sequence[int]) -> tuple[Inputs, Outcome]:
+        """Some of the inputs as a run of their own, and what another rule may do with it: cause and story stay theirs.
+
+        ``self.lend(state, *out.only([0, 2]))``.
+        """
 
     def facts(self, kind: str | Sequence[str], rows: Sequence[int], **columns: list[Any]) -> None:
         """Decide facts, in order: of one kind or one kind each, caused by ``rows``, with one list per payload column.

@@ -43,11 +43,11 @@ class Incoming:
         if not rows:
             return self
         left = sorted(set(range(len(self))) - set(rows))
-        return Incoming(self.inputs.only(left), callers=[self.callers[row] for row in left])
+        return Incoming(self.inputs._only(left), callers=[self.callers[row] for row in left])
 
     def part(self, start: int, stop: int) -> Incoming:
         """Some of the inputs."""
-        return Incoming(self.inputs.part(start, stop), self.source, self.offsets[start:stop], self.callers[start:stop])
+        return Incoming(self.inputs._part(start, stop), self.source, self.offsets[start:stop], self.callers[start:stop])
 
 
 def commands(origin: Any, message: AskMessage, indexes: Sequence[int], story: str) -> Incoming:

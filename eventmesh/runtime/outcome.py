@@ -12,7 +12,7 @@ from eventmesh.runtime.effects import Row
 from eventmesh.runtime.incoming import Incoming, Position
 from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import ReplyTo
-from eventmesh.service import Inputs
+from eventmesh.service import Inputs, Outcome
 
 
 @dataclass(slots=True)
@@ -56,6 +56,10 @@ class RuleOutcome:
     def asked(self) -> bool:
         """Whether callers wait for answers."""
         return bool(self._incoming.callers)
+
+    def only(self, rows: Sequence[int]) -> tuple[Inputs, Outcome]:
+        """Some of the inputs, and what may be done with them."""
+        return self._incoming.inputs._only(rows), PartOutcome(self, rows)
 
     def facts(self, kind: str | Sequence[str], rows: Sequence[int], **columns: list[Any]) -> None:
         """Decide facts: folded at once, appended with the batch."""
@@ -134,3 +138,56 @@ class RuleOutcome:
         self._watchers.pop(key, None)
         for caller, whole in told:
             self.own.release.reply(caller, whole, True)
+
+
+class PartOutcome:
+    """The :class:`~eventmesh.service.Outcome` of some of the inputs: their first is row 0, and stays what it was."""
+
+    def __init__(self, whole: RuleOutcome, rows: Sequence[int]) -> None:
+        self._whole, self._rows = whole, list(rows)
+
+    @property
+    def asked(self) -> bool:
+        """Whether callers wait for answers."""
+        return self._whole.asked
+
+    def only(self, rows: Sequence[int]) -> tuple[Inputs, Outcome]:
+        """Some of these again."""
+        return self._whole.only([self._rows[row] for row in rows])
+
+    def facts(self, kind: str | Sequence[str], rows: Sequence[int], **columns: list[Any]) -> None:
+        """Decide facts."""
+        self._whole.facts(kind, [self._rows[row] for row in rows], **columns)
+
+    def fact(self, row: int, kind: str, **payload: Any) -> None:
+        """Decide one fact."""
+        self._whole.fact(self._rows[row], kind, **payload)
+
+    def gather(self, row: int, key: str, part: int, value: Any) -> Mapping[int, Any]:
+        """Hold this input open."""
+        return self._whole.gather(self._rows[row], key, part, value)
+
+    def gathered(self, key: str) -> None:
+        """What was held under ``key`` is decided."""
+        self._whole.gathered(key)
+
+    def answer(self, row: int, answer: Row, *, more: bool = False) -> None:
+        """An answer to one command."""
+        self._whole.answer(self._rows[row], answer, more=more)
+
+    def refuse(self, row: int, error: EventmeshError, *, on_record: bool = False) -> None:
+        """A definite no to one command."""
+        self._whole.refuse(self._rows[row], error, on_record=on_record)
+
+    @property
+    def watched(self) -> int:
+        """How many keys callers watch."""
+        return self._whole.watched
+
+    def watch(self, row: int, key: str) -> None:
+        """This caller also hears what :meth:`tell` says of ``key``."""
+        self._whole.watch(self._rows[row], key)
+
+    def tell(self, key: str, **answer: Any) -> None:
+        """A final reply to the watchers of ``key``."""
+        self._whole.tell(key, **answer)

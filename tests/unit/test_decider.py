@@ -54,6 +54,14 @@ class Adder(Service):
             out.fact(row, "Added", key=key, value=value)
             out.answer(row, {"key": key, "value": state[key]})
 
+    def odd_ones_last(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
+        """Hands each half of the inputs to another rule; of those two, the second half again."""
+        odd = [row for row, value in enumerate(inputs["value"]) if value % 2]
+        even = [row for row, value in enumerate(inputs["value"]) if not value % 2]
+        self.one_by_one(state, *out.only(even))
+        rest, its_out = out.only(odd)
+        self.one_by_one(state, *its_out.only(range(len(rest))))
+
     def misspelt(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
         """Names a column that the topic does not have."""
         out.facts("Added", range(len(inputs)), kee=inputs["key"])
@@ -156,6 +164,20 @@ def test_a_command_decided_half_is_its_callers_definite_no_the_next_time() -> No
     assert [rows for _, rows in sums.own.release.replies.values()] == [
         [{"key": "k0", "value": 1}, {"key": "k2", "value": 3}]
     ]
+
+
+def test_a_part_of_the_inputs_keeps_cause_story_and_caller() -> None:
+    sums = Sums("odd_ones_last")
+    sums.decider.decide(command([1, 2, 3, 4]))
+    assert [(kind, identity) for kind, identity, _ in sums.written] == [
+        (kind, f"c{row}#{ordinal}") for row in (1, 3, 0, 2) for ordinal, kind in enumerate(("Began", "Added"))
+    ]
+    facts = Columns(sums.own.new_facts.to_batch(0))
+    assert facts["correlationid"] == [f"k{row}" for row in (1, 1, 3, 3, 0, 0, 2, 2)]
+    ((indexes, rows),) = sums.own.release.replies.values()
+    assert dict(zip(indexes, rows, strict=True)) == {
+        row: {"key": f"k{row}", "value": value} for row, value in enumerate([1, 2, 3, 4])
+    }
 
 
 def test_a_column_that_the_topic_does_not_have_is_no_silent_loss() -> None:
