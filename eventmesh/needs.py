@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from eventmesh.application import optional
-from eventmesh.configuration import suggestion
+from eventmesh.configuration import nearest, suggestion
 from eventmesh.errors import ConfigurationError
 from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
-from eventmesh.service import Named, Trigger
+from eventmesh.service import Named, Service, Trigger
 from eventmesh.views import ViewShape
 
 _COMMON = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
@@ -50,13 +50,14 @@ class Needs:
     facts: Mapping[str, Iterable[str]] | None
     messages: Mapping[str, MessageType]
     shapes: Mapping[str, ViewShape]
+    services: Mapping[str, type[Service]]
 
     @classmethod
     def of(cls, package: Any, wiring: str, owners: Mapping[str, str], parts: Mapping[str, Part], file: str) -> Needs:
         """Those of an application's wiring. Of a package that is only read, facts, messages and views may be absent."""
         return cls(
             file, wiring, package.WIRINGS[wiring], owners, parts, package.SCHEMAS, optional(package, "FACTS"),
-            getattr(package, "MESSAGES", {}), getattr(package, "VIEWS", {}),
+            getattr(package, "MESSAGES", {}), getattr(package, "VIEWS", {}), getattr(package, "SERVICES", {}),
         )  # fmt: skip
 
     def check(self) -> None:
@@ -123,10 +124,25 @@ class Needs:
             if asked not in self.parts:
                 hint = f"Write under services: {asked}: {{}}"
                 raise self._error(f"services.{service}.asks", f"{problem}, which is not described", hint)
+            self._answered(service, name, self.messages[name])
             if asked != service and asked not in part.asks:
                 needed = [self.messages[each].service for each in sends if each in self.messages]
                 lines = [each for each in self.parts if each in {*part.asks, *needed} - {service}]
                 raise self._missing(service, "asks", f"{problem}, and does not ask it", _list(lines))
+
+    def _answered(self, asker: str, name: str, message: MessageType) -> None:
+        """Whoever sends a command that no rule takes would repeat it for ever."""
+        asked = message.service
+        if message.kind == "command":
+            known: Iterable[str] = self.triggers.get(asked, Trigger()).rules
+            lacks, hint = "has no rule for it", f"Give {asked} a rule: {name!r} in the wiring's Trigger of {asked}"
+        else:
+            service = self.services.get(asked)
+            known = (name,) if service is None else service.queries
+            lacks, hint = "does not answer it", f"Add {name!r} to the queries of {asked}"
+        if name not in known:
+            problem = f"in wiring {self.wiring!r} {asker} sends {name} to {asked}, which {lacks}"
+            raise self._error("wiring", problem, ". ".join(part for part in (hint, nearest(name, known)) if part))
 
     # --- what to write -----------------------------------------------------------------------
 

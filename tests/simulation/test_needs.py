@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,28 @@ def test_a_name_that_the_application_does_not_know_is_refused(monkeypatch: pytes
     assert "Did you mean 'TakeOrder'?" in refused(views).hint
     monkeypatch.setitem(shop.WIRINGS, "views", {**wirings, "orders": Trigger({}, reads=["stok"])})
     assert "Did you mean 'stock'?" in refused(views).hint
+
+
+def test_what_is_sent_is_answered_by_who_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be repeated until somebody gives up."""
+    asking, shelf = document("library-asking"), tests.tiny.WIRINGS["asking"]["shelf"]
+    misspelt = {("Lemd" if name == "Lend" else name): rule for name, rule in shelf.rules.items()}
+    messages = {**tests.tiny.MESSAGES, "Lemd": replace(tests.tiny.MESSAGES["Lend"], name="Lemd")}
+    monkeypatch.setattr(tests.tiny, "MESSAGES", messages)
+    monkeypatch.setitem(tests.tiny.WIRINGS, "asking", {**tests.tiny.WIRINGS["asking"], "shelf": Trigger(misspelt)})
+    error = refused(asking)
+    assert (error.path, error.problem) == (
+        "wiring", "in wiring 'asking' desk sends Lend to shelf, which has no rule for it",
+    )  # fmt: skip
+    assert error.hint == "Give shelf a rule: 'Lend' in the wiring's Trigger of shelf. Did you mean 'Lemd'?"
+    monkeypatch.undo()
+    assert works("library-asking", asking)
+
+    hybrid = document("hybrid")
+    monkeypatch.setattr(shop.SERVICES["catalog"], "queries", {})
+    error = refused(hybrid)
+    assert error.problem == "in wiring 'hybrid' orders sends PriceBySku to catalog, which does not answer it"
+    assert error.hint == "Add 'PriceBySku' to the queries of catalog"
 
 
 def test_an_application_that_does_not_say_where_its_facts_come_is_still_heard(monkeypatch: pytest.MonkeyPatch) -> None:
