@@ -31,6 +31,8 @@ WINDOW = 1_000_000
 TICK = 2_000
 CROWD = 4
 DOUBLINGS_MAX, PATIENCE_DOUBLINGS_MAX = 20, 3
+#: The reason of a request that ended without an outcome.
+GIVEN_UP = "given up: the mesh has nothing left to do, and no outcome came"
 
 
 class Caller:
@@ -221,6 +223,11 @@ class Caller:
         self._due.clear()
         self._come_back(open_requests, self.clock())
 
+    def give_up(self) -> None:
+        """Whoever waits for an outcome waits in vain: what was sent and has none ends without one."""
+        for request in np.flatnonzero(self.completed[: self.next] == NEVER).tolist():
+            self._complete(request, self.clock(), None, GIVEN_UP)
+
     def next_deadline(self) -> int | None:
         """When :meth:`tick` wants to be called next."""
         if self.life == 0:
@@ -242,14 +249,16 @@ class Caller:
             return pa.array(values, pa.int64(), mask=values == NEVER)
 
         count = len(self.requests)
-        undone = self.completed == NEVER
+        words, given_up = self.journal.words, self.journal.words.known(GIVEN_UP)
+        undone = (self.completed == NEVER) | ((self.journal.outcomes == NEVER) & (self.journal.reasons == given_up))
         columns = [
             pa.array(np.arange(count, dtype=np.int64)),
             pa.array(self.requests.commands, pa.string()),
             pa.array(self.requests.keys, pa.string()),
-            *(times(values) for values in (self.intended, self.sent, self.accepted, self.completed)),
-            self.journal.words.texts(self.journal.outcomes),
-            self.journal.words.texts(self.journal.reasons),
+            *(times(values) for values in (self.intended, self.sent, self.accepted)),
+            times(np.where(undone, NEVER, self.completed)),
+            words.texts(self.journal.outcomes),
+            words.texts(self.journal.reasons),
             pa.array(self.attempts),
             pa.array(self.throttled),
             pa.array(self.journal.repeated.astype(bool), mask=undone),

@@ -74,6 +74,10 @@ class Words:
         found = self._codes.get(word)
         return self._add(str(word)) if found is None else found
 
+    def known(self, word: str) -> int:
+        """The number of ``word``, one that no word has where it never came."""
+        return self._codes.get(word, len(self.words))
+
     def _add(self, word: str) -> int:
         if self._storage is not None:
             text = word.encode()

@@ -22,6 +22,9 @@ from eventmesh.workload import Requests
 
 #: Told how far a load has come: ``sent``, ``open``, ``total``, ``done``.
 Progress = Callable[[Mapping[str, Any]], None]
+#: Seconds between two looks at a mesh in which nothing moves. Two such spans are longer than the time after which a
+#: caller asks again, however often it did: an answer that was lost comes then.
+STANDSTILL_S = 25.0
 
 
 @dataclass
@@ -51,6 +54,32 @@ class Measured:
     seconds: float
 
 
+class Standstill:
+    """Sees that a load comes to no end: callers wait, and the mesh has nothing left to do that would answer them.
+
+    So it is where an input that an outcome hangs on was refused. Nothing is written then and nobody hears an outcome,
+    while every service has decided all there is, and no fault lasts.
+    """
+
+    def __init__(
+        self, now_s: Callable[[], float], at_rest: Callable[[], bool], ends: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._now_s, self._at_rest, self._ends = now_s, at_rest, ends
+        self._seen: tuple[int, int] | None = None
+        self._written: Mapping[str, int] | None = None
+        self._since = 0.0
+
+    def is_reached(self, sent: int, waiting: int) -> bool:
+        """Whether nothing has moved for :data:`STANDSTILL_S`; ``sent`` and ``waiting`` are the callers' requests."""
+        now_s = self._now_s()
+        if (sent, waiting) != self._seen:
+            self._seen, self._since, self._written = (sent, waiting), now_s, None
+        if not waiting or now_s - self._since < STANDSTILL_S or not self._at_rest():
+            return False
+        before, self._written, self._since = self._written, dict(self._ends()), now_s
+        return before == self._written
+
+
 class RunningMesh(Protocol):
     """A mesh whose services all decide. ``virtual``: its times are of a virtual clock."""
 
@@ -62,6 +91,8 @@ class RunningMesh(Protocol):
         window: int = 1_000_000, progress: Progress | None = None, timeout_s: float = 600.0,
     ) -> pa.Table:  # fmt: skip
         """Run one source of load to its end; its history table (:data:`eventmesh.history.CALLERS`).
+
+        Requests that wait in vain (:class:`Standstill`) end without an outcome.
 
         :class:`~eventmesh.errors.EnvironmentUnavailable` where it is not done within ``timeout_s``.
         """
@@ -129,5 +160,6 @@ def measure_load(
     ended()
     running.drain(drain_s)
     used = running.usage()
-    seconds = (pc.max(callers["completed_at"]).as_py() - pc.min(callers["intended_at"]).as_py()) / 1e6
+    begun, ended_at = pc.min(callers["intended_at"]).as_py(), pc.max(callers["completed_at"]).as_py()
+    seconds = 0.0 if ended_at is None else (ended_at - begun) / 1e6
     return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, running.staleness(), seconds)

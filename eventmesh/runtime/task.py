@@ -23,7 +23,7 @@ from eventmesh.messages import MessageType
 from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.conversation import Conversations
-from eventmesh.runtime.decider import Decider, FoldAgain
+from eventmesh.runtime.decider import Decider, FoldAgain, describe
 from eventmesh.runtime.effects import (
     Append,
     AskMessage,
@@ -261,7 +261,7 @@ class Task:
             answers = [answer(state, row) for row in message.rows.dicts(kind.question)]
             rows = kind.told.all_whole(answers, what)
         except Exception as defect:
-            error = DidNotHappen(f"{self.name} cannot answer {message.name}: {type(defect).__name__}: {defect}")
+            error = DidNotHappen(f"{self.name} cannot answer {message.name}: {describe(defect)}")
             return ReplyMessage(message.id, range(len(message.rows)), (), True, error)
         return ReplyMessage(message.id, range(len(rows)), rows)
 

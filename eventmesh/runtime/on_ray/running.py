@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually,
 from eventmesh.runtime.on_ray.strikes import KeepsUndos, Strikes
 from eventmesh.runtime.process.directory import peer_name
 from eventmesh.runtime.process.moments import Moments
-from eventmesh.runtime.running import Progress, Usage
+from eventmesh.runtime.running import Progress, Standstill, Usage
 from eventmesh.runtime.waiting import NO_LOG, explained
 from eventmesh.workload import Requests
 
@@ -93,15 +94,23 @@ class RayMesh:
         caller = self.actors.generator
         eventually(lambda: caller.start.remote(name, requests, window), f"{name} to begin")
 
+        standstill = self.standstill()
+
         def done() -> bool:
             state = get(caller.progress.remote(PROGRESS_S))
             self.check()
+            if standstill.is_reached(state["sent"], state["open"]):
+                get(caller.give_up.remote())
             if progress is not None:
                 progress(state)
             return bool(state["done"])
 
         self._until(done, f"{name} to have every outcome", timeout_s)
         return eventually(caller.table.remote, f"the history of {name}")
+
+    def standstill(self) -> Standstill:
+        """Sees that callers wait in vain."""
+        return Standstill(time.monotonic, lambda: not self.strikes.lasting and self.quiet(), self.ends)
 
     def drain(self, timeout_s: float = 120.0) -> None:
         """Wait until every service has read and decided all there is."""

@@ -185,10 +185,14 @@ class StandingMesh(RayMesh):
         if name is None:
             return None
 
+        standstill = self.standstill()
+
         def done() -> bool:
             state = get(generator.progress.remote(PROGRESS_S))
             if not state["done"]:
                 progress(state)
+            if standstill.is_reached(state["sent"], state["open"]):
+                get(generator.give_up.remote())
             return bool(state["done"])
 
         wait_until(done, f"{name} to have every outcome", FINISHING_S)

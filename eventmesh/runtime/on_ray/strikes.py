@@ -227,6 +227,11 @@ class Strikes:
                     self._watched.remove(each)
                     self._undos.forget(each.name)
 
+    @property
+    def lasting(self) -> bool:
+        """Whether a fault is not over, as far as is known."""
+        return bool(self._watched)
+
     def heal(self) -> None:
         """See :meth:`RayMesh.heal <eventmesh.runtime.on_ray.running.RayMesh.heal>`."""
         with self._looking:

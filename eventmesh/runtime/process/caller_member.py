@@ -84,6 +84,11 @@ class CallerMember(Member):
             raise EventmeshError(f"{self.name} failed: {self.reactor.failure!r}")
         return {"sent": caller.next, "open": caller.open_requests, "total": len(caller.requests), "done": caller.done}
 
+    def give_up(self) -> None:
+        """See :meth:`Caller.give_up`."""
+        assert self.caller is not None
+        self.reactor.call(self.caller.give_up)
+
     def table(self) -> pa.Table:
         """The history."""
         assert self.caller is not None

@@ -16,7 +16,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import Fault, FixedMoment, Struck
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.running import Progress, Usage
+from eventmesh.runtime.running import Progress, Standstill, Usage
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.runtime.simulated.world import Deadlock
@@ -59,11 +59,19 @@ class SimulatedMesh:
         """See :class:`RunningMesh`; ``timeout_s`` is virtual."""
         client = self.simulation.call(name, requests, window=window)
         told = -REPORT_EVERY
+        simulation = self.simulation
+        standstill = Standstill(
+            lambda: simulation.world.now / SECOND,
+            lambda: not simulation.strikes.lasting and simulation.services_quiet(),
+            self.ends,
+        )
 
         def done() -> bool:
             nonlocal told
             caller = client.caller
             assert caller is not None
+            if standstill.is_reached(caller.next, caller.open_requests):
+                caller.give_up()
             ended = caller.next - caller.open_requests
             if progress is not None and (ended >= told + REPORT_EVERY or (caller.done and ended > told)):
                 told = ended

@@ -97,6 +97,11 @@ class Strikes:
         if isinstance(simulation.storage, SimulatedStorage):
             simulation.storage.noticed = self._noticed
 
+    @property
+    def lasting(self) -> bool:
+        """Whether a fault is not over."""
+        return bool(self._lasting)
+
     # --- when -------------------------------------------------------------------------------------
 
     def arrange(self, plan: Iterable[Planned], callers: Iterable[str] = ()) -> list[Struck]:
