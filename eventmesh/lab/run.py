@@ -306,7 +306,22 @@ def prepare(
     options = model(seed=seed, rate=rate, number=number, asked=asked, **chosen)
     workload = _workload_of(mesh, mesh_file)(options)
     _check_answered(mesh, mesh_file, workload)
+    if asked is not None:
+        _check_asks_anew(mesh, mesh_file, workload, asked)
     return Prepared(mesh, workload)
+
+
+def _check_asks_anew(mesh: Mesh, mesh_file: Path, workload: Workload, asked: pa.Table) -> None:
+    """A load that asks nothing but what was asked before would be all repeats, unless its user brings it as a file."""
+    load = workload.load
+    if workload.summary is not None or not len(load):
+        return
+    before = set(zip(asked["command"].to_pylist(), asked["key"].to_pylist(), strict=True))
+    if before.issuperset(zip(load.commands, load.keys, strict=True)):
+        problem = f"every one of the {len(load):,} {mesh.words.requests} of this run was placed by an earlier one"
+        problem += f", such as {load.commands[0]} {load.keys[0]}: nothing would happen"
+        hint = "Let workload(options) name them by options.number, which counts the runs on a mesh"
+        raise ConfigurationError(problem, file=str(mesh_file), path="application", hint=hint)
 
 
 def _check_answered(mesh: Mesh, mesh_file: Path, workload: Workload) -> None:

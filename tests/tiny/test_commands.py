@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+import tests.tiny
 from eventmesh.audit.audit import audit
+from eventmesh.errors import ConfigurationError
 from eventmesh.history import History
 from eventmesh.lab import run as runs
 from eventmesh.lab.load_options import options_of
@@ -25,7 +27,7 @@ from eventmesh.report.repetitions import summarise
 from eventmesh.workload import WorkloadOptions
 from tests.commands.conftest import Run
 from tests.commands.small_run import write_log
-from tests.tiny import WORDS, WORKLOAD
+from tests.tiny import WORDS, WORKLOAD, workload
 
 MESH = Path(__file__).parent / "mesh.yaml"
 LOANS = 30
@@ -214,3 +216,20 @@ def test_the_library_is_fuzzed_too(eventmesh: Run) -> None:
     assert ended.code == 0
     assert "2 seeds of library" in ended.out
     assert words_of_the_shop(ended.out + ended.err) == []
+
+
+def test_a_second_run_that_asks_what_the_first_has_asked_is_refused(
+    monkeypatch: pytest.MonkeyPatch, done: SimulatedRun
+) -> None:
+    """Nothing would happen, and all of it would be counted as delivered."""
+    asked = done.history.callers
+    second = runs.prepare(MESH, {"loans": LOANS}, seed=3, number=2, asked=asked)
+    assert not set(second.workload.load.keys) & set(asked["key"].to_pylist())
+    with monkeypatch.context() as patch:
+        patch.setattr(tests.tiny, "workload", lambda options: workload(options.model_copy(update={"number": 1})))
+        with pytest.raises(ConfigurationError) as refused:
+            runs.prepare(MESH, {"loans": LOANS}, seed=3, number=2, asked=asked)
+        assert "every one of the 30 loans of this run was placed by an earlier one" in refused.value.problem
+        assert "options.number" in refused.value.hint
+        more = runs.prepare(MESH, {"loans": LOANS + 1}, seed=3, number=2, asked=asked)
+        assert len(more.workload.load) == LOANS + 1, "one of them is new"
