@@ -222,7 +222,7 @@ def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mappin
     """The record of a complete run. Of a virtual clock no throughput follows, and nobody used any CPU by it."""
     time = "virtual time" if begun.virtual else "time"
     figures = [measure.figure(f"{time} from the first request to the last outcome", [measured.seconds], "s")]
-    if not begun.virtual:
+    if not begun.virtual and measured.seconds:
         done = measure.work_done(measured.callers)
         figures.append(measure.figure("requests with their outcome", [done / measured.seconds], "1/s"))
     figures += [measure.figure(f"CPU of {role}", [value], "s") for role, value in sorted(measured.cpu_s.items())]

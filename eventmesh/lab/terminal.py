@@ -111,6 +111,7 @@ class Screen:
         """What came of a run, and where everything about it is."""
         clock = f", simulated from seed {finished.seed} on a virtual clock" if finished.virtual else ""
         self.line(f"{legible(finished.name)}: audit {finished.verdict}{clock}")
+        self._not_valid(finished)
         for title, values in (("import", finished.imported), ("outcomes", finished.outcomes)):
             if values:
                 self.line(f"  {title}: {legible(_in_words(values))}")
@@ -120,6 +121,15 @@ class Screen:
             self.line(f"  {legible(figure.name)}: {figure.value:,.2f} {figure.unit}")
         where, request = legible(str(folder)), legible(finished.words.request.upper())
         self.line(f"  everything is in {where}; next: eventmesh trace {request}, eventmesh log topics")
+
+    def _not_valid(self, finished: Run) -> None:
+        """Each check that is not valid, with what it found."""
+        for name, check in finished.audit.checks.items() if finished.audit is not None else ():
+            if check.verdict != "valid":
+                found = f": {check.violations:,} of {check.examined:,}" if check.violations else ""
+                self.line(f"  {legible(name)} {check.verdict}: {legible(check.title)}{found}")
+                for example in check.examples:
+                    self.line(f"      {legible(example)}")
 
     def benchmark(self, folder: Path) -> None:
         """The summary that a benchmark left, and where its report is."""

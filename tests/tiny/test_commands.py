@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import tests.tiny
@@ -24,7 +26,7 @@ from eventmesh.lab.terminal import Screen
 from eventmesh.report import measure, record, report
 from eventmesh.report.progress_bar import silent
 from eventmesh.report.repetitions import summarise
-from eventmesh.workload import WorkloadOptions
+from eventmesh.workload import Workload, WorkloadOptions
 from tests.commands.conftest import Run
 from tests.commands.small_run import write_log
 from tests.tiny import WORDS, WORKLOAD, workload
@@ -233,3 +235,38 @@ def test_a_second_run_that_asks_what_the_first_has_asked_is_refused(
         assert "options.number" in refused.value.hint
         more = runs.prepare(MESH, {"loans": LOANS + 1}, seed=3, number=2, asked=asked)
         assert len(more.workload.load) == LOANS + 1, "one of them is new"
+
+
+def with_loans_for_no_days(*numbers: int) -> Any:
+    """The library's workload, in which these loans are for no days: the shelf has no rule for that."""
+
+    def made(options: Any) -> Workload:
+        whole = workload(options)
+        days = pa.array([0 if number in numbers else 14 for number in range(len(whole.load))], pa.int64())
+        place = whole.load.payload.schema.get_field_index("days")
+        return replace(whole, load=replace(whole.load, payload=whole.load.payload.set_column(place, "days", days)))
+
+    return made
+
+
+def test_a_run_that_cannot_end_ends_and_says_why(
+    eventmesh: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tests.tiny, "workload", with_loans_for_no_days(3, 7))
+    ended = eventmesh("run", MESH, "--loans", 12, "--runtime", "simulated", "-o", tmp_path / "run")
+    assert ended.code == 3
+    lines = ended.out.splitlines()
+    assert lines[0].startswith("library: audit invalid")
+    assert lines[1].startswith(
+        "  D7 invalid: a refused input is there, had no effect, and broke no rule of our own: 2 of "
+    )
+    assert all("no poison was sent, and a rule broke: ValueError: nobody borrows" in line for line in lines[2:4])
+    assert "unanswered 2" in ended.out
+
+
+def test_a_run_of_which_nothing_comes_says_so_as_well(
+    eventmesh: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tests.tiny, "workload", with_loans_for_no_days(*range(5)))
+    ended = eventmesh("run", MESH, "--loans", 5, "--runtime", "simulated", "-o", tmp_path / "run")
+    assert (ended.code, "outcomes: unanswered 5" in ended.out) == (3, True)
