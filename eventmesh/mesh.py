@@ -6,7 +6,7 @@ read. It says who takes part; the application's wiring says how, and a runtime b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -23,6 +23,7 @@ from eventmesh.messages import ENVELOPE, REFUSAL
 from eventmesh.needs import Needs, Part, named, topic_line
 from eventmesh.progress import position_name
 from eventmesh.states import NoSnapshot, state_type
+from eventmesh.views import ViewShape
 
 SCHEMA = "eventmesh.mesh/1"
 #: Kafka's policy that is not carried out yet, and the key that asks for it.
@@ -465,6 +466,7 @@ class _Check:
         self._known(f"topics.{name}", "topic", name, self.package.SCHEMAS)
         columns = [column for column in self.package.SCHEMAS[name].names if column not in _RESERVED_COLUMNS]
         self._known(f"topics.{name}.key", "column", topic.key, columns)
+        self._is_text(f"topics.{name}.key", topic.key, name)
 
     def _owners(self) -> None:
         """One topic per service. An owner may be absent if it can be plugged in and nothing waits for it."""
@@ -501,6 +503,27 @@ class _Check:
         for view, topics in service.views.items():
             self._known(f"{path}.views.{view}", "view", view, getattr(self.package, "VIEWS", service.views))
             self._all_known(f"{path}.views.{view}", "topic", topics, self.mesh.topics)
+            self._view(f"{path}.views.{view}", view, topics)
+
+    def _view(self, path: str, view: str, topics: Sequence[str]) -> None:
+        """A view over topics without its columns would stay empty, or full of nulls, without a word."""
+        shapes: Mapping[str, ViewShape] = getattr(self.package, "VIEWS", {})
+        if view not in shapes:
+            return
+        shape = shapes[view]
+        for topic in topics:
+            for column in (shape.key, *shape.columns):
+                self._known(path, f"column of {topic}", column, self.package.SCHEMAS[topic].names)
+            self._is_text(path, shape.key, topic)
+
+    def _is_text(self, path: str, column: str, topic: str) -> None:
+        """Keys are texts: partitions are chosen by their bytes, and views and snapshots are sorted by them."""
+        kind = self.package.SCHEMAS[topic].field(column).type
+        if not pa.types.is_string(kind):
+            texts = [field.name for field in self.package.SCHEMAS[topic] if pa.types.is_string(field.type)]
+            names = ", ".join(sorted(set(texts) - _RESERVED_COLUMNS)) or "none"
+            problem = f"the column {column!r} of {topic} is of type {kind}, and a key is a text"
+            raise self._error(path, problem, f"Give {topic} a column of type string. Those that it has: {names}")
 
     def _topic_for(self, service: str) -> str:
         lines = [topic_line(topic, service, schema) for topic, schema in self.package.SCHEMAS.items()]

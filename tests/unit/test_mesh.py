@@ -39,6 +39,9 @@ services:
 """
 
 
+KINDS = {"copies": pa.int64()}
+
+
 class NoOptions(BaseModel):
     """A service without options of its own."""
 
@@ -60,12 +63,20 @@ class StacksOptions(BaseModel):
 @pytest.fixture(autouse=True)
 def library() -> Iterator[None]:
     application = ModuleType("a_library")
-    columns = {"loans": ["loan_id", "book_id"], "shelf": ["book_id"], "fines": ["loan_id"]}
+    columns = {"loans": ["loan_id", "book_id"], "shelf": ["book_id", "copies"], "fines": ["loan_id", "book_id"]}
     vars(application).update(
-        SCHEMAS={name: topic_schema([pa.field(key, pa.string()) for key in keys]) for name, keys in columns.items()},
+        SCHEMAS={
+            name: topic_schema([pa.field(key, KINDS.get(key, pa.string())) for key in keys])
+            for name, keys in columns.items()
+        },
         OPTIONS={"desk": NoOptions, "stacks": StacksOptions, "cashier": NoOptions},
         WIRINGS={"events": {}, "request": {}},
-        VIEWS={"books": ViewShape("book_id", ()), "late": ViewShape("loan_id", ())},
+        VIEWS={
+            "books": ViewShape("book_id", ()),
+            "late": ViewShape("loan_id", ()),
+            "copies": ViewShape("copies", ()),
+            "left": ViewShape("book_id", ("copies",)),
+        },
     )
     sys.modules["a_library"] = application
     yield
@@ -259,6 +270,26 @@ def test_asks_stay_inside_a_context() -> None:
         (lambda d: d["topics"]["loans"].update(partitions=0), "topics.loans.partitions", "greater than or equal to 1"),
         (lambda d: d["topics"]["loans"].update(key="loanid"), "topics.loans.key", "Did you mean 'loan_id'?"),
         (lambda d: d["topics"]["loans"].update(key="source"), "topics.loans.key", "unknown column 'source'"),
+        (
+            lambda d: d["topics"]["shelf"].update(key="copies"),
+            "topics.shelf.key",
+            "is of type int64, and a key is a text",
+        ),
+        (
+            lambda d: d["services"]["desk"]["views"].update(copies=["shelf"]),
+            "services.desk.views.copies",
+            "Those that it has: book_id",
+        ),
+        (
+            lambda d: d["services"]["desk"]["views"].update(late=["shelf"]),
+            "services.desk.views.late",
+            "of shelf 'loan_id'",
+        ),
+        (
+            lambda d: d["services"]["desk"]["views"].update(left=["fines"]),
+            "services.desk.views.left",
+            "of fines 'copies'",
+        ),
         (lambda d: d["topics"].update({"../loans": {}}), "topics.../loans", "must match pattern"),
         (lambda d: d["topics"].update(loands=dict(d["topics"]["loans"])), "topics.loands", "Did you mean 'loans'?"),
         (lambda d: d["topics"].update(fines={"owner": "cash", "key": "loan_id"}), "topics.fines.owner", "'cashier'?"),
