@@ -148,12 +148,17 @@ def a_backup_is_taken_under_load(terminal: Terminal) -> None:
 
 
 def who_runs_an_experiment_is_killed(terminal: Terminal) -> None:
-    """What undoes its faults is carried out by the supervisor."""
+    """What undoes its faults is carried out by the supervisor. Who is interrupted does it before it ends."""
     undos = terminal.folder / "data" / "shop" / "undos.json"
-    with terminal.begin("chaos", "run", experiment(terminal, lasts_s=600), "--name", "shop") as broken:
-        until(lambda: listed(undos) != [], SOON_S)
-        broken.kill()
-    until(lambda: listed(undos) == [], SOON_S)
+    for how in (signal.SIGINT, signal.SIGKILL):
+        with terminal.begin("chaos", "run", experiment(terminal, lasts_s=600), "--name", "shop") as broken:
+            until(lambda: listed(undos) != [], SOON_S)
+            broken.send_signal(how)
+            _, said = broken.communicate(timeout=SOON_S)
+            if how == signal.SIGINT:
+                assert (broken.returncode, listed(undos)) == (130, []), said
+                assert "Traceback" not in said
+        until(lambda: listed(undos) == [], SOON_S)
 
 
 def ray_is_killed_and_the_mesh_goes_on(terminal: Terminal) -> None:

@@ -27,6 +27,8 @@ from eventmesh.log.topic import partition_for
 from eventmesh.mesh import Mesh, parse
 from eventmesh.messages import Columns, encode_rows, fingerprint
 from eventmesh.progress import Progress, position_name
+from eventmesh.service import Place, Trigger
+from eventmesh.states import digest
 from eventmesh.views import View
 
 NOON = 43_200_000_000
@@ -389,6 +391,17 @@ class Story:
                 dumps.append(ViewDump(service, 0, name, dict(view.next), view.rows()))
         return dumps
 
+    def state(self, service: str) -> StateDump:
+        """The state of a service in its partition 0, as it stands now."""
+        topic = self.mesh.topic_of(service)
+        place = Place(service, 0, self.topics, self.mesh.options[service], 0)
+        decider = self.mesh.application.SERVICES[service](place, Trigger(), {})
+        state = decider.initial()
+        for entry in self.log.batches(topic, 0):
+            if entry.header.kind == "facts":
+                decider.evolve(state, entry.columns)
+        return StateDump(service, 0, self.log.watermark(topic, 0), digest(state))
+
     def _fold(self, view: View) -> None:
         for topic in view.topics:
             for partition in range(self.topics[topic].partitions):
@@ -459,4 +472,5 @@ def a_day() -> Story:
     story.cancelled("o4", LINES)
     story.progressed("shipments", story._progress("shipments", 0, command("nothing")))
     story.shipped("o5", LINES)
+    story.states = [story.state(service) for service in story.mesh.services]
     return story

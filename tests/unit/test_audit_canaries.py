@@ -14,12 +14,10 @@ import pytest
 
 from eventmesh.audit.audit import FRAMEWORK_CHECKS
 from eventmesh.audit.verdict import CheckResult
-from eventmesh.history import StateDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
 from eventmesh.log.store import LogReader
 from eventmesh.messages import Columns
-from eventmesh.service import Place, Trigger
 from eventmesh.shop.checks import CHECKS, outcomes, same_outcomes
 from eventmesh.shop.tables import Catalog, Table
 from eventmesh.states import digest
@@ -189,20 +187,15 @@ def told_in_the_story_of(order_id: str) -> Tell:
 # --- states -------------------------------------------------------------------------------------------
 
 
-def folding_as(evolve: Callable[[Catalog, Table, Columns], None], *, live: dict[str, int] | None = None) -> Judge:
-    """The catalog folds its facts in this way. Its live state has other prices, or is what they fold to."""
+def folding_as(evolve: Callable[[Catalog, Table, Columns], None], *, changed: bool = False) -> Judge:
+    """The catalog folds its facts in this way; its live state is ``changed``, or what they fold to."""
 
     def judge() -> CheckResult:
         story = shop.opened()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Catalog, "evolve", evolve)
-            service = Catalog(Place("catalog", 0, story.topics, None, 0), Trigger(), {})
-            state = service.initial()
-            for entry in story.log.batches("prices", 0):
-                if entry.header.kind == "facts":
-                    service.evolve(state, entry.columns)
-            state.rows.update({sku: (0, price) for sku, price in (live or {}).items()})
-            story.states = [StateDump("catalog", 0, story.log.watermark("prices", 0), digest(state))]
+            live = story.state("catalog")
+            story.states = [replace(live, digest=digest(Table())) if changed else live]
             return story.check("D10")
 
     return judge
@@ -358,7 +351,7 @@ CANARIES: list[tuple[str, Judge]] = [
     ("D7", told("D7", refused(NO_RULE, poison=True, id=f"{REQUESTS}/7#0", position=f"{REQUESTS}/7"))),
     ("D8", told("D8", sent_by("orders/0"))),
     ("D9", told("D9", told_in_the_story_of("o2"))),
-    ("D10", folding_as(EVOLVE, live={"s1": 1})),
+    ("D10", folding_as(EVOLVE, changed=True)),
     ("D10", folding_as(by_chance)),
     ("D10", folding_as(by_the_batch)),
     ("D10", folding_as(not_at_all)),
