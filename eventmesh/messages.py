@@ -66,12 +66,12 @@ class MessageType:
     content: tuple[str, ...] = ()
 
     @cached_property
-    def asked(self) -> Shape:
+    def question_shape(self) -> Shape:
         """What the columns of the message take."""
         return Shape(self.question)
 
     @cached_property
-    def told(self) -> Shape:
+    def answer_shape(self) -> Shape:
         """What the columns of its reply take."""
         return Shape(self.answer)
 

@@ -66,7 +66,7 @@ class Asks:
     def query(self, name: str, rows: list[Row], attempts: int | None = None) -> Pending:
         """Ask each row of the partition that its key names; the answer has one row per question row."""
         kind = self._kind(name)
-        rows = kind.asked.all_whole(rows, name)
+        rows = kind.question_shape.all_whole(rows, name)
         topic = self.owned[kind.service]
         gathering = Gathering(Pending(), [None] * len(rows), len(rows))
         places: dict[int, list[int]] = {}
@@ -93,7 +93,7 @@ class Asks:
         would take it for a repeat of the first.
         """
         kind = self._kind(name)
-        row = kind.asked.whole(row, name)
+        row = kind.question_shape.whole(row, name)
         if partition is None:
             assert kind.key is not None, f"{name} has no key: name the partition"
             partition = partition_for(str(row[kind.key]), self.owned[kind.service].partitions)

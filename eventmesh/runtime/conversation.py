@@ -193,11 +193,11 @@ class Conversations:
         except StopIteration as end:
             return True, None if end.value is None else self._whole(conversation, end.value)
 
-    def _whole(self, conversation: Conversation, answer: Any) -> Row:
+    def _whole(self, conversation: Conversation, answer: Any) -> Any:
         command = conversation.key[0]
         if command not in self.asks.messages:  # a fact began it: nobody hears the answer
-            return dict(answer)
-        return self.asks.messages[command].told.whole(answer, f"the answer to {command}")
+            return answer
+        return self.asks.messages[command].answer_shape.whole(answer, f"the answer to {command}")
 
     def _go_on(self, conversation: Conversation) -> None:
         """What it awaited has come; nothing is left of one that was abandoned meanwhile."""

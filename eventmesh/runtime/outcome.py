@@ -110,7 +110,7 @@ class RuleOutcome:
             self.own.release.reply(self._incoming.callers[row], whole, not more)
 
     def _whole(self, answer: Row, command: str) -> Row:
-        return self.messages[command].told.whole(answer, f"the answer to {command}")
+        return self.messages[command].answer_shape.whole(answer, f"the answer to {command}")
 
     def refuse(self, row: int, error: EventmeshError, *, on_record: bool = False) -> None:
         """A definite no to one command."""

@@ -259,7 +259,7 @@ class Task:
         try:
             answer = self.service.queries[message.name]
             answers = [answer(state, row) for row in message.rows.dicts(kind.question)]
-            rows = kind.told.all_whole(answers, what)
+            rows = kind.answer_shape.all_whole(answers, what)
         except Exception as defect:
             error = DidNotHappen(f"{self.name} cannot answer {message.name}: {describe(defect)}")
             return ReplyMessage(message.id, range(len(message.rows)), (), True, error)
