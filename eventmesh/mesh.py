@@ -22,6 +22,7 @@ from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL
 from eventmesh.needs import Needs, Part, named, topic_line
 from eventmesh.progress import position_name
+from eventmesh.service import Place, Service, Trigger
 from eventmesh.states import NoSnapshot, state_type
 from eventmesh.views import ViewShape
 
@@ -283,6 +284,16 @@ class Mesh:
         return not self.contexts or (
             self.context_of(asker) is not None and self.context_of(asker) == self.context_of(answerer)
         )
+
+    def asked_by(self, service: str) -> frozenset[str]:
+        """Whom ``service`` may send commands and queries: those that its ``asks`` names, and itself."""
+        section = self.services.get(service)
+        return frozenset({service, *(section.asks if section is not None else ())})
+
+    def folding(self, service: str, partition: int) -> Service:
+        """The service as one that folds its facts and decides nothing: no rule triggers it, and it has no view."""
+        place = Place(service, partition, self.topics(), self.options[service], 0)
+        return self.application.SERVICES[service](place, Trigger(), {})
 
     def resolved(self) -> dict[str, Any]:
         """The whole description with every default filled in, as a mesh file would say it: :func:`parse` reads it."""

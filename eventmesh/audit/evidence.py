@@ -34,6 +34,7 @@ Integers = npt.NDArray[np.int64]
 Made = TypeVar("Made")
 ABSENT = -1  # the code of a null
 BATCHES_PER_PIECE = 1_000
+_PARTITION_STRIDE = 1 << 44  # offsets stay below
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,13 @@ class Facts:
     def offset(self) -> Integers:
         """The offset of each fact."""
         return self.numbers("sequence")
+
+    def at(self, partitions: Integers, offsets: Integers) -> Integers:
+        """The place of the fact at each of these positions, :data:`ABSENT` where none stands."""
+        there = self.partition * _PARTITION_STRIDE + self.offset  # in this order facts stand
+        wanted = partitions * _PARTITION_STRIDE + offsets
+        place = np.searchsorted(there, wanted)
+        return np.where(np.append(there, ABSENT)[place] == wanted, place, ABSENT)
 
     @cached_property
     def time(self) -> Integers:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.compute as pc
 
-from eventmesh.audit.evidence import Check, Evidence, Facts, Integers
+from eventmesh.audit.evidence import ABSENT, Check, Evidence, Facts, Integers
 from eventmesh.audit.progress_checks import NOWHERE, Causes, causes
 from eventmesh.audit.verdict import CheckResult, Findings
 
 #: The id of a command that a service has sent: its topic and partition, then the command's name.
 _SENT_BY_A_SERVICE = r"^(?P<topic>[A-Za-z0-9._-]+)/(?P<partition>[0-9]+):(?P<command>[^:]+):"
-#: More offsets than a partition has.
-_OFFSETS = 1 << 44
 
 
 def boundaries_hold(evidence: Evidence) -> CheckResult:
@@ -28,7 +26,8 @@ def boundaries_hold(evidence: Evidence) -> CheckResult:
         parts = pc.extract_regex(ids, _SENT_BY_A_SERVICE)
         senders = [owners.get(name) for name in pc.struct_field(parts, "topic").to_pylist()]
         commands = pc.struct_field(parts, "command").to_pylist()
-        may = [sender is None or _asks(evidence, sender, topic.owner) for sender in senders]
+        asked_by = evidence.mesh.asked_by
+        may = [sender is None or topic.owner in asked_by(sender) for sender in senders]
         findings.examined += len(senders)
         _, first = np.unique(codes, return_index=True)  # of what follows from one command, the first fact is told
         for row in sorted(map(int, first)):
@@ -37,12 +36,6 @@ def boundaries_hold(evidence: Evidence) -> CheckResult:
                 sent = f"{senders[code]} sent {commands[code]} to {topic.owner}, and does not ask it by the mesh file"
                 findings.flag(f"{facts.say(row)}: {sent}")
     return findings.result()
-
-
-def _asks(evidence: Evidence, sender: str, receiver: str) -> bool:
-    section = evidence.mesh.services.get(sender)
-    asks = sender == receiver or (section is not None and receiver in section.asks)
-    return asks and (sender == receiver or evidence.mesh.may_ask(sender, receiver))
 
 
 def stories_go_on(evidence: Evidence) -> CheckResult:
@@ -69,12 +62,8 @@ def _stories_of(evidence: Evidence, cause: Causes, stories: dict[str, Integers])
     found = np.full(len(cause.texts), NOWHERE, np.int64)
     for number, name in enumerate(cause.names):
         inputs, wanted = evidence.facts(name), np.flatnonzero(cause.topic == number)
-        if not len(inputs) or not wanted.size:
-            continue
-        there = inputs.partition * _OFFSETS + inputs.offset  # in this order facts stand
-        asked = cause.partition[wanted] * _OFFSETS + cause.offset[wanted]
-        place = np.minimum(np.searchsorted(there, asked), len(there) - 1)
-        hit = there[place] == asked
+        place = inputs.at(cause.partition[wanted], cause.offset[wanted])
+        hit = place != ABSENT
         found[wanted[hit]] = stories[name][place[hit]]
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eventmesh.audit.evidence import Check, Evidence, Facts, Integers
+from eventmesh.audit.evidence import ABSENT, Check, Evidence, Facts, Integers
 from eventmesh.audit.progress_checks import NOWHERE, causes
 from eventmesh.audit.verdict import CheckResult, Findings
 from eventmesh.errors import KEY_REUSED
@@ -42,7 +42,7 @@ def _names_its_input(evidence: Evidence, facts: Facts, rows: Integers, findings:
         if cause.topic[code] != NOWHERE:
             wanted = cause.texts[code].as_py()
             inputs = evidence.facts(cause.names[cause.topic[code]])
-            if not ((inputs.partition == cause.partition[code]) & (inputs.offset == cause.offset[code])).any():
+            if inputs.at(cause.partition[[code]], cause.offset[[code]])[0] == ABSENT:
                 findings.flag(f"{facts.say(row)}: there is no fact at {wanted}")
         if named != wanted:
             findings.flag(f"{facts.say(row)}: refuses {named!r}, its cause is {wanted!r}")

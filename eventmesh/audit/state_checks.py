@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +10,8 @@ import pyarrow.compute as pc
 from eventmesh.audit.evidence import Check, Evidence, PartitionLog
 from eventmesh.audit.refusal_checks import REFUSED
 from eventmesh.audit.verdict import CheckResult, Findings
+from eventmesh.history import StateDump
 from eventmesh.messages import Columns
-from eventmesh.service import Place, Service, Trigger
 from eventmesh.states import digest
 
 #: So many facts of each partition are folded one by one as well: it takes some 30 us each.
@@ -29,10 +28,10 @@ def states_equal_folds(evidence: Evidence) -> CheckResult:
         facts = list(_facts(log, dump.end))
         findings.examined += sum(each.num_rows for each in facts)
         try:
-            whole = _folded(evidence, dump.service, dump.partition, facts)
-            first = list(_first(facts, ONE_BY_ONE_MAX))
-            together, alone = ([pa.concat_batches(first)], first) if first else ([], [])
-            some, same = (_folded(evidence, dump.service, dump.partition, each) for each in (together, alone))
+            whole = _folded(evidence, dump, facts)
+            together = pa.Table.from_batches(facts, log.topic.schema).slice(0, ONE_BY_ONE_MAX).combine_chunks()
+            alone = together.to_batches(max_chunksize=1)
+            some, same = (_folded(evidence, dump, each) for each in (together.to_batches(), alone))
         except Exception as defect:  # whatever evolve makes of its own facts
             findings.flag(f"{name}: its facts cannot be folded: {type(defect).__name__}: {defect}")
             continue
@@ -52,20 +51,9 @@ def _facts(log: PartitionLog, end: int) -> Iterable[pa.RecordBatch]:
             yield facts
 
 
-def _first(facts: Iterable[pa.RecordBatch], count: int) -> Iterable[pa.RecordBatch]:
-    """The first so many facts, each by itself."""
-    for piece in facts:
-        for row in range(min(count, piece.num_rows)):
-            yield piece.slice(row, 1)
-        count -= piece.num_rows
-        if count <= 0:
-            return
-
-
-def _folded(evidence: Evidence, name: str, partition: int, batches: Iterable[pa.RecordBatch]) -> str:
-    place = Place(name, partition, evidence.topics, evidence.mesh.options[name], 0)
-    service: Service = evidence.mesh.application.SERVICES[name](place, Trigger(), {})
-    state: Any = service.initial()
+def _folded(evidence: Evidence, dump: StateDump, batches: Iterable[pa.RecordBatch]) -> str:
+    service = evidence.mesh.folding(dump.service, dump.partition)
+    state = service.initial()
     for batch in batches:
         service.evolve(state, Columns(batch))
     return digest(state)

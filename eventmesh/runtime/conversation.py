@@ -163,7 +163,6 @@ class Conversations:
 
     def advance(self, conversation: Conversation) -> None:
         """Go on until it awaits something that has not come yet, or ends."""
-        assert conversation.coroutine is not None
         before = len(self.own.new_facts)
         try:
             ended, awaited = self._send(conversation)

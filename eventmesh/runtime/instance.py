@@ -79,7 +79,7 @@ class Instance:
                 inputs=mesh.inputs_of(service, partition),
                 messages=application.MESSAGES,
                 owned=owned,
-                allowed={*spec.asks, service},
+                allowed=mesh.asked_by(service),
                 incarnation=incarnation,
                 limits=self.limits,
                 clock=clock,

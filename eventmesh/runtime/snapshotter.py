@@ -25,7 +25,6 @@ from eventmesh.runtime.snapshots import (
     view_fold,
     view_name,
 )
-from eventmesh.service import Place, Trigger
 from eventmesh.views import View
 
 READ_BYTES = 4 << 20
@@ -94,9 +93,7 @@ class Snapshotter:
 
     def _state(self, service: str, number: int, last: Snapshot | None) -> Snapshot:
         topic = self.topics[self.mesh.topic_of(service)]
-        place = Place(service, number, self.topics, self.mesh.options[service], 0)
-        kind = self.mesh.application.SERVICES[service](place, Trigger(), {})
-        own = PartitionState(kind, topic, clock=self._clock, counters=Counters())
+        own = PartitionState(self.mesh.folding(service, number), topic, clock=self._clock, counters=Counters())
         end = own.restore(last) if last is not None else 0
         epoch = last.header.epoch if last is not None else -1
         for entry in self._batches(topic.name, number, end):

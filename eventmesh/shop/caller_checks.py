@@ -48,7 +48,7 @@ def callers_heard_right(story: Stories, findings: Findings) -> None:
 def _placed(story: Stories, findings: Findings) -> None:
     """A shipped or cancelled order may have been confirmed before."""
     asked, order = story.asked("PlaceOrder"), story.orders_asked("PlaceOrder")
-    known = story.moved if story.by_command else story.requested | story.moved
+    known = story.moved if story.by_command else story.known
     lost = _valid(asked, "accepted_at") & ~_of(known, order)
     findings.flag_where(lost, _sayer(asked, "PlaceOrder", "acknowledged to its caller, not in the log"))
     for outcome in _OUTCOMES:

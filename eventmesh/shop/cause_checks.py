@@ -23,7 +23,6 @@ _BEFORE: list[tuple[_Step, _Step]] = [
     (("shipments", ("ShipmentDispatched",)), ("orders", ("OrderShipped",))),
 ]
 _NEVER = np.iinfo(np.int64).max
-_PARTITION_STRIDE = 1 << 44  # offsets stay below
 
 
 def causes_first(evidence: Evidence) -> CheckResult:
@@ -38,7 +37,7 @@ def causes_first(evidence: Evidence) -> CheckResult:
     if not evidence.history.drained:
         findings.lacks("the end of the run: it was not drained")
         return findings.result()
-    endless = (story.moved | story.requested) & ~story.ended
+    endless = story.known & ~story.ended
     findings.flag_where(endless, lambda i: f"order {story.name(i)}: its story stops at {STATES[story.state[i]]}")
     return findings.result()
 
@@ -64,10 +63,8 @@ def _differs(one: pa.Array, other: pa.Array) -> Mask:
 def _inputs_exist(facts: Facts, rows: Integers, inputs: Facts, cause: Causes, findings: Findings) -> None:
     """The fact at the position that each of ``rows`` names must be there, have the id named, and not be later."""
     code = cause.codes[rows]
-    wanted = cause.partition[code] * _PARTITION_STRIDE + cause.offset[code]
-    there = inputs.partition * _PARTITION_STRIDE + inputs.offset
-    place = np.searchsorted(there, wanted)
-    found = np.append(there, -1)[place] == wanted
+    place = inputs.at(cause.partition[code], cause.offset[code])
+    found = place != ABSENT
     findings.flag_where(~found, lambda i: f"{facts.say(rows[i])}: there is no fact at {cause.texts[code[i]]}")
     rows, place = rows[found], place[found]
     named = facts.column("causationid").take(pa.array(rows))

@@ -27,7 +27,7 @@ def orders_end_once(evidence: Evidence) -> CheckResult:
     """E1: every order ends in exactly one outcome, by legal steps; callers heard what the log says."""
     findings = Findings("E1", "every order request ends in exactly one of confirmed, rejected, cancelled")
     story = stories(evidence)
-    findings.examined = int(np.count_nonzero(story.requested | story.moved))
+    findings.examined = int(np.count_nonzero(story.known))
     _legal_steps(story, findings)
     never_asked = story.moved & ~story.requested & (story.count_of(story.orders, "OrderCancelled") == 0)
     findings.flag_where(never_asked, lambda i: f"order {story.name(i)}: nobody asked for it")
@@ -35,7 +35,7 @@ def orders_end_once(evidence: Evidence) -> CheckResult:
     if not evidence.history.drained:
         findings.lacks(NOT_DRAINED)
         return findings.result()
-    open_still = (story.requested | story.moved) & ~story.stands(*OUTCOMES)
+    open_still = story.known & ~story.stands(*OUTCOMES)
     findings.flag_where(open_still, lambda i: f"order {story.name(i)}: still {STATES[story.state[i]]} at the end")
     return findings.result()
 
@@ -53,7 +53,7 @@ def money_adds_up(evidence: Evidence) -> CheckResult:
     findings = Findings("E2", "charged once if and only if confirmed, with the amount of the lines")
     story = stories(evidence)
     captured, refunded = (story.count_of(story.payments, kind) for kind in ("PaymentCaptured", "PaymentRefunded"))
-    findings.examined = int(np.count_nonzero(story.requested | story.moved))
+    findings.examined = int(np.count_nonzero(story.known))
     findings.flag_where(captured > 1, lambda i: f"order {story.name(i)}: captured {captured[i]} times")
     findings.flag_where(
         refunded > captured,
@@ -211,7 +211,7 @@ def shipped_once(evidence: Evidence) -> CheckResult:
     story = stories(evidence)
     dispatched = story.count_of(story.shipments, "ShipmentDispatched")
     shipped = story.count_of(story.orders, "OrderShipped")
-    findings.examined = int(np.count_nonzero(story.requested | story.moved))
+    findings.examined = int(np.count_nonzero(story.known))
     findings.flag_where(dispatched > 1, lambda i: f"order {story.name(i)}: dispatched {dispatched[i]} times")
     unsent = (shipped > 0) & (dispatched == 0)
     findings.flag_where(unsent, lambda i: f"order {story.name(i)}: shipped, but never dispatched")
@@ -289,7 +289,7 @@ def _deliveries_once(stock: Facts, findings: Findings) -> None:
 def outcomes(evidence: Evidence) -> pa.Table:
     """What became of each order: ``order_id`` (sorted), ``state``, and ``amount`` in minor units where confirmed."""
     story = stories(evidence)
-    known = np.flatnonzero(story.requested | story.moved)
+    known = np.flatnonzero(story.known)
     states = [OUTCOMES.get(state, state) for state in STATES]
     state = pa.array([states[code] for code in story.state[known]], pa.string())
     amount = pa.array(story.amount[known], pa.int64(), mask=~story.confirmed[known])

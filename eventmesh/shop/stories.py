@@ -141,6 +141,11 @@ class Stories:
         state[order] = kinds + 1  # of repeated places the last one stays
         return state
 
+    @property
+    def known(self) -> Mask:
+        """Which orders the log knows: they were requested, or took a step."""
+        return self.requested | self.moved
+
     @cached_property
     def moved(self) -> Mask:
         """Whether ``orders`` knows the order at all."""

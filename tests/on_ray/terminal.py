@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from eventmesh.runtime.on_ray.remains import has_ended
+
 ROOT = Path(__file__).resolve().parents[2]
 SOON_S = 60.0
 
@@ -82,16 +84,9 @@ def still_running(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Those that have not ended within :data:`SOON_S`. One that nobody has collected yet has ended."""
     deadline, running = time.monotonic() + SOON_S, list(processes)
     while running and time.monotonic() < deadline:
-        running = [process for process in running if not _ended(process)]
+        running = [process for process in running if not has_ended(process)]
         psutil.wait_procs(running, timeout=0.1)
     return running
-
-
-def _ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 @contextmanager

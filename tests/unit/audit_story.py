@@ -27,7 +27,6 @@ from eventmesh.log.topic import partition_for
 from eventmesh.mesh import Mesh, parse
 from eventmesh.messages import Columns, encode_rows, fingerprint
 from eventmesh.progress import Progress, position_name
-from eventmesh.service import Place, Trigger
 from eventmesh.states import digest
 from eventmesh.views import View
 
@@ -394,8 +393,7 @@ class Story:
     def state(self, service: str) -> StateDump:
         """The state of a service in its partition 0, as it stands now."""
         topic = self.mesh.topic_of(service)
-        place = Place(service, 0, self.topics, self.mesh.options[service], 0)
-        decider = self.mesh.application.SERVICES[service](place, Trigger(), {})
+        decider = self.mesh.folding(service, 0)
         state = decider.initial()
         for entry in self.log.batches(topic, 0):
             if entry.header.kind == "facts":

@@ -35,7 +35,7 @@ from eventmesh.runtime.snapshots import (
     view_name,
 )
 from eventmesh.runtime.snapshotter import Snapshotter
-from eventmesh.service import Place, Service, Trigger
+from eventmesh.service import Service
 from eventmesh.views import View
 from tests.simulation.scenario import Scenario
 from tests.tiny import workload as library_workload
@@ -55,10 +55,8 @@ def run(application: str) -> SimulatedRun:
 
 
 def empty(mesh: Mesh, service: str, partition: int) -> PartitionState:
-    topics = mesh.topics()
-    place = Place(service, partition, topics, mesh.options[service], 0)
-    kind = mesh.application.SERVICES[service](place, Trigger(), {})
-    return PartitionState(kind, topics[mesh.topic_of(service)], clock=lambda: 0, counters=Counters())
+    topic = mesh.topics()[mesh.topic_of(service)]
+    return PartitionState(mesh.folding(service, partition), topic, clock=lambda: 0, counters=Counters())
 
 
 def owned(mesh: Mesh) -> Iterator[tuple[str, str, int]]:

@@ -37,7 +37,7 @@ def end(folder: Path, session: int | None = None) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         # One that is dying has no command line any more, and its files still open.
-        killed = {process for process in killed | found if not _has_ended(process)}
+        killed = {process for process in killed | found if not has_ended(process)}
         if not killed:
             break
         psutil.wait_procs(killed, timeout=POLL_S)
@@ -68,7 +68,8 @@ def _writes_below(folder: Path, pid: int) -> bool:
         return False
 
 
-def _has_ended(process: psutil.Process) -> bool:
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone. One that nobody has collected yet has ended."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

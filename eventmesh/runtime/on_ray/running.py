@@ -94,13 +94,11 @@ class RayMesh:
         caller = self.actors.generator
         eventually(lambda: caller.start.remote(name, requests, window), f"{name} to begin")
 
-        standstill = self.standstill()
+        look = self.looking()
 
         def done() -> bool:
-            state = get(caller.progress.remote(PROGRESS_S))
+            state = look()
             self.check()
-            if standstill.is_reached(state["sent"], state["open"]):
-                get(caller.give_up.remote())
             if progress is not None:
                 progress(state)
             return bool(state["done"])
@@ -108,9 +106,18 @@ class RayMesh:
         self._until(done, f"{name} to have every outcome", timeout_s)
         return eventually(caller.table.remote, f"the history of {name}")
 
-    def standstill(self) -> Standstill:
-        """Sees that callers wait in vain."""
-        return Standstill(time.monotonic, lambda: not self.strikes.lasting and self.quiet(), self.ends)
+    def looking(self) -> Callable[[], Mapping[str, Any]]:
+        """Looks how far the generator's load has come, and gives up what waits in vain."""
+        generator = self.actors.generator
+        standstill = Standstill(time.monotonic, lambda: not self.strikes.lasting and self.quiet(), self.ends)
+
+        def look() -> Mapping[str, Any]:
+            state: Mapping[str, Any] = get(generator.progress.remote(PROGRESS_S))
+            if standstill.is_reached(state["sent"], state["open"]):
+                get(generator.give_up.remote())
+            return state
+
+        return look
 
     def drain(self, timeout_s: float = 120.0) -> None:
         """Wait until every service has read and decided all there is."""

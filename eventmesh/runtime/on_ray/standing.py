@@ -20,7 +20,7 @@ from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, hom
 from eventmesh.runtime.on_ray.calls import answered, eventually, get, wait_until
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.on_ray.driver import connected
-from eventmesh.runtime.on_ray.running import PROGRESS_S, RayMesh
+from eventmesh.runtime.on_ray.running import RayMesh
 from eventmesh.runtime.on_ray.supervisor import LEASE_S, SupervisorProcess
 from eventmesh.runtime.process.backbone import Backbone, BrokerBackbone, Callbacks, follow
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
@@ -185,14 +185,12 @@ class StandingMesh(RayMesh):
         if name is None:
             return None
 
-        standstill = self.standstill()
+        look = self.looking()
 
         def done() -> bool:
-            state = get(generator.progress.remote(PROGRESS_S))
+            state = look()
             if not state["done"]:
                 progress(state)
-            if standstill.is_reached(state["sent"], state["open"]):
-                get(generator.give_up.remote())
             return bool(state["done"])
 
         wait_until(done, f"{name} to have every outcome", FINISHING_S)
