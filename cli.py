@@ -466,17 +466,29 @@ def trace(
 
 
 @app.command()
-def describe(mesh: MeshFile, json_output: Json = False) -> None:
+def describe(
+    mesh: MeshFile,
+    as_asyncapi: Annotated[
+        bool, typer.Option("--asyncapi", help="Print its topics, facts, commands and queries as AsyncAPI 3, in JSON.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
     """Check a mesh file and draw it as a Mermaid diagram.
 
     \b
-    Example:
+    Examples:
       eventmesh describe views
+      eventmesh describe views --asyncapi
     """
     from eventmesh import mesh as meshes
     from eventmesh import shipped
 
     loaded = meshes.load(shipped.find("meshes", mesh))
+    if as_asyncapi:
+        from eventmesh import asyncapi
+
+        show(asyncapi.document(loaded), True, lambda screen: None)
+        return
     show(loaded.resolved(), json_output, lambda screen: screen.line(loaded.diagram().removesuffix("\n")))
 
 

@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow as pa
 
 from eventmesh.log.topic import Topic
-from eventmesh.shop.facts import SCHEMAS
+from eventmesh.shop.facts import DECLARED
 
 THIN, ENVELOPE, SINGLE, PRICES = "thin", "envelope", "single", "prices"
 THIN_SCHEMA = pa.schema([("number", pa.int64()), ("price", pa.float64()), ("sku", pa.string())])
 #: Of one partition each, keyed by a string.
 TOPICS = {
     THIN: Topic(THIN, "loader", "sku", 1, THIN_SCHEMA),
-    ENVELOPE: Topic(ENVELOPE, "loader", "order_id", 1, SCHEMAS["orders"]),
-    PRICES: Topic(PRICES, "loader", "sku", 1, SCHEMAS["prices"]),
+    ENVELOPE: Topic(ENVELOPE, "loader", "order_id", 1, DECLARED.schemas["orders"]),
+    PRICES: Topic(PRICES, "loader", "sku", 1, DECLARED.schemas["prices"]),
     SINGLE: Topic(SINGLE, "loader", "sku", 1, THIN_SCHEMA),
 }
 #: Seconds that a process may take.
@@ -100,7 +100,7 @@ def thin(rows: int, first: int = 0) -> pa.RecordBatch:
 
 def envelope(rows: int, first: int = 0) -> pa.RecordBatch:
     """Facts of orders with a value in every column; ids, keys and causes differ from row to row."""
-    schema = SCHEMAS["orders"]
+    schema = DECLARED.schemas["orders"]
     return pa.RecordBatch.from_arrays([_filled(field, rows, first) for field in schema], schema=schema)
 
 
@@ -124,7 +124,7 @@ def _value(kind: pa.DataType, number: int) -> Any:
 
 def prices(rows: int, first: int = 0) -> pa.RecordBatch:
     """Facts of the shop's prices, each of a SKU of its own; what a view does not look at is the same in all."""
-    schema, numbers = SCHEMAS["prices"], np.arange(first, first + rows)
+    schema, numbers = DECLARED.schemas["prices"], np.arange(first, first + rows)
     same = pa.RecordBatch.from_arrays([_filled(field, 1, 0) for field in schema], schema=schema)
     batch = same.take(pa.array(np.zeros(rows, np.int64)))
     own = {

@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
-import pyarrow as pa
 from pydantic import BaseModel
 
+from eventmesh.declared import Declared
 from eventmesh.errors import ConfigurationError
-from eventmesh.messages import MessageType
 from eventmesh.service import Service, Trigger
 from eventmesh.views import ViewShape
 
-TO_READ = ("SCHEMAS", "OPTIONS", "WIRINGS")
-TO_RUN = (*TO_READ, "SERVICES", "MESSAGES", "VIEWS")
+TO_READ = ("DECLARED", "OPTIONS", "WIRINGS")
+TO_RUN = (*TO_READ, "SERVICES", "VIEWS")
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ PLAIN_WORDS = Words()
 class Package(Protocol):
     """What the package named by a mesh file must have as attributes for the file to be read."""
 
-    #: The wide schema of each topic, by topic name.
-    SCHEMAS: Mapping[str, pa.Schema]
+    #: The facts, commands and queries.
+    DECLARED: Declared
     #: The model of each service's own options, by service name. A service without an entry does not exist.
     OPTIONS: Mapping[str, type[BaseModel]]
     #: What triggers each service, by wiring and service.
@@ -58,8 +57,6 @@ class Application(Package, Protocol):
 
     #: The services, by name.
     SERVICES: Mapping[str, type[Service]]
-    #: The commands and queries, by name.
-    MESSAGES: Mapping[str, MessageType]
     #: How facts become a table, by view name. Where a package has it, a mesh file names no other views.
     VIEWS: Mapping[str, ViewShape]
 
@@ -67,8 +64,6 @@ class Application(Package, Protocol):
 #: What an application may have besides, and what holds where it has none.
 OPTIONAL: Mapping[str, Any] = MappingProxyType(
     {
-        # The types of fact by topic. Without it nobody can tell which topics each rule needs.
-        "FACTS": None,
         # Checks of the business, by id: they join the framework's own in every audit.
         "CHECKS": {},
         # Those of them that hold facts of different services against their times: good as far as clocks are.

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventmesh.service import Row
+from msgspec.structs import astuple
+
+from eventmesh.declared import Answer, Query
 from eventmesh.views import ViewShape
 
 Joined = tuple[Any, ...]
@@ -18,15 +20,18 @@ Joined = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class RemoteJoin:
-    """Ask the owner: as fresh as the answer's way back, and only while the owner is there."""
+    """Ask the owner: as fresh as the answer's way back, and only while the owner is there.
 
-    query: str
+    The question has one column, the key; the answer ``version``, then the columns of ``shape`` in their order.
+    """
+
+    query: type[Query[Any]]
     shape: ViewShape
 
-    def questions(self, keys: Sequence[str]) -> list[Row]:
-        """One question row per key, for :meth:`~eventmesh.service.Talk.ask`."""
-        return [{self.shape.key: key} for key in keys]
+    def questions(self, keys: Sequence[str]) -> list[Query[Any]]:
+        """One question per key, for :meth:`~eventmesh.service.Talk.ask`."""
+        return [self.query(key) for key in keys]
 
-    def read(self, answers: list[Row]) -> list[Joined]:
+    def read(self, answers: Sequence[Answer]) -> list[Joined]:
         """The answers as a local look-up would give them."""
-        return [(row["version"], *(row[column] for column in self.shape.columns)) for row in answers]
+        return [astuple(answer) for answer in answers]

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from eventmesh import configuration
 from eventmesh.application import TO_RUN, Application, Package, Words, load_package, optional
 from eventmesh.configuration import no_effect, suggestion
+from eventmesh.declared import has_key
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL
@@ -292,7 +293,7 @@ class Mesh:
 
     def folding(self, service: str, partition: int) -> Service:
         """The service as one that folds its facts and decides nothing: no rule triggers it, and it has no view."""
-        place = Place(service, partition, self.topics(), self.options[service], 0)
+        place = Place(service, partition, self.topics(), self.options[service], 0, self.application.DECLARED)
         return self.application.SERVICES[service](place, Trigger(), {})
 
     def resolved(self) -> dict[str, Any]:
@@ -379,8 +380,8 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
         for name, section in description.services.items()
     }
     owners = {name: topic.owner for name, topic in description.topics.items()}
-    Needs.of(package, description.wiring, owners, parts, file).check()
-    mesh = Mesh(description, {name: package.SCHEMAS[name] for name in description.topics}, models)
+    Needs.of(package, description.wiring, owners, parts, file).check(stored=stored)
+    mesh = Mesh(description, {name: package.DECLARED.schemas[name] for name in description.topics}, models)
     if mesh.keeps_snapshots:
         _check_states(mesh, package, file)
     return mesh
@@ -457,6 +458,7 @@ class _Check:
     def all(self) -> None:
         """Raises :class:`ConfigurationError` for the first mistake."""
         self._known("wiring", "wiring", self.mesh.wiring, self.package.WIRINGS)
+        self._declared()
         self._one_broker()
         for name, topic in self.mesh.topics.items():
             self._topic(name, topic)
@@ -473,11 +475,23 @@ class _Check:
             problem = f"found {self.mesh.log.brokers}, but one broker is what there is: all partitions live in it"
             raise self._error("log.brokers", problem, "Write brokers: 1, or leave the key out")
 
+    def _declared(self) -> None:
+        """Whom commands and queries are for, and whose the triggers are: services of the application."""
+        for name, message in self.package.DECLARED.messages.items():
+            self._known("application", f"service of {name}", message.service, self.package.OPTIONS)
+        for name in self.package.WIRINGS[self.mesh.wiring]:
+            self._known("wiring", f"service in wiring {self.mesh.wiring!r}", name, self.package.OPTIONS)
+
     def _topic(self, name: str, topic: TopicSection) -> None:
-        self._known(f"topics.{name}", "topic", name, self.package.SCHEMAS)
-        columns = [column for column in self.package.SCHEMAS[name].names if column not in _RESERVED_COLUMNS]
+        self._known(f"topics.{name}", "topic", name, self.package.DECLARED.schemas)
+        columns = [column for column in self.package.DECLARED.schemas[name].names if column not in _RESERVED_COLUMNS]
         self._known(f"topics.{name}.key", "column", topic.key, columns)
         self._is_text(f"topics.{name}.key", topic.key, name)
+        for fact in self.package.DECLARED.topics[name]:
+            if not has_key(fact, topic.key):
+                problem = f"the key {topic.key!r} of {name} is no column of {fact.__name__}, or may be None there"
+                hint = f"Each fact of a topic has its key: write {topic.key}: str in {fact.__name__}, or choose another"
+                raise self._error(f"topics.{name}.key", problem, hint)
 
     def _owners(self) -> None:
         """One topic per service. An owner may be absent if it can be plugged in and nothing waits for it."""
@@ -524,21 +538,25 @@ class _Check:
         shape = shapes[view]
         for topic in topics:
             for column in (shape.key, *shape.columns):
-                self._known(path, f"column of {topic}", column, self.package.SCHEMAS[topic].names)
+                self._known(path, f"column of {topic}", column, self.package.DECLARED.schemas[topic].names)
             self._is_text(path, shape.key, topic)
 
     def _is_text(self, path: str, column: str, topic: str) -> None:
         """Keys are texts: partitions are chosen by their bytes, and views and snapshots are sorted by them."""
-        kind = self.package.SCHEMAS[topic].field(column).type
+        kind = self.package.DECLARED.schemas[topic].field(column).type
         if not pa.types.is_string(kind):
-            texts = [field.name for field in self.package.SCHEMAS[topic] if pa.types.is_string(field.type)]
+            texts = [field.name for field in self.package.DECLARED.schemas[topic] if pa.types.is_string(field.type)]
             names = ", ".join(sorted(set(texts) - _RESERVED_COLUMNS)) or "none"
             problem = f"the column {column!r} of {topic} is of type {kind}, and a key is a text"
             raise self._error(path, problem, f"Give {topic} a column of type string. Those that it has: {names}")
 
     def _topic_for(self, service: str) -> str:
-        lines = [topic_line(topic, service, schema) for topic, schema in self.package.SCHEMAS.items()]
-        free = [line for line, topic in zip(lines, self.package.SCHEMAS, strict=True) if topic not in self.mesh.topics]
+        lines = [topic_line(topic, service, schema) for topic, schema in self.package.DECLARED.schemas.items()]
+        free = [
+            line
+            for line, topic in zip(lines, self.package.DECLARED.schemas, strict=True)
+            if topic not in self.mesh.topics
+        ]
         return f"Write under topics: {' or '.join(free)}" if free else f"Take {service!r} out of services"
 
     def _contexts(self) -> None:

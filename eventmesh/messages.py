@@ -11,15 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from eventmesh.values import Shape
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 
@@ -39,41 +35,11 @@ REFUSAL: tuple[pa.Field, ...] = (
     pa.field("position", pa.string()),  # InputRefused: the input's topic/partition/offset
     pa.field("reason", pa.string()),  # why something was refused
 )
-Kind = Literal["command", "event", "query"]
+#: The fact that an input was refused, on any topic: the framework writes it, and no service folds it.
+REFUSED = "InputRefused"
 #: From so many columns on it is faster to encode all of them at once.
 MANY_COLUMNS = 4
 ABSENT = -1  # what Arrow answers for the place of a column that a schema does not have
-
-
-@dataclass(frozen=True)
-class MessageType:
-    """A command or a query that a service answers.
-
-    ``question`` and ``answer`` are the payload columns of the message and of its reply; ``key`` is the
-    payload column that says which partition of the answering service is asked (None: the asker names it).
-    ``story`` is the payload column that becomes the correlation id of what follows; the key, if None.
-    ``content`` are the payload columns that say what is asked under the story's name: with other values in them it is
-    another request (see :func:`fingerprint`). Without any, the name alone says what is asked.
-    """
-
-    name: str
-    kind: Literal["command", "query"]
-    service: str
-    question: pa.Schema
-    answer: pa.Schema
-    key: str | None = None
-    story: str | None = None
-    content: tuple[str, ...] = ()
-
-    @cached_property
-    def question_shape(self) -> Shape:
-        """What the columns of the message take."""
-        return Shape(self.question)
-
-    @cached_property
-    def answer_shape(self) -> Shape:
-        """What the columns of its reply take."""
-        return Shape(self.answer)
 
 
 def topic_schema(payload: Iterable[pa.Field]) -> pa.Schema:

@@ -2,7 +2,7 @@
 
 A rule that is never triggered does not fail: whoever waits for what it would have decided waits for ever. So a mesh is
 held against its wiring when it is read. Which facts trigger a service the wiring's rules say, and on which topic they
-come the application's ``FACTS``; what its rules read and send, its :class:`~eventmesh.service.Trigger` says.
+come its declarations; what its rules read and send, its :class:`~eventmesh.service.Trigger` says.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from eventmesh.application import optional
+from eventmesh import configuration
 from eventmesh.configuration import nearest, suggestion
+from eventmesh.declared import Declared, MessageType, name_of
 from eventmesh.errors import ConfigurationError
-from eventmesh.messages import ENVELOPE, REFUSAL, MessageType
-from eventmesh.service import Named, Service, Trigger
+from eventmesh.messages import ENVELOPE, REFUSAL
+from eventmesh.service import Names, Service, Trigger, by_name
 from eventmesh.views import ViewShape
 
 _COMMON = frozenset(field.name for field in (*ENVELOPE, *REFUSAL))
@@ -38,7 +39,7 @@ class Needs:
     """The needs of one wiring, held against a mesh file.
 
     ``owners`` has the owner of each topic of the mesh. Of the application, ``schemas`` are its topics, ``facts`` the
-    types of fact on each of them (None: it does not say), ``messages`` its commands and queries.
+    types of fact on each of them, ``messages`` its commands and queries.
     """
 
     file: str
@@ -47,26 +48,65 @@ class Needs:
     owners: Mapping[str, str]
     parts: Mapping[str, Part]
     schemas: Mapping[str, pa.Schema]
-    facts: Mapping[str, Iterable[str]] | None
+    facts: Mapping[str, Sequence[str]]
     messages: Mapping[str, MessageType]
     shapes: Mapping[str, ViewShape]
     services: Mapping[str, type[Service]]
 
     @classmethod
     def of(cls, package: Any, wiring: str, owners: Mapping[str, str], parts: Mapping[str, Part], file: str) -> Needs:
-        """Those of an application's wiring. Of a package that is only read, facts, messages and views may be absent."""
+        """Those of an application's wiring. Of a package that is only read, views and services may be absent."""
+        declared: Declared = package.DECLARED
         return cls(
-            file, wiring, package.WIRINGS[wiring], owners, parts, package.SCHEMAS, optional(package, "FACTS"),
-            getattr(package, "MESSAGES", {}), getattr(package, "VIEWS", {}), getattr(package, "SERVICES", {}),
+            file, wiring, package.WIRINGS[wiring], owners, parts, declared.schemas, declared.kinds(), declared.messages,
+            getattr(package, "VIEWS", {}), getattr(package, "SERVICES", {}),
         )  # fmt: skip
 
-    def check(self) -> None:
-        """Raises :class:`ConfigurationError` with the line to add, for the first thing that is missing."""
+    def check(self, *, stored: bool = False) -> None:
+        """Raises :class:`ConfigurationError` with the line to add, for the first thing that is missing.
+
+        ``stored``: what a stored mesh has too much is passed over, with a warning.
+        """
         for service, part in self.parts.items():
             trigger = self.triggers.get(service, Trigger())
+            self._takes(service, trigger)
             self._hears(service, part, [name for name in trigger.rules if name not in self.messages])
             self._reads(service, part, named(trigger.reads, part.options))
             self._asks(service, part, named(trigger.sends, part.options))
+            self._heeds(service, part, trigger, stored=stored)
+
+    # --- rules -------------------------------------------------------------------------------
+
+    def _takes(self, service: str, trigger: Trigger) -> None:
+        """A rule for what is asked of another service, or answered without a rule, would never be called."""
+        where = f"in wiring {self.wiring!r} {service}"
+        for name in (*trigger.rules, *trigger.resume):
+            message = self.messages.get(name)
+            if message is not None and message.service != service:
+                problem = f"{where} has a rule for {name}, which is sent to {message.service}"
+                raise self._error("wiring", problem, f"Give the rule to {message.service}")
+            if message is not None and message.kind == "query":
+                problem = f"{where} has a rule for {name}, which is a query"
+                raise self._error("wiring", problem, f"Queries change nothing: add {name} to the queries of {service}")
+        for name in trigger.resume:
+            if name not in trigger.rules:
+                problem = f"{where} carries on {name} after a restart, and has no rule for it"
+                raise self._error("wiring", problem, suggestion(name, trigger.rules))
+
+    def _heeds(self, service: str, part: Part, trigger: Trigger, *, stored: bool) -> None:
+        """A topic of whose facts no rule takes any is read for nothing."""
+        for place, topic in enumerate(part.listens):
+            kinds = self.facts.get(topic, ())
+            if any(kind in trigger.rules for kind in kinds):
+                continue
+            path = f"services.{service}.listens[{place}]"
+            problem = f"in wiring {self.wiring!r} no rule of {service} takes a fact of {topic}: it reads for nothing"
+            if stored:
+                configuration.passed_over(problem, file=self.file, path=path)
+                continue
+            left = _list(each for each in part.listens if each != topic)
+            hint = f"Write under services.{service}: listens: {left}, or add a rule for {' or '.join(kinds)}"
+            raise self._error(path, problem, hint)
 
     # --- topics ------------------------------------------------------------------------------
 
@@ -81,15 +121,12 @@ class Needs:
                 raise self._missing(service, "listens", f"{problem}, and does not listen to it", _list(lines))
 
     def _topics_of(self, kind: str, service: str) -> list[str]:
-        if self.facts is not None:
-            topics = [topic for topic, kinds in self.facts.items() if kind in kinds]
-            if not topics:
-                known = {each for kinds in self.facts.values() for each in kinds} | set(self.messages)
-                problem = f"{service} has a rule for {kind!r}, which is no fact, command or query of the application"
-                raise self._error("wiring", problem, suggestion(kind, known))
-            return topics
-        # An application that does not say where its facts come: at least its services listen to something.
-        return [topic for topic, owner in self.owners.items() if owner != service]
+        topics = [topic for topic, kinds in self.facts.items() if kind in kinds]
+        if not topics:
+            known = {each for kinds in self.facts.values() for each in kinds} | set(self.messages)
+            problem = f"{service} has a rule for {kind!r}, which is no fact, command or query of the application"
+            raise self._error("wiring", problem, suggestion(kind, known))
+        return topics
 
     # --- views -------------------------------------------------------------------------------
 
@@ -108,7 +145,7 @@ class Needs:
         shape = self.shapes[view]
         columns = {shape.key, *shape.columns} - _COMMON
         topics = [topic for topic, schema in self.schemas.items() if columns <= set(schema.names)]
-        if self.facts is not None and shape.types:
+        if shape.types:
             return [topic for topic in topics if set(self.facts.get(topic, ())) & set(shape.types)]
         return topics
 
@@ -138,7 +175,7 @@ class Needs:
             lacks, hint = "has no rule for it", f"Give {asked} a rule: {name!r} in the wiring's Trigger of {asked}"
         else:
             service = self.services.get(asked)
-            known = (name,) if service is None else service.queries
+            known = (name,) if service is None else by_name(service.queries)
             lacks, hint = "does not answer it", f"Add {name!r} to the queries of {asked}"
         if name not in known:
             problem = f"in wiring {self.wiring!r} {asker} sends {name} to {asked}, which {lacks}"
@@ -178,9 +215,9 @@ def topic_line(topic: str, owner: str, schema: pa.Schema) -> str:
     return f"{topic}: {{owner: {owner}, key: {key}}}"
 
 
-def named(names: Named, options: Any) -> list[str]:
+def named(names: Names, options: Any) -> list[str]:
     """The names that a trigger gives, once each; some depend on the service's options."""
-    return list(dict.fromkeys(names(options) if callable(names) else names))
+    return list(dict.fromkeys(map(name_of, names(options) if callable(names) else names)))
 
 
 def _list(names: Iterable[str]) -> str:

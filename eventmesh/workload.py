@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from eventmesh.application import optional
+from eventmesh.declared import Command, Query, checked_row, stored_schema
 from eventmesh.errors import ConfigurationError
-from eventmesh.messages import MessageType, encode_rows
-from eventmesh.service import Row
+from eventmesh.messages import encode_rows
 
 Item = TypeVar("Item")
 
@@ -34,18 +34,21 @@ class Requests:
     at: np.ndarray  # int64, shape (n,), not decreasing
 
     @classmethod
-    def of_rows(
-        cls,
-        messages: Mapping[str, MessageType],
-        commands: Sequence[str],
-        keys: Sequence[str],
-        rows: Sequence[Row],
-        at: np.ndarray,
-    ) -> Requests:
-        """Of rows as dicts with the columns of each command's question."""
-        asked = (field for command in sorted(set(commands)) for field in messages[command].question)
-        schema = pa.schema({field.name: field for field in asked}.values())
-        return cls(commands, keys, encode_rows(schema, rows), at)
+    def of(cls, asked: Sequence[Command[Any] | Query[Any]], at: np.ndarray | None = None) -> Requests:
+        """Of commands and queries; ``at`` is the intended time of each, all at the start where it is None.
+
+        ``DoesNotFit`` for a value that its column does not take, ``TypeError`` for one without a key: callers name no
+        partitions.
+        """
+        kinds = sorted({type(each) for each in asked}, key=lambda kind: kind.__name__)
+        for kind in kinds:
+            if kind.__key__ is None:
+                raise TypeError(f"{kind.__name__} has no key, so that a caller cannot say which partition it is for")
+        rows = [checked_row(each, type(each), type(each).__name__) for each in asked]
+        keys = [str(row[str(each.__key__)]) for each, row in zip(asked, rows, strict=True)]
+        schema = pa.schema({field.name: field for kind in kinds for field in stored_schema(kind)}.values())
+        moments = np.zeros(len(rows), np.int64) if at is None else at
+        return cls([type(each).__name__ for each in asked], keys, encode_rows(schema, rows), moments)
 
     def __len__(self) -> int:
         return len(self.commands)

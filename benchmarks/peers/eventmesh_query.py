@@ -24,7 +24,7 @@ from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.process.reactor import now
 from eventmesh.runtime.wire import frames, protocol
 from eventmesh.runtime.wire.connection import Connection
-from eventmesh.shop.facts import MESSAGES
+from eventmesh.shop.facts import DECLARED
 
 NAME = "eventmesh"
 PATIENCE_S = 120.0
@@ -64,7 +64,7 @@ def _list_prices(address: str, keys: int) -> None:
 
     def replied(header: protocol.FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
         assert isinstance(header, protocol.Replies), header
-        for reply in frames.unpack_replies(header, bodies, MESSAGES):
+        for reply in frames.unpack_replies(header, bodies, DECLARED.messages):
             assert reply.error is None, reply.error
             left.difference_update(row["sku"] for row in reply.rows)
         if not left:
@@ -76,7 +76,7 @@ def _list_prices(address: str, keys: int) -> None:
             numbers = range(first, min(first + LISTED_AT_ONCE, keys))
             rows = Columns(lists={"sku": [sku(number) for number in numbers], "list_price": list(numbers)})
             asked = AskMessage(f"list-{first}", "ListPrice", [f"list-{number}" for number in numbers], rows, "listing")
-            connection.channel.send(frames.pack_asks([(0, asked)], MESSAGES, now()))
+            connection.channel.send(frames.pack_asks([(0, asked)], DECLARED.messages, now()))
         ended.wait(PATIENCE_S)
     finally:
         connection.close()

@@ -14,8 +14,8 @@ from eventmesh.audit.evidence import ABSENT, Check, Evidence, Facts, Integers
 from eventmesh.audit.progress_checks import NOWHERE, causes
 from eventmesh.audit.verdict import CheckResult, Findings
 from eventmesh.errors import KEY_REUSED
+from eventmesh.messages import REFUSED
 
-REFUSED = "InputRefused"
 _ON_PURPOSE = "ValueError: "
 _TOO_LARGE = "max.message.bytes is "
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmesh.audit.evidence import Check, Evidence, PartitionLog
-from eventmesh.audit.refusal_checks import REFUSED
 from eventmesh.audit.verdict import CheckResult, Findings
+from eventmesh.declared import Facts
 from eventmesh.history import StateDump
-from eventmesh.messages import Columns
+from eventmesh.messages import REFUSED, Columns
 from eventmesh.states import digest
 
 #: So many facts of each partition are folded one by one as well: it takes some 30 us each.
@@ -55,7 +55,7 @@ def _folded(evidence: Evidence, dump: StateDump, batches: Iterable[pa.RecordBatc
     service = evidence.mesh.folding(dump.service, dump.partition)
     state = service.initial()
     for batch in batches:
-        service.evolve(state, Columns(batch))
+        service.evolve(state, Facts.of(Columns(batch), service.place.declared))
     return digest(state)
 
 

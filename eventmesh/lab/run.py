@@ -29,7 +29,7 @@ from eventmesh.log.store import open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.report import measure, record
 from eventmesh.report.progress_bar import Report, silent
-from eventmesh.runtime.running import measure_load, seed_with
+from eventmesh.runtime.running import check_public, measure_load, seed_with
 from eventmesh.service import Trigger
 from eventmesh.workload import Workload, WorkloadOptions
 
@@ -326,7 +326,9 @@ def _check_asks_anew(mesh: Mesh, mesh_file: Path, workload: Workload, asked: pa.
 
 def _check_answered(mesh: Mesh, mesh_file: Path, workload: Workload) -> None:
     """Whoever sends a command that nobody takes waits for ever: each that the run sends has its service and rule."""
-    messages, triggers = mesh.application.MESSAGES, mesh.application.WIRINGS[mesh.wiring]
+    for stage in (*workload.seeding, workload.load):
+        check_public(mesh, stage)
+    messages, triggers = mesh.application.DECLARED.messages, mesh.application.WIRINGS[mesh.wiring]
     for command in sorted({each for stage in (*workload.seeding, workload.load) for each in stage.commands}):
         service = messages[command].service
         problem = f"the run sends {command} to {service!r}"

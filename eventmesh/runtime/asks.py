@@ -11,13 +11,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from eventmesh.configuration import suggestion
-from eventmesh.errors import AskTimeout, BoundaryCrossed, EventmeshError, NotFound, Throttled
+from eventmesh.declared import MessageType
+from eventmesh.errors import AskTimeout, BoundaryCrossed, EventmeshError, Throttled
 from eventmesh.log.topic import Topic, partition_for
-from eventmesh.messages import Columns, MessageType
+from eventmesh.messages import Columns
 from eventmesh.runtime.effects import Address, AskMessage, ReplyMessage, Row, SendAsk
 from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.runtime.pending import Pending
 from eventmesh.service import UNTIL_ANSWERED
+from eventmesh.values import DoesNotFit
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class Asks:
 
     def query(self, name: str, rows: list[Row], attempts: int | None = None) -> Pending:
         """Ask each row of the partition that its key names; the answer has one row per question row."""
-        kind = self._kind(name)
+        kind = self.kind(name)
         rows = kind.question_shape.all_whole(rows, name)
         topic = self.owned[kind.service]
         gathering = Gathering(Pending(), [None] * len(rows), len(rows))
@@ -92,7 +94,7 @@ class Asks:
         ``sent`` are the ids that this conversation has sent. ``TypeError`` for a second one of the same: the receiver
         would take it for a repeat of the first.
         """
-        kind = self._kind(name)
+        kind = self.kind(name)
         row = kind.question_shape.whole(row, name)
         if partition is None:
             assert kind.key is not None, f"{name} has no key: name the partition"
@@ -106,10 +108,10 @@ class Asks:
         self._send(Address(kind.service, partition), name, [identity], [row], attempts, [(gathering, 0)])
         return gathering.pending
 
-    def _kind(self, name: str) -> MessageType:
-        """What is asked. Nothing is sent where it raises ``NotFound`` or ``BoundaryCrossed``."""
+    def kind(self, name: str) -> MessageType:
+        """What is asked. Nothing is sent where it raises ``DoesNotFit`` or ``BoundaryCrossed``."""
         if name not in self.messages:
-            raise NotFound(f"there is no command or query {name!r}. {suggestion(name, self.messages)}")
+            raise DoesNotFit(f"{name} is no command or query of the application. {suggestion(name, self.messages)}")
         kind = self.messages[name]
         if kind.service not in self.allowed:
             raise BoundaryCrossed(

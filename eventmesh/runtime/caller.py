@@ -16,10 +16,11 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from eventmesh.declared import MessageType
 from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.history import CALLERS
 from eventmesh.log.topic import Topic, partitions_for
-from eventmesh.messages import Columns, MessageType, fingerprints
+from eventmesh.messages import Columns, fingerprints
 from eventmesh.runtime.effects import Address, AskMessage, Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, Journal
 from eventmesh.workload import Requests

@@ -7,19 +7,32 @@ shows which are open, and they run again under the same ids (rule 3).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
+from eventmesh.declared import (
+    A,
+    Answer,
+    Command,
+    Fact,
+    Named,
+    Query,
+    answered,
+    checked_row,
+    name_of,
+    row_of,
+)
 from eventmesh.errors import BoundaryCrossed, DidNotHappen, EventmeshError, KeyReused
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.decider import Decider, FoldAgain, describe
 from eventmesh.runtime.effects import Row
 from eventmesh.runtime.incoming import Incoming, Position
 from eventmesh.runtime.partition_state import PartitionState
-from eventmesh.runtime.pending import Pending
+from eventmesh.runtime.pending import Answered, Pending
 from eventmesh.runtime.release import ReplyTo
 from eventmesh.service import Rule
+from eventmesh.values import DoesNotFit
 
 Key = tuple[str, str]
 
@@ -54,30 +67,39 @@ class Conversation:
         """The service's state as of now."""
         return self.among.own.state
 
-    def record(self, kind: str, **payload: Any) -> Awaitable[None]:
+    def record(self, fact: Fact) -> Awaitable[None]:
         """Append a fact; returns once it is acknowledged."""
-        return self.among.record(self, kind, payload)
+        return self.among.record(self, fact)
 
-    def ask(self, query: str, rows: Iterable[Row], *, attempts: int | None = None) -> Awaitable[list[Row]]:
-        """Ask; one answer row per question row, each asked of the partition that its key says."""
-        return self.among.asks.query(query, list(rows), attempts)
+    def ask(self, queries: Iterable[Query[A]], *, attempts: int | None = None) -> Awaitable[list[A]]:
+        """Ask; an answer for each question, each asked of the partition that its key says."""
+        asked = list(queries)
+        if not asked:
+            return Answered(Pending.of([]), list)
+        name = type(asked[0]).__name__
+        kind = self.among.asks.kind(name)
+        pending = self.among.asks.query(name, [row_of(each, kind.asked, name) for each in asked], attempts)
+        return Answered(pending, lambda rows: [answered(kind.told, row) for row in rows])
 
     def command(
-        self, name: str, row: Row, *, attempts: int = 4, partition: int | None = None, part: str = ""
-    ) -> Awaitable[Row]:
+        self, command: Command[A], *, attempts: int = 4, partition: int | None = None, part: str = ""
+    ) -> Awaitable[A]:
         """Command; the same conversation sends the same command to the same partition under one id, and part of it.
 
         The id names what the conversation began with; where the fold shows it open after a restart, its key, which is
         still known then.
         """
-        story = self.key[1] if self.resumed else self.cause
-        return self.among.asks.command(story, name, row, attempts, partition, part, self.sent)
+        story, name = self.key[1] if self.resumed else self.cause, type(command).__name__
+        kind = self.among.asks.kind(name)
+        row = row_of(command, kind.asked, name)
+        pending = self.among.asks.command(story, name, row, attempts, partition, part, self.sent)
+        return Answered(pending, lambda row: answered(kind.told, row))
 
-    def join(self, name: str, key: str) -> Awaitable[Any]:
+    def join(self, command: Named, key: str) -> Awaitable[None]:
         """Wait for the end of another conversation of this service; returns at once where there is none."""
-        return self.among.join(self, (name, key))
+        return self.among.join(self, (name_of(command), key))
 
-    def reply(self, **answer: Any) -> None:
+    def reply(self, answer: Answer) -> None:
         """Answer the callers now and go on; what was recorded before must have been awaited."""
         self.among.reply(self, answer)
 
@@ -128,7 +150,7 @@ class Conversations:
         conversation.position = incoming.position(number)
         if conversation.position is not None:
             self.own.hold(conversation.position)
-        self._run(conversation, rule, inputs.row(number))
+        self._run(conversation, rule, inputs.one(number))
 
     def _start_waiting(self, key: Key) -> None:
         """Begin what waited for the end that was; a loop, since each may end at once."""
@@ -151,14 +173,14 @@ class Conversations:
         conversation.begun_by = self.own.service.begun_by(self.own.state, key)
         reason = self.broken.get(refusal)
         if reason is None:
-            self._run(conversation, rule, {"key": key})
+            self._run(conversation, rule, key)
         else:
             self.running[conversation.key] = conversation
             self._refuse(conversation, reason)
 
-    def _run(self, conversation: Conversation, rule: Rule, row: Mapping[str, Any]) -> None:
+    def _run(self, conversation: Conversation, rule: Rule, begun_with: Any) -> None:
         self.running[conversation.key] = conversation
-        conversation.coroutine = rule(self.own.service, row, conversation)
+        conversation.coroutine = rule(self.own.service, begun_with, conversation)
         self.advance(conversation)
 
     def advance(self, conversation: Conversation) -> None:
@@ -192,11 +214,11 @@ class Conversations:
         except StopIteration as end:
             return True, None if end.value is None else self._whole(conversation, end.value)
 
-    def _whole(self, conversation: Conversation, answer: Any) -> Any:
+    def _whole(self, conversation: Conversation, answer: Answer) -> Row:
         command = conversation.key[0]
-        if command not in self.asks.messages:  # a fact began it: nobody hears the answer
-            return answer
-        return self.asks.messages[command].answer_shape.whole(answer, f"the answer to {command}")
+        if command not in self.asks.messages:
+            raise DoesNotFit(f"{answer!r} is an answer, and the fact {command} began this: nobody would hear it")
+        return checked_row(answer, self.asks.messages[command].told, f"the answer to {command}")
 
     def _go_on(self, conversation: Conversation) -> None:
         """What it awaited has come; nothing is left of one that was abandoned meanwhile."""
@@ -232,10 +254,10 @@ class Conversations:
             self.own.inputs_since_append += 1
         for waiting, pending in conversation.joined:
             waiting.joining = None
-            pending.resolve(answer)
+            pending.resolve(None)
         self._start_waiting(conversation.key)
 
-    def reply(self, conversation: Conversation, answer: Row) -> None:
+    def reply(self, conversation: Conversation, answer: Answer) -> None:
         """Answer all callers of a conversation, which goes on."""
         self._reply(conversation, self._whole(conversation, answer))
 
@@ -244,7 +266,7 @@ class Conversations:
             self.own.release.reply(caller, answer, True)
         conversation.callers.clear()
 
-    def record(self, conversation: Conversation, kind: str, payload: Row) -> Pending:
+    def record(self, conversation: Conversation, fact: Fact) -> Pending:
         """A conversation's fact; resolved when acknowledged.
 
         ``TypeError`` for a second one where a restart would begin anew: its id would be that of the first.
@@ -252,7 +274,7 @@ class Conversations:
         if conversation.ordinal and not conversation.resumed and conversation.position is None:
             raise TypeError(f"{conversation.key[0]} records twice: name in Trigger.resume what carries it on")
         ordinal, conversation.ordinal = conversation.ordinal, conversation.ordinal + 1
-        self.own.add_fact(conversation.cause, ordinal, conversation.story, conversation.causation, kind, payload)
+        self.own.add_fact(conversation.cause, ordinal, conversation.story, conversation.causation, fact)
         pending = Pending()
         self.own.release.recorded.append(pending)
         return pending

@@ -1,17 +1,20 @@
-"""The facts decided since the last append, column by column, on their way to one record batch of the topic's schema."""
+"""The facts decided since the last append, as columns, on their way to one record batch of the topic's schema."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import astuple
 
+from eventmesh.configuration import nearest
+from eventmesh.declared import Declared, Fact, Facts, shape
 from eventmesh.log.topic import Topic
-from eventmesh.messages import ENVELOPE, Columns, encode_columns
-from eventmesh.values import DoesNotFit, Shape
+from eventmesh.messages import ENVELOPE, REFUSED, Columns, encode_columns
+from eventmesh.values import DoesNotFit
 
 _ENVELOPE_NAMES = {field.name for field in ENVELOPE}
 #: The columns of the envelope that have values of their own in each fact.
@@ -19,12 +22,15 @@ _OF_EACH = [field for field in ENVELOPE if field.name in ("id", "type", "time", 
 
 
 class FactBatch:
-    """Facts as lists by payload column, in chunks as they were decided; :meth:`to_batch` adds the envelope."""
+    """Facts as lists by payload column, in chunks as they were decided; :meth:`to_batch` adds the envelope.
 
-    def __init__(self, topic: Topic, source: str) -> None:
-        self.topic, self.source = topic, source
+    They are those that ``declared`` has on ``topic``, and refusals.
+    """
+
+    def __init__(self, topic: Topic, source: str, declared: Declared) -> None:
+        self.topic, self.source, self._declared = topic, source, declared
+        self._shapes = {cls: shape(cls) for cls in declared.topics.get(topic.name, ())}
         self._payload_fields = [field for field in topic.schema if field.name not in _ENVELOPE_NAMES]
-        self._shape = Shape(self._payload_fields)
         self._dataschema = f"{topic.name}/1"
         self.clear()
 
@@ -42,25 +48,39 @@ class FactBatch:
 
     def add(
         self,
-        kinds: list[str],
+        facts: Sequence[Fact],
         ids: list[str],
         stories: list[str | None],
         causations: list[str],
-        payload: Mapping[str, list[Any]],
         base: int,
         now: int,
-    ) -> Columns:
+    ) -> Facts:
         """Add facts, one item per list; returns them as ``evolve`` sees them, with id, type, time and sequence.
 
         ``base`` is the offset of the batch's first fact. :class:`~eventmesh.values.DoesNotFit` for a value that its
-        column does not take, for a column that the topic does not have, or of another length: nothing is added.
+        column does not take, and for what is no fact of the topic: nothing is added.
         """
+        kinds, payload = self._columns(facts)
+        return self._add(kinds, payload, ids, stories, causations, base, now)
+
+    def add_refusal(
+        self, identity: str, story: str | None, causation: str, position: str, reason: str, base: int, now: int
+    ) -> None:
+        """Add the fact that an input was refused; services do not fold it."""
+        payload = {"position": [position], "reason": [reason]}
+        self._add([REFUSED], payload, [identity], [story], [causation], base, now)
+
+    def _add(
+        self,
+        kinds: list[str],
+        payload: Mapping[str, list[Any]],
+        ids: list[str],
+        stories: list[str | None],
+        causations: list[str],
+        base: int,
+        now: int,
+    ) -> Facts:
         count = len(ids)
-        what = kinds[0] if count == 1 else " or ".join(dict.fromkeys(kinds))
-        for name, values in payload.items():
-            if len(values) != count:
-                raise DoesNotFit(f"{what}: {name} has {len(values)} values for {count} facts")
-        self._shape.check(payload, what)
         first = base + len(self._ids)
         times = [now] * count
         self._chunks.append((count, payload))
@@ -70,7 +90,41 @@ class FactBatch:
         self._causations += causations
         self._times += times
         sequence = list(range(first, first + count))
-        return Columns(lists={**payload, "id": ids, "type": kinds, "time": times, "sequence": sequence})
+        columns = Columns(lists={**payload, "id": ids, "type": kinds, "time": times, "sequence": sequence})
+        return Facts.of(columns, self._declared)
+
+    def _columns(self, facts: Sequence[Fact]) -> tuple[list[str], Mapping[str, list[Any]]]:
+        """The kind of each fact, and their columns, of which every value fits."""
+        classes = list(map(type, facts))
+        distinct = dict.fromkeys(classes)
+        if len(distinct) == 1:
+            return [classes[0].__name__] * len(facts), self._of_one_class(classes[0], facts)
+        rows = {cls: [place for place, each in enumerate(classes) if each is cls] for cls in distinct}
+        parts = {cls: self._of_one_class(cls, [facts[place] for place in places]) for cls, places in rows.items()}
+        columns: dict[str, list[Any]] = {}
+        for cls, part in parts.items():
+            for name, values in part.items():
+                column = columns.setdefault(name, [None] * len(facts))
+                for place, value in zip(rows[cls], values, strict=True):
+                    column[place] = value
+        return [cls.__name__ for cls in classes], columns
+
+    def _of_one_class(self, cls: type[Fact], facts: Sequence[Fact]) -> dict[str, list[Any]]:
+        fits = self._shapes.get(cls)
+        if fits is None:
+            raise self._not_ours(facts[0])
+        columns = dict(zip(cls.__struct_fields__, map(list, zip(*map(astuple, facts), strict=True)), strict=True))
+        fits.check(columns, cls.__name__)
+        return columns
+
+    def _not_ours(self, found: Any) -> DoesNotFit:
+        kinds = [cls.__name__ for cls in self._shapes]
+        if not isinstance(found, Fact):
+            return DoesNotFit(f"{found!r} is no fact: {self.source} writes {', '.join(kinds)}")
+        name, topic = type(found).__name__, type(found).__topic__
+        if topic != self.topic.name:
+            return DoesNotFit(f"{name} is a fact of {topic}, and {self.source} writes {self.topic.name}")
+        return DoesNotFit(f"{name} is not among what the application declares. {nearest(name, kinds)}".rstrip())
 
     def to_batch(self, base: int) -> pa.RecordBatch:
         """One record batch whose first row has offset ``base``."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eventmesh.declared import Declared, MessageType
 from eventmesh.log.batch import LogBatch
 from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.release import ReplyTo
@@ -18,7 +19,7 @@ Position = tuple[str, int]  # topic/partition, offset
 class Incoming:
     """Inputs of one kind: facts of ``source`` at ``offsets``, or commands of ``callers``."""
 
-    inputs: Inputs
+    inputs: Inputs[Any]
     source: str = ""
     offsets: Sequence[int] = ()
     callers: Sequence[ReplyTo] = ()
@@ -50,12 +51,15 @@ class Incoming:
         return Incoming(self.inputs._part(start, stop), self.source, self.offsets[start:stop], self.callers[start:stop])
 
 
-def commands(origin: Any, message: AskMessage, indexes: Sequence[int], story: str) -> Incoming:
-    """Some rows of a command message; ``story`` is the column that becomes the correlation id."""
+def commands(origin: Any, message: AskMessage, indexes: Sequence[int], kind: MessageType) -> Incoming:
+    """Some rows of a command message."""
+    story = kind.story or kind.key
     ids = [message.ids[index] if message.ids else f"{message.id}:{index}" for index in indexes]
     stories = message.rows[story] if story else [""] * len(message.rows)
     places = range(len(indexes)) if len(indexes) == len(message.rows) else indexes
-    inputs = Inputs(message.name, message.rows, places, ids, [str(stories[index]) for index in indexes])
+    inputs = Inputs[Any](
+        message.name, kind.asked, message.rows, places, ids, [str(stories[index]) for index in indexes]
+    )
     return Incoming(inputs, callers=[(origin, message.id, index) for index in indexes])
 
 
@@ -67,6 +71,7 @@ def facts(
     *,
     kinds: Container[str],
     is_done: Callable[[str, int], bool] | None,
+    declared: Declared,
 ) -> Iterator[Incoming]:
     """Rows ``start`` up to ``stop`` of a batch of ``topic/partition``: what follows each other in one kind is together.
 
@@ -78,17 +83,18 @@ def facts(
         if types[place] not in kinds or (is_done is not None and is_done(name, base + place)):
             continue
         if types[place] != kind and places:
-            yield _at(name, entry, kind, places)
+            yield _at(name, entry, kind, declared, places)
             places = []
         kind = types[place]
         places.append(place)
     if places:
-        yield _at(name, entry, kind, places)
+        yield _at(name, entry, kind, declared, places)
 
 
-def _at(name: str, entry: LogBatch, kind: str, places: list[int]) -> Incoming:
+def _at(name: str, entry: LogBatch, kind: str, declared: Declared, places: list[int]) -> Incoming:
     first, last = places[0], places[-1]
     chosen: range | list[int] = range(first, last + 1) if last - first + 1 == len(places) else places
     base, columns = entry.header.base, entry.columns
     ids, stories = at_places(columns["id"], chosen), at_places(columns["correlationid"], chosen)
-    return Incoming(Inputs(kind, columns, chosen, ids, stories), name, [base + place for place in places])
+    inputs = Inputs[Any](kind, declared.facts.get(kind), columns, chosen, ids, stories)
+    return Incoming(inputs, name, [base + place for place in places])

@@ -60,7 +60,7 @@ class Instance:
         self._readers: dict[str, set[int]] = {}
         self._began = False
         application, spec = mesh.application, mesh.services[service]
-        self.messages = application.MESSAGES
+        self.messages = application.DECLARED.messages
         self.topics = mesh.topics()
         self.views: dict[str, View] = {
             name: View(name, application.VIEWS[name], topics) for name, topics in spec.views.items()
@@ -72,12 +72,12 @@ class Instance:
         for partition in range(self.topic.partitions):
             if mesh.instance_of(service, partition) != number:
                 continue
-            place = Place(service, partition, self.topics, mesh.options[service], seed)
+            place = Place(service, partition, self.topics, mesh.options[service], seed, application.DECLARED)
             self.tasks[partition] = Task(
                 application.SERVICES[service](place, trigger, self.views),
                 self.topic,
                 inputs=mesh.inputs_of(service, partition),
-                messages=application.MESSAGES,
+                messages=application.DECLARED.messages,
                 owned=owned,
                 allowed=mesh.asked_by(service),
                 incarnation=incarnation,

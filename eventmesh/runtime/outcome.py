@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eventmesh.declared import Answer, Fact, MessageType, checked_row
 from eventmesh.errors import EventmeshError
-from eventmesh.messages import Columns, MessageType
+from eventmesh.messages import Columns
 from eventmesh.runtime.effects import Row
 from eventmesh.runtime.incoming import Incoming, Position
 from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import ReplyTo
 from eventmesh.service import Inputs, Outcome
+from eventmesh.values import DoesNotFit
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ class RuleOutcome:
         self.held: dict[str, Held] = {}
         self._watchers: dict[str, list[tuple[ReplyTo, str]]] = {}
         self._steps = 0
-        self.begin(Incoming(Inputs("", Columns(), (), (), ())))
+        self.begin(Incoming(Inputs("", None, Columns(), (), (), ())))
 
     def begin(self, incoming: Incoming) -> None:
         """From now on a rule decides on these."""
@@ -57,28 +59,29 @@ class RuleOutcome:
         """Whether callers wait for answers."""
         return bool(self._incoming.callers)
 
-    def only(self, rows: Sequence[int]) -> tuple[Inputs, Outcome]:
+    def only(self, rows: Sequence[int]) -> tuple[Inputs[Any], Outcome]:
         """Some of the inputs, and what may be done with them."""
         return self._incoming.inputs._only(rows), PartOutcome(self, rows)
 
-    def facts(self, kind: str | Sequence[str], rows: Sequence[int], **columns: list[Any]) -> None:
+    def facts(self, rows: Sequence[int], facts: Sequence[Fact]) -> None:
         """Decide facts: folded at once, appended with the batch."""
-        if not rows:
+        if len(rows) != len(facts):
+            raise DoesNotFit(f"{len(facts)} facts for {len(rows)} rows: name the row of the input that led to each")
+        if not facts:
             return
         inputs = self._incoming.inputs
-        kinds = [kind] * len(rows) if isinstance(kind, str) else list(kind)
         ids = [self._next_id(row) for row in rows]
         stories, causes = inputs.stories, inputs.ids
-        self.own.add_facts(kinds, ids, [stories[row] for row in rows], [causes[row] for row in rows], columns)
+        self.own.add_facts(facts, ids, [stories[row] for row in rows], [causes[row] for row in rows])
 
     def _next_id(self, row: int) -> str:
         ordinal = self._ordinals.get(row, 0)
         self._ordinals[row] = ordinal + 1
         return self.own.fact_id(self._incoming.cause(row), ordinal)
 
-    def fact(self, row: int, kind: str, **payload: Any) -> None:
+    def fact(self, row: int, fact: Fact) -> None:
         """Decide one fact."""
-        self.facts(kind, (row,), **{name: [value] for name, value in payload.items()})
+        self.facts((row,), (fact,))
 
     def gather(self, row: int, key: str, part: int, value: Any) -> Mapping[int, Any]:
         """Hold this input open under ``key``; all parts so far, by part, the repeats of one counted once."""
@@ -102,15 +105,15 @@ class RuleOutcome:
         for position in held.positions:
             self.own.let_go(position)
 
-    def answer(self, row: int, answer: Row, *, more: bool = False) -> None:
+    def answer(self, row: int, answer: Answer, *, more: bool = False) -> None:
         """An answer to one command."""
         if self._incoming.callers:
             whole = self._whole(answer, self._incoming.inputs.kind)
             self._steps += 1
             self.own.release.reply(self._incoming.callers[row], whole, not more)
 
-    def _whole(self, answer: Row, command: str) -> Row:
-        return self.messages[command].answer_shape.whole(answer, f"the answer to {command}")
+    def _whole(self, answer: Answer, command: str) -> Row:
+        return checked_row(answer, self.messages[command].told, f"the answer to {command}")
 
     def refuse(self, row: int, error: EventmeshError, *, on_record: bool = False) -> None:
         """A definite no to one command."""
@@ -131,7 +134,7 @@ class RuleOutcome:
         if self._incoming.callers:
             self._watchers.setdefault(key, []).append((self._incoming.callers[row], self._incoming.inputs.kind))
 
-    def tell(self, key: str, **answer: Any) -> None:
+    def tell(self, key: str, answer: Answer) -> None:
         """A final reply to the watchers of ``key``."""
         told = [(caller, self._whole(answer, command)) for caller, command in self._watchers.get(key, ())]
         self._steps += 1
@@ -151,17 +154,17 @@ class PartOutcome:
         """Whether callers wait for answers."""
         return self._whole.asked
 
-    def only(self, rows: Sequence[int]) -> tuple[Inputs, Outcome]:
+    def only(self, rows: Sequence[int]) -> tuple[Inputs[Any], Outcome]:
         """Some of these again."""
         return self._whole.only([self._rows[row] for row in rows])
 
-    def facts(self, kind: str | Sequence[str], rows: Sequence[int], **columns: list[Any]) -> None:
+    def facts(self, rows: Sequence[int], facts: Sequence[Fact]) -> None:
         """Decide facts."""
-        self._whole.facts(kind, [self._rows[row] for row in rows], **columns)
+        self._whole.facts([self._rows[row] for row in rows], facts)
 
-    def fact(self, row: int, kind: str, **payload: Any) -> None:
+    def fact(self, row: int, fact: Fact) -> None:
         """Decide one fact."""
-        self._whole.fact(self._rows[row], kind, **payload)
+        self._whole.fact(self._rows[row], fact)
 
     def gather(self, row: int, key: str, part: int, value: Any) -> Mapping[int, Any]:
         """Hold this input open."""
@@ -171,7 +174,7 @@ class PartOutcome:
         """What was held under ``key`` is decided."""
         self._whole.gathered(key)
 
-    def answer(self, row: int, answer: Row, *, more: bool = False) -> None:
+    def answer(self, row: int, answer: Answer, *, more: bool = False) -> None:
         """An answer to one command."""
         self._whole.answer(self._rows[row], answer, more=more)
 
@@ -188,6 +191,6 @@ class PartOutcome:
         """This caller also hears what :meth:`tell` says of ``key``."""
         self._whole.watch(self._rows[row], key)
 
-    def tell(self, key: str, **answer: Any) -> None:
+    def tell(self, key: str, answer: Answer) -> None:
         """A final reply to the watchers of ``key``."""
-        self._whole.tell(key, **answer)
+        self._whole.tell(key, answer)

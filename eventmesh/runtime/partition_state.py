@@ -6,16 +6,17 @@ until it is appended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from eventmesh.declared import Fact, Facts
 from eventmesh.errors import DidNotHappen
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
+from eventmesh.messages import REFUSED
 from eventmesh.progress import Progress, position_name
-from eventmesh.runtime.effects import Row
 from eventmesh.runtime.facts import FactBatch
 from eventmesh.runtime.incoming import Incoming, Position, facts
 from eventmesh.runtime.limits import Counters
@@ -23,7 +24,6 @@ from eventmesh.runtime.release import Release, ReplyTo
 from eventmesh.runtime.snapshots import Snapshot, SnapshotHeader, decode_state, encode_state, state_fold, state_name
 from eventmesh.service import Service, read_only
 
-REFUSED = "InputRefused"
 #: Refused commands that are remembered, so that a repeat is told the same; the oldest are forgotten.
 REFUSALS_MAX = 10_000
 
@@ -36,7 +36,7 @@ class PartitionState:
 
     def __init__(self, service: Service, topic: Topic, *, clock: Callable[[], int], counters: Counters) -> None:
         self.service, self.topic, self.partition = service, topic, service.place.partition
-        self.clock, self.counters = clock, counters
+        self.clock, self.counters, self.declared = clock, counters, service.place.declared
         self.clear()
 
     def clear(self) -> None:
@@ -46,7 +46,7 @@ class PartitionState:
         self.progress = Progress()
         self.views_required: dict[str, int] = {}  # how far the views had got when the newest append was decided
         self.end = 0  # the offset of the next fact to append
-        self.new_facts = FactBatch(self.topic, self.service.name)
+        self.new_facts = FactBatch(self.topic, self.service.name, self.declared)
         self.release = Release()
         self.refusals: dict[str, str] = {}  # of commands, by their ids: what the record says
         self.first_cause: str | None = None  # the first input decided since the last append
@@ -66,7 +66,7 @@ class PartitionState:
                     if kind == REFUSED and not position:
                         self._remember_refusal(identity.rpartition("#")[0], reason)
                 columns = columns.without(REFUSED)
-            self.service.evolve(self.state, columns)
+            self.service.evolve(self.state, Facts.of(columns, self.declared))
         if header.kind in ("facts", "progressed"):
             self._stand_at(header.progress)
 
@@ -111,7 +111,9 @@ class PartitionState:
         is_done = progress.is_done if progress.any_done(name, base + start) else None
         self._current = name
         self._open.clear()
-        for incoming in facts(name, entry, start, stop, kinds=self.service.rules, is_done=is_done):
+        for incoming in facts(
+            name, entry, start, stop, kinds=self.service.rules, is_done=is_done, declared=self.declared
+        ):
             decide(incoming)
         at = base + start
         for offset in sorted(self._open):
@@ -139,21 +141,17 @@ class PartitionState:
     # --- facts ----------------------------------------------------------------------------------
 
     def add_facts(
-        self, kinds: list[str], ids: list[str], stories: list[str | None], causations: list[str], payload: Row
+        self, facts: Sequence[Fact], ids: list[str], stories: list[str | None], causations: list[str]
     ) -> None:
         """Fold new facts, one item per list, and keep them for the next append.
 
         :class:`~eventmesh.values.DoesNotFit`, and nothing done, for a value that its column does not take.
         """
-        columns = self.new_facts.add(kinds, ids, stories, causations, payload, self.end, self.clock())
-        self.service.evolve(self.state, columns)
+        self.service.evolve(self.state, self.new_facts.add(facts, ids, stories, causations, self.end, self.clock()))
 
-    def add_fact(
-        self, cause: str, ordinal: int, story: str | None, causation: str, kind: str, payload: Mapping[str, Any]
-    ) -> None:
+    def add_fact(self, cause: str, ordinal: int, story: str | None, causation: str, fact: Fact) -> None:
         """Fold one new fact, and keep it."""
-        columns = {name: [value] for name, value in payload.items()}
-        self.add_facts([kind], [self.fact_id(cause, ordinal)], [story], [causation], columns)
+        self.add_facts([fact], [self.fact_id(cause, ordinal)], [story], [causation])
 
     def fact_id(self, cause: str, ordinal: int) -> str:
         """Cause plus ordinal. Partitions that decide on the same input interleave their ordinals: ids stay unique."""
@@ -186,9 +184,8 @@ class PartitionState:
         """A fact that this input is refused, and a definite no to its caller. Services do not fold it."""
         self.counters.inputs_refused += 1
         where = "" if position is None else f"{position[0]}/{position[1]}"
-        payload = {"position": [where], "reason": [reason]}
         identity = self.fact_id(cause, ordinal)
-        self.new_facts.add([REFUSED], [identity], [story], [causation], payload, self.end, self.clock())
+        self.new_facts.add_refusal(identity, story, causation, where, reason, self.end, self.clock())
         if position is None:
             self._remember_refusal(cause, reason)
         if caller is not None:

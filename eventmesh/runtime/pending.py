@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Pending:
@@ -16,6 +18,13 @@ class Pending:
         self.value: Any = None
         self.error: Exception | None = None
         self.then: Callable[[], None] | None = None
+
+    @classmethod
+    def of(cls, value: object) -> Pending:
+        """Something that is there already."""
+        pending = cls()
+        pending.resolve(value)
+        return pending
 
     def __await__(self) -> Generator[Pending, None, Any]:
         if not self.resolved:
@@ -30,3 +39,15 @@ class Pending:
         then, self.then = self.then, None
         if then is not None:
             then()
+
+
+class Answered(Generic[T]):
+    """An answer awaited: the rows that come are read as what the asker knows."""
+
+    __slots__ = ("_pending", "_read")
+
+    def __init__(self, pending: Pending, read: Callable[[Any], T]) -> None:
+        self._pending, self._read = pending, read
+
+    def __await__(self) -> Generator[Pending, None, T]:
+        return self._read((yield from self._pending.__await__()))

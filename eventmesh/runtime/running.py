@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmesh.errors import ConfigurationError
 from eventmesh.history import History
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import Fault, FixedMoment, Struck
@@ -134,11 +135,26 @@ class RunningMesh(Protocol):
         """See to it that the log lies in ``directory``, for the audit."""
 
 
+def check_public(mesh: Mesh, requests: Requests) -> None:
+    """Callers come from outside. Raises :class:`ConfigurationError` for what only services may send."""
+    messages = mesh.application.DECLARED.messages
+    for name in sorted(set(requests.commands)):
+        if not messages[name].public:
+            problem = f"callers may not send {name} to {messages[name].service}: it is not public"
+            hint = f"Write class {name}(..., public=True), or ask for something else"
+            raise ConfigurationError(problem, path="application", hint=hint)
+
+
 def seed_with(
     running: RunningMesh, stages: Sequence[Requests], progress: Callable[[str, Mapping[str, Any]], None] | None = None,
     *, name: str = "seeding",
 ) -> None:  # fmt: skip
-    """Run the seeding, stage by stage and each to its end, and drain; ``progress`` is told the stage's command."""
+    """Run the seeding, stage by stage and each to its end, and drain; ``progress`` is told the stage's command.
+
+    Raises :class:`ConfigurationError` as :func:`check_public` does.
+    """
+    for stage in stages:
+        check_public(running.mesh, stage)
     for number, stage in enumerate(stages):
         told = partial(progress, stage.commands[0]) if progress is not None else None
         running.call(f"{name}-{number}", stage, progress=told)
@@ -152,8 +168,10 @@ def measure_load(
 ) -> Measured:  # fmt: skip
     """Run a load to its end and drain; what it did, and what every role used for it.
 
-    ``ended`` is called when the load is at its end, before the mesh is drained.
+    ``ended`` is called when the load is at its end, before the mesh is drained. Raises :class:`ConfigurationError` as
+    :func:`check_public` does.
     """
+    check_public(running.mesh, requests)
     running.mark()
     running.staleness()
     callers = running.call(name, requests, window=window, progress=progress, timeout_s=timeout_s)

@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from eventmesh.declared import MessageType, all_made, row_of
 from eventmesh.errors import DidNotHappen, EventmeshError, Fenced, NotOwner, PeerLost, RecordTooLarge, Throttled
 from eventmesh.history import StateDump
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.partition import progressed
 from eventmesh.log.topic import Topic
-from eventmesh.messages import MessageType
 from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.conversation import Conversations
@@ -41,7 +41,7 @@ from eventmesh.runtime.outcome import RuleOutcome
 from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.release import Release
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, state_name
-from eventmesh.service import Service
+from eventmesh.service import Service, by_name
 from eventmesh.states import digest
 from eventmesh.views import View
 
@@ -79,7 +79,7 @@ class Task:
         snapshots: LoadSnapshot = no_snapshots,
     ) -> None:
         self.service, self.topic, self.partition = service, topic, service.place.partition
-        self.inputs, self.messages = tuple(inputs), messages
+        self.inputs, self.messages, self.queries = tuple(inputs), messages, by_name(service.queries)
         self.incarnation, self.limits, self.clock, self.emit = incarnation, limits, clock, emit
         self.counters, self.snapshots = counters, snapshots
         self.name = position_name(topic.name, self.partition)
@@ -257,9 +257,10 @@ class Task:
         state, kind = self.own.read_only_state, self.messages[message.name]
         what = f"the answer to {message.name}"
         try:
-            answer = self.service.queries[message.name]
-            answers = [answer(state, row) for row in message.rows.dicts(kind.question)]
-            rows = kind.answer_shape.all_whole(answers, what)
+            answer = self.queries[message.name]
+            questions = all_made(kind.asked, message.rows.__getitem__, len(message.rows))
+            answers = [answer(state, question) for question in questions]
+            rows = kind.answer_shape.all_whole([row_of(each, kind.told, what) for each in answers], what)
         except Exception as defect:
             error = DidNotHappen(f"{self.name} cannot answer {message.name}: {describe(defect)}")
             return ReplyMessage(message.id, range(len(message.rows)), (), True, error)
@@ -366,7 +367,7 @@ class Task:
             self.commands.appendleft((origin, message, later))
         self.queued_command_rows -= len(now)
         kind = self.messages[message.name]
-        self._decide(commands(origin, message, now, kind.story or kind.key or ""))
+        self._decide(commands(origin, message, now, kind))
 
     def _decide_input(self) -> None:
         name, entry, start = self.queue.popleft()

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from eventmesh.application import Words
-from eventmesh.shop.facts import FACTS, MESSAGES, SCHEMAS
+from eventmesh.shop.facts import DECLARED
 from eventmesh.shop.gateway import Gateway
 from eventmesh.shop.inventory import Inventory
 from eventmesh.shop.joined import VIEWS
@@ -70,6 +70,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "CHECKS", "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "STORY", "TIMED_CHECKS", "VARIATION",
+    "CHECKS", "DECLARED", "OPTIONS", "SERVICES", "STORY", "TIMED_CHECKS", "VARIATION",
     "VIEWS", "WIRINGS", "WORDS", "WORKLOAD", "totals", "workload",
 ]  # fmt: skip

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmesh.audit.evidence import ABSENT, Facts, Integers
-from eventmesh.audit.refusal_checks import REFUSED
 from eventmesh.audit.verdict import Findings, Mask
 from eventmesh.errors import KEY_REUSED
 from eventmesh.log.topic import partitions_for
+from eventmesh.messages import REFUSED
 from eventmesh.progress import position_name
 from eventmesh.shop.gateway import FORGOTTEN
 from eventmesh.shop.orders import ENDED

@@ -79,7 +79,7 @@ def _words(mesh: Mesh, to: str, content: object) -> list[tuple[str, str]]:
     """What is said of a message, and its kind."""
     match content:
         case Asked(_, message):
-            kind = mesh.application.MESSAGES[message.name].kind
+            kind = mesh.application.DECLARED.messages[message.name].kind
             return [(f"→ {to}: {message.name}{'?' if kind == 'query' else ''}", kind)]
         case ReplyMessage(rows=[said, *_]):
             words = said.get("outcome") or ", ".join(

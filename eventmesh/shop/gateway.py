@@ -6,13 +6,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from eventmesh.declared import Facts
 from eventmesh.errors import KeyReused, Throttled
-from eventmesh.messages import Columns, fingerprint
+from eventmesh.messages import fingerprint
 from eventmesh.service import Inputs, Outcome, Service, at_places
-from eventmesh.shop.facts import CONTENT, amount
+from eventmesh.shop.facts import (
+    CONTENT,
+    CancellationRequested,
+    CancelOrder,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderRejected,
+    OrderRequested,
+    PlaceOrder,
+    RequestReturn,
+    ReturnRequested,
+    Told,
+    amount,
+)
 from eventmesh.shop.memory import Asked, Requested
 from eventmesh.views import ABSENT_VERSION
 
+Written = OrderRequested | CancellationRequested | ReturnRequested
 #: What each fact writes down, in the words of a refusal.
 NAMES = {"OrderRequested": "order", "CancellationRequested": "cancellation of order", "ReturnRequested": "return"}
 
@@ -47,7 +62,7 @@ class Names:
     ``fresh`` are the names that nobody had asked under before, each with its row.
     """
 
-    def __init__(self, kind: str, known: Requested, requests: Inputs) -> None:
+    def __init__(self, kind: str, known: Requested, requests: Inputs[Any]) -> None:
         self.kind, self._known, self._requests = kind, known, requests
         self.order_ids = requests["order_id"]
         self.fresh: dict[str, int] = {}
@@ -86,6 +101,17 @@ class Names:
         return list(zip(*(self._requests[name] for name in CONTENT), strict=True))
 
 
+def _write_down(fact: type[Written], requests: Inputs[Any], rows: list[int], out: Outcome) -> None:
+    columns = [at_places(requests[name], rows) for name in ("order_id", "customer_id", "ordered_at", "lines")]
+    out.facts(
+        rows,
+        [
+            fact(order_id, customer_id, ordered_at, lines or None, amount(lines) if lines else None)
+            for order_id, customer_id, ordered_at, lines in zip(*columns, strict=True)
+        ],
+    )
+
+
 def _watched(order_id: str, repeated: bool) -> str:
     return f"{'again' if repeated else 'first'} {order_id}"
 
@@ -100,7 +126,7 @@ class Gateway(Service):
         """Nothing asked for."""
         return Remembered(Requested(), Requested())
 
-    def place_order(self, state: Remembered, orders: Inputs, out: Outcome) -> None:
+    def place_order(self, state: Remembered, orders: Inputs[PlaceOrder], out: Outcome) -> None:
         """Take an order id once. A first reply says accepted, a second what became of it.
 
         Whoever asks the same again hears the same, as a repeat; another order under the id is refused on record.
@@ -115,13 +141,12 @@ class Gateway(Service):
             repeated = self._repeated(names, row, kind if ended else None, room, out)
             if repeated is None:
                 continue
-            told = {"order_id": order_id, "outcome": "accepted", "reason": None, "repeated": repeated}
             if ended:
-                out.answer(row, {**told, "outcome": outcome_of(kind), "reason": reason})
+                out.answer(row, Told(order_id, outcome_of(kind), reason, repeated))
             else:
                 out.watch(row, _watched(order_id, repeated))
-                out.answer(row, told, more=True)
-        self._write_down("OrderRequested", orders, list(names.fresh.values()), out)
+                out.answer(row, Told(order_id, "accepted", None, repeated), more=True)
+        _write_down(OrderRequested, orders, list(names.fresh.values()), out)
 
     def _repeated(self, names: Names, row: int, ended: str | None, room: int, out: Outcome) -> bool | None:
         """Whether an order was placed before, or None: it is refused. A new one is taken. ``ended``: as what."""
@@ -138,28 +163,16 @@ class Gateway(Service):
             return None
         return False
 
-    def _write_down(self, kind: str, requests: Inputs, rows: list[int], out: Outcome) -> None:
-        lines = at_places(requests["lines"], rows)
-        out.facts(
-            kind,
-            rows,
-            order_id=at_places(requests["order_id"], rows),
-            customer_id=at_places(requests["customer_id"], rows),
-            lines=[line or None for line in lines],
-            ordered_at=at_places(requests["ordered_at"], rows),
-            amount=[amount(line) if line else None for line in lines],
-        )
-
-    def cancel_order(self, state: Remembered, requests: Inputs, out: Outcome) -> None:
+    def cancel_order(self, state: Remembered, requests: Inputs[CancelOrder], out: Outcome) -> None:
         """Record that the caller wants an order cancelled; orders decides whether it still can be."""
-        self._record(state, "CancellationRequested", requests, out)
+        self._record(state, CancellationRequested, requests, out)
 
-    def request_return(self, state: Remembered, requests: Inputs, out: Outcome) -> None:
+    def request_return(self, state: Remembered, requests: Inputs[RequestReturn], out: Outcome) -> None:
         """Record what a customer sends back; its effects are a story of their own."""
-        self._record(state, "ReturnRequested", requests, out)
+        self._record(state, ReturnRequested, requests, out)
 
-    def _record(self, state: Remembered, kind: str, requests: Inputs, out: Outcome) -> None:
-        names = Names(kind, state.recorded, requests)
+    def _record(self, state: Remembered, fact: type[Written], requests: Inputs[Any], out: Outcome) -> None:
+        names = Names(fact.__name__, state.recorded, requests)
         for row, order_id in requests.rows("order_id"):
             earlier, repeated = names.earlier(row), False
             if earlier is None:
@@ -168,19 +181,19 @@ class Gateway(Service):
                 continue
             else:
                 repeated = compared
-            out.answer(row, {"order_id": order_id, "outcome": "recorded", "reason": None, "repeated": repeated})
-        self._write_down(kind, requests, list(names.fresh.values()), out)
+            out.answer(row, Told(order_id, "recorded", None, repeated))
+        _write_down(fact, requests, list(names.fresh.values()), out)
 
-    def ended(self, state: Remembered, orders: Inputs, out: Outcome) -> None:
+    def ended(
+        self, state: Remembered, orders: Inputs[OrderConfirmed | OrderRejected | OrderCancelled], out: Outcome
+    ) -> None:
         """Orders confirmed, rejected or cancelled: tell who waits."""
         outcome = outcome_of(orders.kind)
         for _, order_id, reason in orders.rows("order_id", "reason"):
             for repeated in (False, True):
-                out.tell(
-                    _watched(order_id, repeated), order_id=order_id, outcome=outcome, reason=reason, repeated=repeated
-                )
+                out.tell(_watched(order_id, repeated), Told(order_id, outcome, reason, repeated))
 
-    def evolve(self, state: Remembered, facts: Columns) -> None:
+    def evolve(self, state: Remembered, facts: Facts) -> None:
         """What was asked under which name, until no deadline can still be open."""
         memory = self.place.options.memory_us
         for kind, order_id, time, identity, *content in facts.rows("type", "order_id", "time", "id", *CONTENT):

@@ -9,8 +9,28 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eventmesh.messages import Columns
-from eventmesh.service import Inputs, Outcome, Row, Service
+from eventmesh.declared import Facts
+from eventmesh.service import Inputs, Outcome, Service
+from eventmesh.shop.facts import (
+    CheckRestock,
+    LinesAnswered,
+    OrderCancelled,
+    OrderRejected,
+    OrderValidated,
+    ReleaseStock,
+    ReserveStock,
+    Restock,
+    Settled,
+    ShipmentDispatched,
+    ShipStock,
+    StockBySku,
+    StockFound,
+    StockReleased,
+    StockReserved,
+    StockRestocked,
+    StockShipped,
+    StockShort,
+)
 from eventmesh.shop.memory import Finished
 from eventmesh.views import ABSENT_VERSION
 
@@ -44,6 +64,7 @@ class Stock:
 
 NOTHING = Level(0, 0, ABSENT_VERSION)
 OwnLine = tuple[int, str, int]  # line number, sku, quantity
+OfLine = StockReserved | StockShort | StockReleased | StockShipped  # a fact about an order's line
 
 
 class Inventory(Service):
@@ -57,15 +78,15 @@ class Inventory(Service):
 
     # --- rules --------------------------------------------------------------------------------
 
-    def reserve(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+    def reserve(self, state: Stock, orders: Inputs[ReserveStock], out: Outcome) -> None:
         """Reserve what there is for each line of ours, in line order; a line that is not covered is short."""
         self._reserve(state, orders, out)
 
-    def reserve_and_restock(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+    def reserve_and_restock(self, state: Stock, orders: Inputs[OrderValidated], out: Outcome) -> None:
         """Reserve, and buy more by inventory's own rule."""
         self._reserve(state, orders, out, "below the limit")
 
-    def _reserve(self, state: Stock, orders: Inputs, out: Outcome, restock: str = "") -> None:
+    def _reserve(self, state: Stock, orders: Inputs[Any], out: Outcome, restock: str = "") -> None:
         moves, lines = Moves(state), orders["lines"]
         for order_id, row in orders.first("order_id").items():
             if order_id in state.orders or order_id in state.finished:
@@ -74,15 +95,17 @@ class Inventory(Service):
             for number, sku, quantity in own:
                 level = moves.level(sku)
                 if level.on_hand - level.reserved >= quantity:
-                    moves.add(row, "StockReserved", sku, quantity, order_id, number, reserved=quantity)
+                    moves.add(row, StockReserved, sku, quantity, order_id, number, reserved=quantity)
                 else:
-                    moves.add(row, "StockShort", sku, quantity, order_id, number)
+                    moves.add(row, StockShort, sku, quantity, order_id, number)
             if restock:
                 self._restock_if_low(moves, row, own, restock)
         moves.decide(out)
         self._answer_all(state, orders, out)
 
-    def release(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+    def release(
+        self, state: Stock, orders: Inputs[ReleaseStock | OrderRejected | OrderCancelled], out: Outcome
+    ) -> None:
         """Give back what an order holds. One never seen is remembered: its late reservation is refused (rule 4)."""
         moves, lines = Moves(state), orders["lines"]
         for order_id, row in orders.first("order_id").items():
@@ -90,23 +113,23 @@ class Inventory(Service):
             if held is not None:
                 for line in held:
                     back = 0 if line.short else -line.quantity
-                    moves.add(row, "StockReleased", line.sku, -back, order_id, line.number, reserved=back)
+                    moves.add(row, StockReleased, line.sku, -back, order_id, line.number, reserved=back)
             elif order_id not in state.finished and lines[row]:
                 for number, sku, _ in self._own_lines(lines[row]):
-                    moves.add(row, "StockReleased", sku, 0, order_id, number)
+                    moves.add(row, StockReleased, sku, 0, order_id, number)
         moves.decide(out)
         self._answer_all(state, orders, out)
 
-    def ship(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+    def ship(self, state: Stock, orders: Inputs[ShipStock | ShipmentDispatched], out: Outcome) -> None:
         """What was reserved for the orders leaves the house."""
         moves = Moves(state)
         for order_id, row in orders.first("order_id").items():
             for number, sku, quantity, _ in state.orders.get(order_id, ()):
-                moves.add(row, "StockShipped", sku, quantity, order_id, number, on_hand=-quantity, reserved=-quantity)
+                moves.add(row, StockShipped, sku, quantity, order_id, number, on_hand=-quantity, reserved=-quantity)
         moves.decide(out)
         self._answer_all(state, orders, out)
 
-    def restock(self, state: Stock, deliveries: Inputs, out: Outcome) -> None:
+    def restock(self, state: Stock, deliveries: Inputs[Restock], out: Outcome) -> None:
         """Take in deliveries, each once per command id."""
         moves, skus, quantities = Moves(state), deliveries["sku"], deliveries["quantity"]
         for delivery, row in deliveries.first("id").items():
@@ -114,9 +137,9 @@ class Inventory(Service):
                 moves.take_in(row, skus[row], quantities[row], delivery)
         moves.decide(out)
         for row in range(len(deliveries)):
-            out.answer(row, {"order_id": None, "outcome": "restocked", "reason": None})
+            out.answer(row, Settled(None, "restocked"))
 
-    def check_restock(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+    def check_restock(self, state: Stock, orders: Inputs[CheckRestock], out: Outcome) -> None:
         """Told by another service to look whether to buy more: the article's mixed responsibility. Buys once per id."""
         moves, lines = Moves(state), orders["lines"]
         for command, row in orders.first("id").items():
@@ -125,7 +148,7 @@ class Inventory(Service):
                 self._restock_if_low(moves, row, self._own_lines(lines[row]), told)
         moves.decide(out)
         for row, order_id in orders.rows("order_id"):
-            out.answer(row, {"order_id": order_id, "outcome": "checked", "reason": None})
+            out.answer(row, Settled(order_id, "checked"))
 
     def _restock_if_low(self, moves: Moves, row: int, lines: Iterable[OwnLine], reason: str) -> None:
         rule = self.place.options.restock
@@ -140,31 +163,22 @@ class Inventory(Service):
             if place.partition_of("stock", sku) == place.partition:
                 yield number, sku, quantity
 
-    def _answer_all(self, state: Stock, orders: Inputs, out: Outcome) -> None:
+    def _answer_all(self, state: Stock, orders: Inputs[Any], out: Outcome) -> None:
         if out.asked:
             for row, order_id in orders.rows("order_id"):
                 out.answer(row, self._answer(state, order_id))
 
-    def _answer(self, state: Stock, order_id: str) -> Row:
+    def _answer(self, state: Stock, order_id: str) -> LinesAnswered:
         """What the fold says of an order: the same whether it was just decided or is asked for again."""
         lines = state.orders.get(order_id)
         if lines is None:
-            return {
-                "order_id": order_id,
-                "outcome": state.finished.status(order_id) or "unknown",
-                "line_numbers": [],
-                "short": [],
-            }
-        return {
-            "order_id": order_id,
-            "outcome": "short" if any(line.short for line in lines) else "reserved",
-            "line_numbers": [line.number for line in lines],
-            "short": [line.number for line in lines if line.short],
-        }
+            return LinesAnswered(order_id, state.finished.status(order_id) or "unknown", [], [])
+        short = [line.number for line in lines if line.short]
+        return LinesAnswered(order_id, "short" if short else "reserved", [line.number for line in lines], short)
 
     # --- the fold -----------------------------------------------------------------------------
 
-    def evolve(self, state: Stock, facts: Columns) -> None:
+    def evolve(self, state: Stock, facts: Facts) -> None:
         """Levels come from the facts themselves; stock is never negative, nor more reserved than there is."""
         rows = facts.rows(
             "type", "sku", "order_id", "line_number", "quantity", "on_hand", "reserved", "sequence", "reason", "time"
@@ -195,7 +209,7 @@ class Moves:
     def __init__(self, state: Stock) -> None:
         self._levels, self._moved = state.levels, dict[str, Level]()
         self._rows: list[int] = []
-        self._facts: list[tuple[Any, ...]] = []
+        self._facts: list[OfLine | StockRestocked] = []
 
     def level(self, sku: str) -> Level:
         """What there is of a SKU now."""
@@ -204,39 +218,40 @@ class Moves:
     def add(
         self,
         row: int,
-        kind: str,
+        fact: type[OfLine],
         sku: str,
         quantity: int,
-        order_id: str | None = None,
-        number: int | None = None,
+        order_id: str,
+        number: int,
         *,
-        reason: str | None = None,
         on_hand: int = 0,
         reserved: int = 0,
     ) -> None:
-        """A fact about one SKU, with what it adds to the SKU's level."""
-        before = self.level(sku)
-        after = self._moved[sku] = Level(before.on_hand + on_hand, before.reserved + reserved, before.version)
-        self._rows.append(row)
-        self._facts.append((kind, sku, order_id, number, quantity, after.on_hand, after.reserved, reason))
+        """A fact about an order's line, with what it adds to the SKU's level."""
+        after = self._move(row, sku, on_hand, reserved)
+        self._facts.append(fact(sku, order_id, number, quantity, after.on_hand, after.reserved))
 
     def take_in(self, row: int, sku: str, quantity: int, reason: str) -> None:
         """A delivery; ``reason`` says for whose sake, and is remembered."""
-        self.add(row, "StockRestocked", sku, quantity, reason=reason, on_hand=quantity)
+        after = self._move(row, sku, quantity, 0)
+        self._facts.append(StockRestocked(sku, quantity, after.on_hand, after.reserved, reason))
+
+    def _move(self, row: int, sku: str, on_hand: int, reserved: int) -> Level:
+        before = self.level(sku)
+        after = self._moved[sku] = Level(before.on_hand + on_hand, before.reserved + reserved, before.version)
+        self._rows.append(row)
+        return after
 
     def decide(self, out: Outcome) -> None:
         """Decide all of them."""
-        if self._facts:
-            kinds, *columns = (list(column) for column in zip(*self._facts, strict=True))
-            names = ("sku", "order_id", "line_number", "quantity", "on_hand", "reserved", "reason")
-            out.facts(kinds, self._rows, **dict(zip(names, columns, strict=True)))
+        out.facts(self._rows, self._facts)
 
 
-def _stock_by_sku(state: Stock, question: Row) -> Row:
-    level = state.levels.get(question["sku"], NOTHING)
+def _stock_by_sku(state: Stock, question: StockBySku) -> StockFound:
+    level = state.levels.get(question.sku, NOTHING)
     if level.version == ABSENT_VERSION:
-        return {"version": ABSENT_VERSION, "on_hand": None, "reserved": None}
-    return {"version": level.version, "on_hand": level.on_hand, "reserved": level.reserved}
+        return StockFound(ABSENT_VERSION, None, None)
+    return StockFound(level.version, level.on_hand, level.reserved)
 
 
-Inventory.queries = {"StockBySku": _stock_by_sku}
+Inventory.queries = {StockBySku: _stock_by_sku}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventmesh.joins import RemoteJoin
+from eventmesh.shop.facts import CustomerById, PriceBySku, StockBySku
 from eventmesh.views import ViewShape
 
 VIEWS: dict[str, ViewShape] = {
@@ -13,7 +14,7 @@ VIEWS: dict[str, ViewShape] = {
     "outcomes": ViewShape("order_id", ("type", "reason"), ("OrderConfirmed", "OrderRejected", "OrderCancelled")),
 }
 REMOTE: dict[str, RemoteJoin] = {
-    "customers": RemoteJoin("CustomerById", VIEWS["customers"]),
-    "prices": RemoteJoin("PriceBySku", VIEWS["prices"]),
-    "stock": RemoteJoin("StockBySku", VIEWS["stock"]),
+    "customers": RemoteJoin(CustomerById, VIEWS["customers"]),
+    "prices": RemoteJoin(PriceBySku, VIEWS["prices"]),
+    "stock": RemoteJoin(StockBySku, VIEWS["stock"]),
 }

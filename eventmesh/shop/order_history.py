@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from eventmesh.declared import stored_schema
 from eventmesh.messages import TIMESTAMP
-from eventmesh.shop.facts import LINES
+from eventmesh.shop.facts import PlaceOrder
 from eventmesh.shop.order_mapping import ROLES
 
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+LINES = stored_schema(PlaceOrder).field("lines").type
 REQUESTS = pa.schema(
     [
         pa.field("kind", pa.string(), nullable=False),  # "order" | "return" | "cancel"

@@ -10,15 +10,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from eventmesh.declared import Facts
 from eventmesh.joins import Joined
-from eventmesh.messages import Columns, fingerprint
-from eventmesh.service import Inputs, Outcome, Row, Service, at_places
-from eventmesh.shop.facts import CONTENT, amount
+from eventmesh.messages import fingerprint
+from eventmesh.service import Inputs, Outcome, Service, at_places
+from eventmesh.shop.facts import (
+    CONTENT,
+    CancellationRequested,
+    JoinedLine,
+    Line,
+    OrderCancelled,
+    OrderCancelling,
+    OrderConfirmed,
+    OrderRejected,
+    OrderRequested,
+    OrderReserved,
+    OrderShipped,
+    OrderValidated,
+    PaymentCaptured,
+    PaymentDeclined,
+    ShipmentDispatched,
+    ShipmentRefused,
+    StockReserved,
+    StockShort,
+    amount,
+)
 from eventmesh.shop.memory import Asked, Finished, Requested
 
-Line = tuple[str, int, int]  # sku, quantity, unit price in minor units
-Answer = tuple[str, Row]  # the fact that follows, and its payload
+#: A step that an order takes.
+Step = OrderValidated | OrderReserved | OrderConfirmed | OrderRejected | OrderCancelling | OrderCancelled | OrderShipped
 
 #: From which states each fact may follow; the audit holds the log against the same table.
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -32,6 +54,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 STATUS = {kind: kind.removeprefix("Order").lower() for kind in TRANSITIONS}
 ENDED = frozenset({"rejected", "cancelled", "shipped"})
+#: Why an order is cancelled.
+ASKED_FOR = "requested by the caller"
 #: In the id of what an order led to that came as a command.
 TAKEN = ":TakeOrder:"
 
@@ -88,7 +112,7 @@ class Orders(Service):
 
     # --- validation: enrich, and check the stock ------------------------------------------------
 
-    def validate_from_views(self, state: Book, requests: Inputs, out: Outcome) -> None:
+    def validate_from_views(self, state: Book, requests: Inputs[OrderRequested], out: Outcome) -> None:
         """Validate with what the local views know now: one look-up per view for all lines of the run."""
         rows = [row for order_id, row in requests.first("order_id").items() if state.status(order_id) is None]
         lines = at_places(requests["lines"], rows)
@@ -97,20 +121,20 @@ class Orders(Service):
         known = {name: views[name].lookup(skus) for name in ("prices", "stock") if name in joins}
         buyers = at_places(requests["customer_id"], rows)
         customers = views["customers"].lookup(buyers) if "customers" in joins else [None] * len(rows)
-        answers, at = [], 0
+        answers, at = list[Step](), 0
         for order_id, buyer, own, customer in zip(
             at_places(requests["order_id"], rows), buyers, lines, customers, strict=True
         ):
             prices, stock = (known[name][at : at + len(own)] if name in known else None for name in ("prices", "stock"))
             answers.append(validation(order_id, buyer, own, customer, prices, stock))
             at += len(own)
-        decide(out, rows, answers)
+        out.facts(rows, answers)
 
     # --- what the others said ---------------------------------------------------------------------
 
-    def lines_answered(self, state: Book, lines: Inputs, out: Outcome) -> None:
+    def lines_answered(self, state: Book, lines: Inputs[StockReserved | StockShort], out: Outcome) -> None:
         """Inventory answered lines; decide on an order once all have, told by line number and not by count."""
-        kind, rows, answers, decided = lines.kind, list[int](), list[Answer](), set[str]()
+        kind, rows, answers, decided = lines.kind, list[int](), list[Step](), set[str]()
         for row, order_id, number in lines.rows("order_id", "line_number"):
             order = state.open.get(order_id)
             if order is None or order.status != "validated" or order_id in decided:
@@ -123,44 +147,44 @@ class Orders(Service):
                 short = sorted(part for part, answer in said.items() if answer == "StockShort")
                 rows.append(row)
                 answers.append(gathered(order_id, order, short))
-        decide(out, rows, answers)
+        out.facts(rows, answers)
 
-    def paid(self, state: Book, orders: Inputs, out: Outcome) -> None:
+    def paid(self, state: Book, orders: Inputs[PaymentCaptured | PaymentDeclined], out: Outcome) -> None:
         """Payments answered."""
-        self._follow(state, orders, out, lambda order_id: payment_answered(order_id, orders.kind))
+        self._follow(
+            state, orders, out, lambda order_id: payment_answered(order_id, captured=orders.cls is PaymentCaptured)
+        )
 
-    def dispatched(self, state: Book, orders: Inputs, out: Outcome) -> None:
+    def dispatched(self, state: Book, orders: Inputs[ShipmentDispatched], out: Outcome) -> None:
         """Shipping dispatched the orders: also those that were to be cancelled, too late."""
-        self._follow(state, orders, out, lambda order_id: ("OrderShipped", {"order_id": order_id}))
+        self._follow(state, orders, out, OrderShipped)
 
-    def shipment_refused(self, state: Book, orders: Inputs, out: Outcome) -> None:
+    def shipment_refused(self, state: Book, orders: Inputs[ShipmentRefused], out: Outcome) -> None:
         """Shipping agreed not to dispatch."""
         self._follow(state, orders, out, cancelled)
 
-    def cancel(self, state: Book, orders: Inputs, out: Outcome) -> None:
+    def cancel(self, state: Book, orders: Inputs[CancellationRequested], out: Outcome) -> None:
         """The caller wants it cancelled. An order never seen is cancelled for good: its late request finds that."""
         for row, order_id in orders.rows("order_id"):
             status = state.status(order_id)
             if status is None or status in ("validated", "reserved"):
-                kind, payload = cancelled(order_id)
-                out.fact(row, kind, **payload)
+                out.fact(row, cancelled(order_id))
             elif status == "confirmed":
-                out.fact(row, "OrderCancelling", order_id=order_id, reason="requested by the caller")
+                out.fact(row, OrderCancelling(order_id, ASKED_FOR))
 
-    def _follow(self, state: Book, orders: Inputs, out: Outcome, answer: Callable[[str], Answer]) -> None:
+    def _follow(self, state: Book, orders: Inputs[Any], out: Outcome, step: Callable[[str], Step]) -> None:
         """Decide the next step where the order's state allows it; an answer that comes too late changes nothing."""
-        rows, answers = list[int](), list[Answer]()
+        rows, steps = list[int](), list[Step]()
         for order_id, row in orders.first("order_id").items():
-            kind, payload = answer(order_id)
-            order = state.open.get(order_id)
-            if order is not None and order.status in TRANSITIONS[kind]:
+            fact, order = step(order_id), state.open.get(order_id)
+            if order is not None and may_follow(fact, order.status):
                 rows.append(row)
-                answers.append((kind, payload))
-        decide(out, rows, answers)
+                steps.append(fact)
+        out.facts(rows, steps)
 
     # --- the fold ---------------------------------------------------------------------------------
 
-    def evolve(self, state: Book, facts: Columns) -> None:
+    def evolve(self, state: Book, facts: Facts) -> None:
         """Move orders; every move is one the table of transitions has."""
         memory = self.place.options.memory_us
         for kind, order_id, lines, total, time in facts.rows("type", "order_id", "lines", "amount", "time"):
@@ -177,7 +201,7 @@ class Orders(Service):
                 order.status = status
         self._remember_asked(state, facts)
 
-    def _remember_asked(self, state: Book, facts: Columns) -> None:
+    def _remember_asked(self, state: Book, facts: Facts) -> None:
         """By the facts that answer the command itself, which have all of its content."""
         memory = self.place.options.memory_us
         for order_id, identity, time, *content in facts.rows("order_id", "id", "time", *CONTENT):
@@ -185,11 +209,9 @@ class Orders(Service):
                 state.asked.remember(order_id, Asked.of_fact(identity, fingerprint(*content), time), memory)
 
 
-def decide(out: Outcome, rows: list[int], answers: Sequence[Answer]) -> None:
-    """Decide the facts that follow from ``rows``, each with its payload."""
-    names = dict.fromkeys(name for _, payload in answers for name in payload)
-    columns = {name: [payload.get(name) for _, payload in answers] for name in names}
-    out.facts([kind for kind, _ in answers], rows, **columns)
+def may_follow(step: Step, status: str) -> bool:
+    """Whether an order of this status may take the step."""
+    return status in TRANSITIONS[type(step).__name__]
 
 
 def validation(
@@ -199,7 +221,7 @@ def validation(
     customer: Joined | None,
     prices: Sequence[Joined] | None,
     stock: Sequence[Joined] | None,
-) -> Answer:
+) -> OrderValidated | OrderRejected:
     """An order is validated if every SKU is known to be available; the joined values go with the fact.
 
     ``customer`` is (version, country), ``prices`` (version, list_price) and ``stock`` (version, on_hand,
@@ -207,23 +229,15 @@ def validation(
     """
     short = _short(lines, stock) if stock is not None else []
     if short:
-        return "OrderRejected", {"order_id": order_id, "reason": "out of stock: " + ", ".join(short)}
+        return OrderRejected(order_id, "out of stock: " + ", ".join(short))
     joined = [
-        (price, price_version, None if on_hand is None else on_hand - reserved, stock_version)
+        JoinedLine(price, price_version, None if on_hand is None else on_hand - reserved, stock_version)
         for (price_version, price), (stock_version, on_hand, reserved) in zip(
             prices or [(None, None)] * len(lines), stock or [(None, None, None)] * len(lines), strict=True
         )
     ]
     version, country = customer or (None, None)
-    return "OrderValidated", {
-        "order_id": order_id,
-        "customer_id": customer_id,
-        "lines": lines,
-        "amount": amount(lines),
-        "customer_country": country,
-        "customer_version": version,
-        "joined_lines": joined,
-    }
+    return OrderValidated(order_id, customer_id, lines, amount(lines), country, version, joined)
 
 
 def _short(lines: Sequence[Line], stock: Sequence[Joined]) -> list[str]:
@@ -239,21 +253,19 @@ def _short(lines: Sequence[Line], stock: Sequence[Joined]) -> list[str]:
     return sorted(sku for sku, quantity in wanted.items() if available[sku] < quantity)
 
 
-def gathered(order_id: str, order: Order, short: Sequence[int]) -> Answer:
+def gathered(order_id: str, order: Order, short: Sequence[int]) -> OrderReserved | OrderRejected:
     """All lines are answered: reserved if none is short."""
     if not short:
-        return "OrderReserved", {"order_id": order_id, "amount": order.amount}
+        return OrderReserved(order_id, order.amount)
     skus = ", ".join(sorted({order.lines[number][0] for number in short}))
-    return "OrderRejected", {"order_id": order_id, "reason": f"out of stock: {skus}"}
+    return OrderRejected(order_id, f"out of stock: {skus}")
 
 
-def payment_answered(order_id: str, answer: str) -> Answer:
+def payment_answered(order_id: str, *, captured: bool) -> OrderConfirmed | OrderRejected:
     """Confirmed if captured, rejected if declined."""
-    if answer == "PaymentCaptured":
-        return "OrderConfirmed", {"order_id": order_id}
-    return "OrderRejected", {"order_id": order_id, "reason": "payment declined"}
+    return OrderConfirmed(order_id) if captured else OrderRejected(order_id, "payment declined")
 
 
-def cancelled(order_id: str, reason: str = "requested by the caller") -> Answer:
+def cancelled(order_id: str) -> OrderCancelled:
     """Cancelled for good."""
-    return "OrderCancelled", {"order_id": order_id, "reason": reason}
+    return OrderCancelled(order_id, ASKED_FOR)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from eventmesh.messages import Columns
+from eventmesh.declared import Facts
 from eventmesh.service import Inputs, Outcome, Service
+from eventmesh.shop.facts import (
+    CancelShipment,
+    OrderCancelling,
+    OrderConfirmed,
+    Settled,
+    ShipmentDispatched,
+    ShipmentRefused,
+    ShipOrder,
+)
 from eventmesh.shop.memory import Finished
 
 
@@ -25,22 +35,24 @@ class Shipping(Service):
         """Nothing dispatched."""
         return Dock(Finished())
 
-    def dispatch(self, state: Dock, orders: Inputs, out: Outcome) -> None:
+    def dispatch(self, state: Dock, orders: Inputs[ShipOrder | OrderConfirmed], out: Outcome) -> None:
         """Dispatch once, unless it was agreed not to."""
-        self._settle(state, orders, "ShipmentDispatched", out)
+        self._settle(state, orders, ShipmentDispatched, out)
 
-    def refuse(self, state: Dock, orders: Inputs, out: Outcome) -> None:
+    def refuse(self, state: Dock, orders: Inputs[CancelShipment | OrderCancelling], out: Outcome) -> None:
         """Agree not to dispatch; an order already dispatched stays so, and orders hears of that."""
-        self._settle(state, orders, "ShipmentRefused", out)
+        self._settle(state, orders, ShipmentRefused, out)
 
-    def _settle(self, state: Dock, orders: Inputs, kind: str, out: Outcome) -> None:
+    def _settle(
+        self, state: Dock, orders: Inputs[Any], fact: type[ShipmentDispatched | ShipmentRefused], out: Outcome
+    ) -> None:
         fresh = {order_id: row for order_id, row in orders.first("order_id").items() if order_id not in state.known}
-        out.facts(kind, list(fresh.values()), order_id=list(fresh))
+        out.facts(list(fresh.values()), [fact(order_id) for order_id in fresh])
         if out.asked:
             for row, order_id in orders.rows("order_id"):
-                out.answer(row, {"order_id": order_id, "outcome": state.known.status(order_id), "reason": None})
+                out.answer(row, Settled(order_id, state.known.status(order_id)))
 
-    def evolve(self, state: Dock, facts: Columns) -> None:
+    def evolve(self, state: Dock, facts: Facts) -> None:
         """One fact per order."""
         memory = self.place.options.memory_us
         for kind, order_id, time in facts.rows("type", "order_id", "time"):

@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventmesh.messages import Columns
-from eventmesh.service import Inputs, Outcome, Row, Service
-from eventmesh.shop.joined import VIEWS
+from eventmesh.declared import Answer, Fact, Facts
+from eventmesh.service import Inputs, Outcome, Service
+from eventmesh.shop.facts import (
+    CustomerById,
+    CustomerFound,
+    CustomerPublished,
+    CustomerRegistered,
+    PriceBySku,
+    PriceFound,
+    PriceListed,
+    PricePublished,
+)
 from eventmesh.views import ABSENT_VERSION
 
 
@@ -23,38 +32,25 @@ class TableService(Service):
 
     key = ""
     columns: tuple[str, ...] = ()
-    published = ""  # the fact that carries a whole value
+    published: type[Fact]  # carries a whole value: the key, then the columns
+    told: type[Answer]  # key and outcome
 
     def initial(self) -> Table:
         """An empty table."""
         return Table()
 
-    def evolve(self, state: Table, facts: Columns) -> None:
+    def evolve(self, state: Table, facts: Facts) -> None:
         """The last value of a key is its value."""
         for key, *values in facts.rows(self.key, "sequence", *self.columns):
             state.rows[key] = tuple(values)
 
-    def publish(self, state: Table, values: Inputs, out: Outcome) -> None:
+    def publish(self, state: Table, values: Inputs[Any], out: Outcome) -> None:
         """Publish a value; the same value again changes nothing, so a repeat is harmless."""
         for row, key, *new in values.rows(self.key, *self.columns):
             known = state.rows.get(key)
             if known is None or known[1:] != tuple(new):
-                out.fact(row, self.published, **{self.key: key}, **dict(zip(self.columns, new, strict=True)))
-            out.answer(row, {self.key: key, "outcome": "published", "reason": None})
-
-
-def _answer(service: type[TableService], view: str) -> Any:
-    shape = VIEWS[view]
-    places = [service.columns.index(column) + 1 for column in shape.columns]
-    absent = {"version": ABSENT_VERSION, **dict.fromkeys(shape.columns)}
-
-    def answer(state: Table, question: Row) -> Row:
-        row = state.rows.get(question[shape.key])
-        if row is None:
-            return absent
-        return {"version": row[0], **{c: row[at] for c, at in zip(shape.columns, places, strict=True)}}
-
-    return answer
+                out.fact(row, self.published(key, *new))
+            out.answer(row, self.told(key, "published"))
 
 
 class Customers(TableService):
@@ -63,7 +59,8 @@ class Customers(TableService):
     name = "customers"
     key = "customer_id"
     columns = ("name", "country")
-    published = "CustomerRegistered"
+    published = CustomerRegistered
+    told = CustomerPublished
 
 
 class Catalog(TableService):
@@ -72,8 +69,22 @@ class Catalog(TableService):
     name = "catalog"
     key = "sku"
     columns = ("list_price",)
-    published = "PriceListed"
+    published = PriceListed
+    told = PricePublished
 
 
-Customers.queries = {"CustomerById": _answer(Customers, "customers")}
-Catalog.queries = {"PriceBySku": _answer(Catalog, "prices")}
+def _customer_by_id(state: Table, question: CustomerById) -> CustomerFound:
+    row = state.rows.get(question.customer_id)
+    if row is None:
+        return CustomerFound(ABSENT_VERSION, None)
+    version, _, country = row
+    return CustomerFound(version, country)
+
+
+def _price_by_sku(state: Table, question: PriceBySku) -> PriceFound:
+    row = state.rows.get(question.sku)
+    return PriceFound(ABSENT_VERSION, None) if row is None else PriceFound(*row)
+
+
+Customers.queries = {CustomerById: _customer_by_id}
+Catalog.queries = {PriceBySku: _price_by_sku}

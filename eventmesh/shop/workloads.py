@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +17,17 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from eventmesh import shipped
+from eventmesh.declared import Command
 from eventmesh.errors import InputError
 from eventmesh.messages import fingerprint
-from eventmesh.shop.facts import MESSAGES
+from eventmesh.shop.facts import CancelOrder, ListPrice, PlaceOrder, RegisterCustomer, RequestReturn, Restock
 from eventmesh.shop.generated_orders import GENERATED, generate
 from eventmesh.shop.order_file import read_orders
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.order_mapping import OrderMapping
 from eventmesh.workload import Requests, Workload, WorkloadOptions
 
-COMMANDS = {"order": "PlaceOrder", "cancel": "CancelOrder", "return": "RequestReturn"}
+COMMANDS = {"order": PlaceOrder.__name__, "cancel": CancelOrder.__name__, "return": RequestReturn.__name__}
 #: Open orders at a time when an input is replayed as fast as possible.
 WINDOW = 400
 
@@ -79,14 +81,14 @@ def of_history(
     load = Requests(
         [COMMANDS[kind] for kind in kinds],
         requests["order_id"].to_pylist(),
-        one_batch(requests.select(MESSAGES["PlaceOrder"].question.names)),
+        one_batch(requests.select(PlaceOrder.__struct_fields__)),
         at,
     )
     unknown = _unknown(history, asked)
-    brought = {
-        "RegisterCustomer": unknown.customers(),
-        "ListPrice": unknown.prices(),
-        "Restock": _scaled(unknown.demand(), stock_fraction),
+    brought: dict[type[Command[Any]], pa.Table] = {
+        RegisterCustomer: unknown.customers(),
+        ListPrice: unknown.prices(),
+        Restock: _scaled(unknown.demand(), stock_fraction),
     }
     seeding = [_at_once(command, rows) for command, rows in brought.items()]
     return Workload(
@@ -134,11 +136,10 @@ def _scaled(demand: pa.Table, fraction: float) -> pa.Table:
     return demand.set_column(place, "quantity", pa.array(quantities)).filter(pa.array(quantities > 0))
 
 
-def _at_once(command: str, rows: pa.Table) -> Requests:
-    message, count = MESSAGES[command], rows.num_rows
-    assert message.key is not None
-    payload = one_batch(rows.select(message.question.names))
-    return Requests([command] * count, rows[message.key].to_pylist(), payload, np.zeros(count, np.int64))
+def _at_once(command: type[Command[Any]], rows: pa.Table) -> Requests:
+    count, names = rows.num_rows, [command.__name__] * rows.num_rows
+    payload = one_batch(rows.select(command.__struct_fields__))
+    return Requests(names, rows[command.__key__].to_pylist(), payload, np.zeros(count, np.int64))
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from eventmesh import mesh as meshes
 from eventmesh.audit.audit import Audit, audit
+from eventmesh.declared import Command, Query
 from eventmesh.history import History
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.running import RunningMesh, measure_load, seed_with
 from eventmesh.runtime.simulated.running import SimulatedMesh
-from eventmesh.workload import Workload
+from eventmesh.workload import Requests, Workload
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +47,12 @@ class Finished:
     def callers(self, command: str) -> list[dict[str, Any]]:
         """What became of the requests of one kind, in the order they were meant to be sent."""
         return [row for row in self.history.callers.to_pylist() if row["command"] == command]
+
+
+def after(seeding: list[Requests], *stages: Sequence[Command[Any] | Query[Any]]) -> Workload:
+    """The stages one after the other, half a second apart."""
+    asked = [(each, number * 500_000) for number, stage in enumerate(stages) for each in stage]
+    return Workload(seeding, Requests.of([each for each, _ in asked], np.array([at for _, at in asked], np.int64)))
 
 
 class Runtime(Protocol):
@@ -90,6 +98,8 @@ def on_ray(request: pytest.FixtureRequest) -> Runtime:
     return run
 
 
+#: The library's meshes by wiring: who is asked does not listen.
+MESHES = {"events": "mesh.yaml", "asking": "asking.yaml"}
 RUNTIMES: dict[str, Callable[[pytest.FixtureRequest], Runtime]] = {"simulated": simulated, "on_ray": on_ray}
 DescribeMesh = Callable[..., Mesh]
 
@@ -123,4 +133,4 @@ def shop() -> DescribeMesh:
 @pytest.fixture
 def library() -> DescribeMesh:
     """``library(wiring)``: the tiny second application."""
-    return lambda wiring="events", **options: described(ROOT / "tests" / "tiny" / "mesh.yaml", wiring, options)
+    return lambda wiring="events", **options: described(ROOT / "tests" / "tiny" / MESHES[wiring], None, options)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.conftest import ROOT, Finished, Runtime, described, simulated
-from tests.contract.test_promises import after
-from tests.mistakes.kitchen import MESSAGES
+from tests.contract.conftest import ROOT, Finished, Runtime, after, described, simulated
+from tests.mistakes.kitchen import Serve
 
 MESH = ROOT / "tests" / "mistakes" / "mesh.yaml"
 
 
 def served(runtime: Runtime, wiring: str, *dishes: tuple[str, str], **services: dict[str, list[str]]) -> Finished:
     """These dishes, each with its mistake."""
-    rows = [{"dish": dish, "mistake": mistake} for dish, mistake in dishes]
-    return runtime(described(MESH, wiring, services), after([], ("Serve", "dish", rows), messages=MESSAGES))
+    return runtime(described(MESH, wiring, services), after([], [Serve(*dish) for dish in dishes]))
 
 
 def told(run: Finished) -> list[str]:

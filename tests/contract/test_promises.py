@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-
-from eventmesh.messages import MessageType
 from eventmesh.runtime.limits import Limits
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
-from eventmesh.workload import Requests, Workload
-from tests.contract.conftest import DescribeMesh, Runtime
+from eventmesh.workload import Requests
+from tests.contract.conftest import DescribeMesh, Runtime, after
 from tests.tiny import workload as library_workload
-from tests.tiny.lending import MESSAGES
-from tests.tiny.workload import LoanOptions, asking
-
-
-def after(
-    seeding: list[Requests],
-    *stages: tuple[str, str, list[dict[str, Any]]],
-    messages: Mapping[str, MessageType] = MESSAGES,
-) -> Workload:
-    """The stages one after the other, half a second apart."""
-    commands, keys, rows, at = [], [], [], []
-    for number, (command, key, questions) in enumerate(stages):
-        commands += [command] * len(questions)
-        keys += [question[key] for question in questions]
-        rows += questions
-        at += [number * 500_000] * len(questions)
-    return Workload(seeding, Requests.of_rows(messages, commands, keys, rows, np.array(at, np.int64)))
+from tests.tiny.lending import Borrow, Buy, CopiesOf, GiveBack, HelpYourself, Lend
+from tests.tiny.workload import LoanOptions
 
 
 def test_a_query_cannot_change_anything(runtime: Runtime, library: DescribeMesh) -> None:
-    bought = [asking("Buy", "book", [{"book": "Faust", "copies": 3}])]
-    faust = [{"book": "Faust"}]
-    run = runtime(library(), after(bought, ("HelpYourself", "book", faust), ("CopiesOf", "book", faust)))
+    bought = [Requests.of([Buy("Faust", 3)])]
+    run = runtime(library(), after(bought, [HelpYourself("Faust")], [CopiesOf("Faust")]))
     (refused,) = run.callers("HelpYourself")
     assert refused["outcome"] == "refused"
     assert "TypeError" in refused["reason"]
@@ -44,17 +22,16 @@ def test_a_query_cannot_change_anything(runtime: Runtime, library: DescribeMesh)
     assert [fact["type"] for fact in run.facts("copies")] == ["CopiesBought"]
 
 
-LOANS = [{"loan_id": f"loan-{n}", "book": f"book-{n % 4}", "days": 7} for n in range(24)]
-BOOKS = [{"book": f"book-{n}", "copies": 9} for n in range(4)]
+LOANS = [Borrow(f"loan-{n}", f"book-{n % 4}", 7) for n in range(24)]
+BOOKS = [Requests.of([Buy(f"book-{n}", 9) for n in range(4)])]
 
 
 def test_a_poisoned_fact_is_refused_on_record_and_the_partition_goes_on(
     runtime: Runtime, library: DescribeMesh
 ) -> None:
     # Three of these books were never lent; the shelf's rule breaks on each, in the middle of a batch.
-    returned = [{"loan_id": f"loan-{n}", "book": f"book-{n % 4}"} for n in (1, 2, 30, 3, 31, 4, 32)]
-    stages = (("Borrow", "loan_id", LOANS), ("GiveBack", "loan_id", returned), ("Borrow", "loan_id", [LATER]))
-    run = runtime(library("events"), after([asking("Buy", "book", BOOKS)], *stages))
+    returned = [GiveBack(f"loan-{n}", f"book-{n % 4}") for n in (1, 2, 30, 3, 31, 4, 32)]
+    run = runtime(library("events"), after(BOOKS, LOANS, returned, [LATER]))
     refused = run.facts("copies", "InputRefused")
     assert {fact["reason"] for fact in refused} == {
         f"ValueError: book-{n} came back and was never lent" for n in (30 % 4, 31 % 4, 32 % 4)
@@ -66,12 +43,12 @@ def test_a_poisoned_fact_is_refused_on_record_and_the_partition_goes_on(
     assert run.audit().describe() == "audit: valid"
 
 
-LATER = {"loan_id": "later", "book": "book-1", "days": 1}
+LATER = Borrow("later", "book-1", 1)
 
 
 def test_a_poisoned_command_is_its_callers_definite_no(runtime: Runtime, library: DescribeMesh) -> None:
-    lend = [{**loan, "days": 0 if n in (5, 11) else 7} for n, loan in enumerate(LOANS)]
-    run = runtime(library("asking"), after([asking("Buy", "book", BOOKS)], ("Lend", "book", lend)))
+    lend = [Lend(loan.loan_id, loan.book, 0 if n in (5, 11) else 7) for n, loan in enumerate(LOANS)]
+    run = runtime(library("asking"), after(BOOKS, lend))
     told = [row["outcome"] for row in run.callers("Lend")]
     assert [n for n, outcome in enumerate(told) if outcome == "refused"] == [5, 11]
     assert told.count("granted") == 22

@@ -11,22 +11,22 @@ from eventmesh.runtime.caller import GIVEN_UP
 from eventmesh.runtime.faults import Stall
 from eventmesh.runtime.running import STANDSTILL_S, Standstill, measure_load, seed_with
 from eventmesh.runtime.simulated.running import SimulatedMesh
-from tests.contract.conftest import DescribeMesh, Runtime
-from tests.contract.test_promises import after
-from tests.tiny.workload import asking
+from eventmesh.workload import Requests
+from tests.contract.conftest import DescribeMesh, Runtime, after
+from tests.tiny.lending import Borrow, Buy
 
-BOOKS = [asking("Buy", "book", [{"book": f"book-{n}", "copies": 9} for n in range(4)])]
+BOOKS = [Requests.of([Buy(f"book-{n}", 9) for n in range(4)])]
 #: Nobody borrows a book for no days: the shelf has no rule for that, and the desk waits for its word.
 REFUSED = (3, 7, 8)
-LOANS = [{"loan_id": f"loan-{n}", "book": f"book-{n % 4}", "days": 0 if n in REFUSED else 7} for n in range(12)]
-LATER = [{"loan_id": f"later-{n}", "book": "book-1", "days": 7} for n in range(4)]
+LOANS = [Borrow(f"loan-{n}", f"book-{n % 4}", 0 if n in REFUSED else 7) for n in range(12)]
+LATER = [Borrow(f"later-{n}", "book-1", 7) for n in range(4)]
 
 
 def test_what_waits_in_vain_ends_without_an_outcome(
     runtime: Runtime, library: DescribeMesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "STANDSTILL_S", 2.0)
-    run = runtime(library("events"), after(BOOKS, ("Borrow", "loan_id", LOANS)))
+    run = runtime(library("events"), after(BOOKS, LOANS))
     told = run.callers("Borrow")
     assert [row["request"] for row in told if row["outcome"] is None] == list(REFUSED)
     assert {(row["reason"], row["completed_at"]) for row in told if row["outcome"] is None} == {(GIVEN_UP, None)}
@@ -37,9 +37,9 @@ def test_what_waits_in_vain_ends_without_an_outcome(
 def test_the_next_load_has_its_outcomes_and_the_audit_says_what_was_refused(library: DescribeMesh) -> None:
     mesh = SimulatedMesh(library("events"), seed=2)
     seed_with(mesh, BOOKS)
-    first = measure_load(mesh, "first", after([], ("Borrow", "loan_id", LOANS)).load)
+    first = measure_load(mesh, "first", after([], LOANS).load)
     then = mesh.simulation.world.now
-    second = measure_load(mesh, "second", after([], ("Borrow", "loan_id", LATER)).load)
+    second = measure_load(mesh, "second", after([], LATER).load)
     assert first.callers["outcome"].to_pylist().count(None) == len(REFUSED)
     assert set(second.callers["outcome"].to_pylist()) == {"granted"}
     assert mesh.simulation.world.now - then < STANDSTILL_S * 1e6, "nobody waited for the first ones again"
@@ -50,7 +50,7 @@ def test_a_load_that_a_fault_holds_up_is_waited_for(library: DescribeMesh) -> No
     mesh = SimulatedMesh(library("events"), seed=2)
     seed_with(mesh, BOOKS)
     mesh.strike(Stall(source="*", target="desk", lasts_s=6 * STANDSTILL_S))
-    measured = measure_load(mesh, "load", after([], ("Borrow", "loan_id", LATER)).load)
+    measured = measure_load(mesh, "load", after([], LATER).load)
     assert set(measured.callers["outcome"].to_pylist()) == {"granted"}
     assert measured.seconds > 5 * STANDSTILL_S
 

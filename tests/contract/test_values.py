@@ -9,21 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import ROOT, Finished, Runtime, described, simulated
-from tests.contract.test_promises import after
-from tests.mistakes.kitchen import MESSAGES, MISANSWERS, MISFITS, WRITES
+from tests.contract.conftest import ROOT, Finished, Runtime, after, described, simulated
+from tests.mistakes.kitchen import COLOUR, MISANSWERS, MISFITS, NO_COLOUR, NO_FACTS, WRITES, Serve
 
-REFUSED, EXPECTED = "refused: DoesNotFit: ", "expected one of"
+REFUSED = "refused: DoesNotFit: "
 
 
 def served(runtime: Runtime, wiring: str, mistakes: list[str], last: str = "") -> Finished:
     """One dish with each mistake, and one without beside it; then one more."""
-    dishes = [{"dish": f"{mistake or 'right'} {number}", "mistake": mistake} for number, mistake in enumerate(mistakes)]
-    right = [{"dish": f"right {number} and {len(mistakes)}", "mistake": ""} for number in range(len(mistakes))]
+    dishes = [Serve(f"{mistake or 'right'} {number}", mistake) for number, mistake in enumerate(mistakes)]
+    right = [Serve(f"right {number} and {len(mistakes)}", "") for number in range(len(mistakes))]
     both = [dish for pair in zip(dishes, right, strict=True) for dish in pair]
     mesh = described(ROOT / "tests" / "mistakes" / "mesh.yaml", wiring, {})
-    return runtime(mesh, after([], ("Serve", "dish", both), ("Serve", "dish", [{"dish": "the last", "mistake": last}]),
-                               messages=MESSAGES))  # fmt: skip
+    return runtime(mesh, after([], both, [Serve("the last", last)]))
 
 
 def told(run: Finished) -> tuple[list[str], list[str]]:
@@ -33,14 +31,14 @@ def told(run: Finished) -> tuple[list[str], list[str]]:
 
 
 def test_what_does_not_fit_is_refused_where_it_is_made(runtime: Runtime) -> None:
-    of_facts, of_answers = list(MISFITS), list(MISANSWERS)
-    run = served(runtime, "events", [*of_facts, *of_answers], WRITES)
+    expected = {mistake: f"{REFUSED}DishServed: {what}" for mistake, (_, what) in MISFITS.items()}
+    expected |= {mistake: f"{REFUSED}the answer to Serve: {what}" for mistake, (_, what) in MISANSWERS.items()}
+    expected |= dict.fromkeys((COLOUR, f"answer: {COLOUR}"), f"refused: {NO_COLOUR}")
+    expected |= {mistake: what for mistake, (_, what) in NO_FACTS.items()}
+    run = served(runtime, "events", list(expected), WRITES)
     said, others = told(run)
-    expected = [f"DishServed: {what}" for _, what in MISFITS.values()]
-    expected += [f"the answer to Serve: {what}" for _, what in MISANSWERS.values()]
-    assert [reason.partition(f": {EXPECTED}")[0] for reason in said] == [
-        REFUSED + what.replace(": has no column", " has no column") for what in expected
-    ]
+    for mistake, reason in zip(expected, said, strict=True):
+        assert expected[mistake] in reason, mistake
     assert set(others) == {"served"}
     refused = run.facts("dishes", "InputRefused")
     assert sorted(fact["reason"] for fact in refused) == sorted(reason.removeprefix("refused: ") for reason in said)
@@ -54,11 +52,12 @@ def test_what_does_not_fit_is_refused_where_it_is_made(runtime: Runtime) -> None
 
 #: Where a conversation makes a mistake, and what its caller is told.
 IN_CONVERSATIONS = {
-    "question/": f"{REFUSED}LookAt has no column 'colour'",
+    "question/": f"{REFUSED}str is no command or query of the application.",
     "command/too much": f"{REFUSED}Cook: {MISFITS['too much'][1]}",
     "fact/too much": f"{REFUSED}DishServed: {MISFITS['too much'][1]}",
     "reply/answer: a word": f"{REFUSED}the answer to Serve: {MISANSWERS['answer: a word'][1]}",
-    "answer/answer: another column": f"{REFUSED}the answer to Serve has no column 'colour'",
+    "answer/answer: another column": f"refused: {NO_COLOUR}",
+    "another answer/": f"{REFUSED}the answer to Serve is a Serve, expected a Told",
     # The cook made it: the waiter has a definite no.
     "look/answer: a word": "meals/0 cannot answer LookAt: DoesNotFit: the answer to LookAt: "
     + MISANSWERS["answer: a word"][1],
@@ -69,7 +68,9 @@ IN_CONVERSATIONS = {
 def test_so_is_what_a_conversation_makes(runtime: Runtime) -> None:
     run = served(runtime, "asking", list(IN_CONVERSATIONS))
     said, others = told(run)
-    assert [reason.partition(f": {EXPECTED}")[0] for reason in said] == list(IN_CONVERSATIONS.values())
+    assert [reason[: len(expected)] for reason, expected in zip(said, IN_CONVERSATIONS.values(), strict=True)] == list(
+        IN_CONVERSATIONS.values()
+    )
     assert set(others) == {"served"}
     on_record: list[Any] = [fact["reason"] for fact in run.facts("dishes", "InputRefused")]
     assert len(on_record) == sum(not where.startswith(("look/", "cook/")) for where in IN_CONVERSATIONS)

@@ -4,9 +4,9 @@ Two services: ``waiter`` takes what callers ask for, ``cook`` is asked by it. Wi
 once; wired ``asking`` it waits for the cook.
 """
 
-from tests.mistakes.kitchen import FACTS, MESSAGES, OPTIONS, SCHEMAS, VIEWS, Cook, Waiter
+from tests.mistakes.kitchen import DECLARED, OPTIONS, VIEWS, Kitchen, Waiter
 from tests.mistakes.wirings import WIRINGS
 
-SERVICES = {service.name: service for service in (Waiter, Cook)}
+SERVICES = {service.name: service for service in (Waiter, Kitchen)}
 
-__all__ = ["FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "VIEWS", "WIRINGS"]
+__all__ = ["DECLARED", "OPTIONS", "SERVICES", "VIEWS", "WIRINGS"]

@@ -2,33 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyarrow as pa
 from pydantic import BaseModel
 
-from eventmesh.messages import Columns, MessageType, topic_schema
+from eventmesh.declared import Answer, Command, Declared, Fact, Facts, Int32, Query
 from eventmesh.service import Inputs, Outcome, Row, Service
 from eventmesh.views import ViewShape
 
-DISH, MISTAKE = pa.field("dish", pa.string()), pa.field("mistake", pa.string())
-PARTS = pa.list_(pa.struct([("name", pa.string()), ("grams", pa.int32())]))
-COLUMNS = [pa.field("price", pa.int64()), pa.field("weight", pa.float64()), pa.field("note", pa.string())]
-COLUMNS += [pa.field("hot", pa.bool_()), pa.field("parts", PARTS)]
-ANSWER = [DISH, pa.field("outcome", pa.string()), pa.field("hot", pa.bool_())]
-FACTS = {"dishes": ("DishServed",), "meals": ("MealCooked",)}
-SCHEMAS = {"dishes": topic_schema([DISH, *COLUMNS]), "meals": topic_schema([DISH, *COLUMNS])}
-QUESTION, TOLD = pa.schema([DISH, MISTAKE]), pa.schema(ANSWER)
-MESSAGES = {
-    message.name: message
-    for message in [
-        MessageType("Serve", "command", "waiter", QUESTION, TOLD, "dish"),
-        MessageType("Cook", "command", "cook", pa.schema([DISH, MISTAKE, *COLUMNS]), TOLD, "dish"),
-        MessageType("LookAt", "query", "cook", QUESTION, TOLD, "dish"),
-        MessageType("Recall", "query", "waiter", QUESTION, TOLD, "dish"),
-    ]
-}
+
+class Part(NamedTuple):
+    """What a dish is made of."""
+
+    name: str
+    grams: Int32
+
+
+class DishServed(Fact, topic="dishes"):
+    """The waiter brought it."""
+
+    dish: str
+    price: int
+    weight: float
+    note: str
+    hot: bool
+    parts: list[Part]
+
+
+class MealCooked(Fact, topic="meals"):
+    """The cook made it."""
+
+    dish: str
+    price: int
+
+
+class MealSpoilt(Fact, topic="meals"):
+    """It went wrong: what the waiter may not say."""
+
+    dish: str
+    price: int
+
+
+class NotDeclared(Fact, topic="dishes"):
+    """No part of the application: its declarations leave it out."""
+
+    dish: str
+
+
+class Told(Answer):
+    """What is said of a dish."""
+
+    dish: str
+    outcome: str
+    hot: bool | None = None
+
+
+class Serve(Command[Told], service="waiter", key="dish", public=True):
+    """A guest wants it."""
+
+    dish: str
+    mistake: str
+
+
+class Cook(Command[Told], service="cook", key="dish"):
+    """The waiter asks for it."""
+
+    dish: str
+    mistake: str
+    price: int
+    weight: float
+    note: str
+    hot: bool
+    parts: list[Part]
+
+
+class LookAt(Query[Told], service="cook", key="dish"):
+    """How is it?"""
+
+    dish: str
+    mistake: str
+
+
+class Recall(Query[Told], service="waiter", key="dish"):
+    """How was it?"""
+
+    dish: str
+    mistake: str
+
+
+DECLARED = Declared(DishServed, MealCooked, MealSpoilt, Serve, Cook, LookAt, Recall)
 VIEWS: dict[str, ViewShape] = {}
 WHOLE_64 = "expected a whole number from -9223372036854775808 to 9223372036854775807"
 WHOLE_32 = "expected a whole number from -2147483648 to 2147483647"
@@ -50,12 +114,21 @@ MISFITS: dict[str, tuple[Row, str]] = {
     "a part too much": ({"parts": [("salt", 2**31)]}, f"parts[].grams is {2**31}, {WHOLE_32}"),
     "parts by name": ({"parts": [{"name": "salt", "grams": 1}]}, "parts[] is {'name': 'salt', 'grams': 1}, expected a "
                       "tuple of name, grams"),
-    "another column": ({"colour": "red"}, "has no column 'colour'"),
+    "nothing": ({"price": None}, f"price is None, {WHOLE_64}, and never None"),
+    "nothing within": ({"parts": [("salt", None)]}, f"parts[].grams is None, {WHOLE_32}, and never None"),
 }  # fmt: skip
+#: What is no fact of the waiter's, and what is said of it.
+NO_FACTS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "another's fact": (lambda dish: MealSpoilt(dish, 1), "MealSpoilt is a fact of meals, and waiter writes dishes"),
+    "not declared": (NotDeclared, "NotDeclared is not among what the application declares."),
+    "no fact": (lambda dish: {"dish": dish}, "is no fact: waiter writes DishServed"),
+}
+#: Columns that a class does not have: Python itself says so where the rule names one.
+COLOUR, NO_COLOUR = "another column", "TypeError: Unexpected keyword argument 'colour'"
 #: Answers that do not fit, likewise.
 MISANSWERS: dict[str, tuple[Any, str]] = {
     "answer: a word": ({"hot": "yes"}, "hot is 'yes', expected True or False"),
-    "answer: another column": ({"colour": "red"}, "has no column 'colour'"),
+    "answer: nothing": ({"outcome": None}, f"outcome is None, {TEXT}, and never None"),
     "answer: half a character": ({"outcome": "\ud83c"}, f"outcome is '\\ud83c', {TEXT}"),
 }
 
@@ -64,15 +137,21 @@ MISANSWERS: dict[str, tuple[Any, str]] = {
 WRITES = "writes into the state"
 
 
-def fact(mistake: str) -> Row:
+def columns(mistake: str) -> Row:
     """What a dish is, with the mistake in it."""
-    right: Row = {"price": 1200, "weight": 0.4, "note": "grüner Tee", "hot": True, "parts": [("leaves", 3)]}
-    return right | MISFITS.get(mistake, ({}, ""))[0]
+    right: Row = {"price": 1200, "weight": 0.4, "note": "grüner Tee", "hot": True, "parts": [Part("leaves", 3)]}
+    return right | ({"colour": "red"} if mistake == COLOUR else MISFITS.get(mistake, ({}, ""))[0])
 
 
-def answer(dish: str, mistake: str) -> Row:
+def served(dish: str, mistake: str) -> Any:
+    """The fact that it was served, with the mistake in it."""
+    return NO_FACTS[mistake][0](dish) if mistake in NO_FACTS else DishServed(dish, **columns(mistake))
+
+
+def answer(dish: str, mistake: str) -> Told:
     """What is said of it, with the mistake in it."""
-    return {"dish": dish, "outcome": "served"} | MISANSWERS.get(mistake, ({}, ""))[0]
+    row = {"dish": dish, "outcome": "served"} | MISANSWERS.get(mistake, ({}, ""))[0]
+    return Told(**row, **({"colour": "red"} if mistake == f"answer: {COLOUR}" else {}))
 
 
 class Options(BaseModel):
@@ -94,7 +173,7 @@ class _Prices(Service):
         """Nothing yet."""
         return Dishes()
 
-    def evolve(self, state: Dishes, facts: Columns) -> None:
+    def evolve(self, state: Dishes, facts: Facts) -> None:
         """A dish has the price that its last fact says."""
         for dish, price in facts.rows("dish", "price"):
             state.prices[dish] = price
@@ -105,32 +184,32 @@ class Waiter(_Prices):
 
     name = "waiter"
 
-    def serve(self, state: Dishes, dishes: Inputs, out: Outcome) -> None:
+    def serve(self, state: Dishes, dishes: Inputs[Serve], out: Outcome) -> None:
         """Write down what is served, and answer."""
-        for row, dish, mistake in dishes.rows("dish", "mistake"):
-            if dish not in state.prices:
-                out.fact(row, "DishServed", dish=dish, **fact(mistake))
-            if mistake == WRITES:
-                state.prices[dish] += 1
-            out.answer(row, answer(dish, mistake))
+        for row, order in dishes.each():
+            if order.dish not in state.prices:
+                out.fact(row, served(order.dish, order.mistake))
+            if order.mistake == WRITES:
+                state.prices[order.dish] += 1
+            out.answer(row, answer(order.dish, order.mistake))
 
 
-class Cook(_Prices):
+class Kitchen(_Prices):
     """Cooks what the waiter asks for."""
 
     name = "cook"
 
-    def cook(self, state: Dishes, dishes: Inputs, out: Outcome) -> None:
+    def cook(self, state: Dishes, dishes: Inputs[Cook], out: Outcome) -> None:
         """Write down what was cooked, as it was asked for."""
-        for row, dish, mistake, price in dishes.rows("dish", "mistake", "price"):
-            if dish not in state.prices:
-                out.fact(row, "MealCooked", dish=dish, price=price)
-            out.answer(row, answer(dish, mistake))
+        for row, order in dishes.each():
+            if order.dish not in state.prices:
+                out.fact(row, MealCooked(order.dish, order.price))
+            out.answer(row, answer(order.dish, order.mistake))
 
 
-def _look_at(state: Dishes, question: Row) -> Row:
-    return answer(question["dish"], question["mistake"])
+def _look_at(state: Dishes, question: LookAt | Recall) -> Told:
+    return answer(question.dish, question.mistake)
 
 
-Cook.queries = {"LookAt": _look_at}
-Waiter.queries = {"Recall": _look_at}
+Kitchen.queries = {LookAt: _look_at}
+Waiter.queries = {Recall: _look_at}

@@ -30,7 +30,7 @@ from eventmesh.runtime.wire.connection import Connection, Listener
 from eventmesh.runtime.wire.discovery import Offer
 from eventmesh.runtime.wire.link import Link
 from eventmesh.runtime.wire.protocol import FrameHeader
-from eventmesh.shop.facts import MESSAGES
+from eventmesh.shop.facts import DECLARED
 from tests.process.test_subscription import Reader
 from tests.unit.frame_story import ANSWERED, APPEND, ASKED, HEAD, UNREADABLE, raw
 from tests.unit.log_story import ORDERS, rows_at
@@ -57,9 +57,9 @@ BAD = {
 def understand(header: FrameHeader, bodies: Sequence[pa.Buffer]) -> None:
     """As services and callers do it."""
     if isinstance(header, protocol.Asks):
-        frames.unpack_asks(header, bodies, MESSAGES)
+        frames.unpack_asks(header, bodies, DECLARED.messages)
     elif isinstance(header, protocol.Replies):
-        frames.unpack_replies(header, bodies, MESSAGES)
+        frames.unpack_replies(header, bodies, DECLARED.messages)
     elif not isinstance(header, protocol.Entries):
         raise protocol.unexpected(header, protocol.Asks, protocol.Entries, protocol.Replies)
 

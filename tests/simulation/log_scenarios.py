@@ -23,7 +23,7 @@ from eventmesh.log.topic import Topic, TopicSettings, partition_for
 from eventmesh.messages import Columns, encode_rows
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.simulated.world import START
-from eventmesh.shop import SCHEMAS, VIEWS, WIRINGS
+from eventmesh.shop import DECLARED, VIEWS, WIRINGS
 from eventmesh.shop.orders import Orders
 from eventmesh.views import View
 from tests.simulation.scenario import Scenario, Shop, facts, judged, shop
@@ -142,7 +142,7 @@ def _fold(streams: dict[tuple[str, int], list[list[tuple[str, int]]]], dice: ran
 
 # --- 14 and 15: a log by hand -------------------------------------------------------------------------
 
-SHIPMENTS = Topic("shipments", "shipping", "order_id", 2, SCHEMAS["shipments"])
+SHIPMENTS = Topic("shipments", "shipping", "order_id", 2, DECLARED.schemas["shipments"])
 
 
 def _open(storage: MemoryStorage, topic: Topic) -> Log:

@@ -40,6 +40,7 @@ from eventmesh.runtime.simulated.network import Network, Speeds
 from eventmesh.runtime.snapshots import Floors, Snapshot
 from eventmesh.runtime.task import Task
 from eventmesh.shop import WIRINGS
+from eventmesh.shop.facts import OrderCancelling, OrderRejected, Settled
 from eventmesh.shop.gateway import Gateway
 from eventmesh.shop.inventory import Inventory
 from eventmesh.shop.memory import Asked
@@ -173,9 +174,7 @@ def queries_see_ahead(patch: Patch) -> None:
             error = Throttled("ask again")
             task.emit(SendReply(origin, ReplyMessage(message.id, range(len(message.rows)), (), True, error)))
             return
-        answer, questions = task.service.queries[message.name], message.rows.dicts(task.messages[message.name].question)
-        rows = [answer(task.own.state, row) for row in questions]
-        task.emit(SendReply(origin, ReplyMessage(message.id, range(len(rows)), rows)))
+        task.emit(SendReply(origin, task._query_answer(message)))
 
     patch.setattr(Task, "query", query)
 
@@ -235,10 +234,9 @@ def fresh_ids_by_services(patch: Patch) -> None:
     caught_by="InputRefused",
 )
 def trusts_what_was_read_before(patch: Patch) -> None:
-    async def validate(orders: Orders, row: Any, talk: Any) -> None:
-        if talk.state.status(row["order_id"]) is None:
-            kind, payload = await validate_by_asking(orders, row, talk)
-            talk.record(kind, **payload)
+    async def validate(orders: Orders, order: Any, talk: Any) -> None:
+        if talk.state.status(order.order_id) is None:
+            talk.record(await validate_by_asking(orders, order, talk))
 
     patch.setitem(WIRINGS["hybrid"]["orders"].rules, "OrderRequested", validate)  # type: ignore[index]
 
@@ -250,8 +248,8 @@ def trusts_what_was_read_before(patch: Patch) -> None:
 def timeout_means_refused(patch: Patch) -> None:
     follow = request.follow
 
-    async def hasty(talk: Any, kind: str, payload: Any) -> None:
-        await follow(talk, "OrderRejected" if kind == "OrderCancelling" else kind, payload)
+    async def hasty(talk: Any, step: Any) -> None:
+        await follow(talk, OrderRejected(step.order_id, step.reason) if isinstance(step, OrderCancelling) else step)
 
     patch.setattr(request, "follow", hasty)
 
@@ -269,7 +267,7 @@ def unseen_void_forgotten(patch: Patch) -> None:
             payments.void(state, orders, out)
             return
         for row, order_id in orders.rows("order_id"):
-            out.answer(row, {"order_id": order_id, "outcome": "voided", "reason": None})
+            out.answer(row, Settled(order_id, "voided"))
 
     patch.setitem(WIRINGS["request"]["payments"].rules, "VoidPayment", void)  # type: ignore[index]
 

@@ -27,7 +27,8 @@ from eventmesh.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 SHOP = {path.stem: path for path in sorted((ROOT / "configs" / "meshes").glob("*.yaml"))}
-TINY = ROOT / "tests" / "tiny" / "mesh.yaml"
+TINY = ROOT / "tests" / "tiny"
+LIBRARY = {"library-events": TINY / "mesh.yaml", "library-asking": TINY / "asking.yaml"}
 Document = dict[str, Any]
 #: Callers ask again after five seconds.
 BEFORE_REPEATS_S = 4.0
@@ -35,11 +36,7 @@ BEFORE_REPEATS_S = 4.0
 
 def document(name: str) -> Document:
     """A mesh of the shop, or of the library under ``library-WIRING``."""
-    path = SHOP.get(name, TINY)
-    resolved = meshes.load(path).resolved()
-    if path is TINY:
-        resolved["wiring"] = name.removeprefix("library-")
-    return resolved
+    return meshes.load({**SHOP, **LIBRARY}[name]).resolved()
 
 
 def workload(name: str) -> Workload:
@@ -49,7 +46,7 @@ def workload(name: str) -> Workload:
     return tests.tiny.workload(tests.tiny.WORKLOAD(seed=1, loans=20))
 
 
-MESHES = [*SHOP, "library-events", "library-asking"]
+MESHES = [*SHOP, *LIBRARY]
 
 
 def without(name: str) -> Iterator[tuple[str, Document]]:
@@ -120,7 +117,7 @@ def test_each_need_is_told_and_needed(monkeypatch: pytest.MonkeyPatch, name: str
     assert (error.path, "Write under" in error.hint) == (path, True)
     assert meshes.parse(with_hint(changed, error.hint)), "the line to add is the line that was missing"
     if not path.endswith(".asks"):  # who is asked may be told by the boundaries of contexts: it is no wire
-        monkeypatch.setattr(Needs, "check", lambda self: None)
+        monkeypatch.setattr(Needs, "check", lambda self, **stored: None)
         assert not works(name, changed), "it is refused, so it must not work"
 
 
@@ -196,8 +193,8 @@ def test_what_is_sent_is_answered_by_who_is_asked(monkeypatch: pytest.MonkeyPatc
     """Else it would be repeated until somebody gives up."""
     asking, shelf = document("library-asking"), tests.tiny.WIRINGS["asking"]["shelf"]
     misspelt = {("Lemd" if name == "Lend" else name): rule for name, rule in shelf.rules.items()}
-    messages = {**tests.tiny.MESSAGES, "Lemd": replace(tests.tiny.MESSAGES["Lend"], name="Lemd")}
-    monkeypatch.setattr(tests.tiny, "MESSAGES", messages)
+    messages = tests.tiny.DECLARED.messages
+    monkeypatch.setitem(messages, "Lemd", replace(messages["Lend"], name="Lemd"))
     monkeypatch.setitem(tests.tiny.WIRINGS, "asking", {**tests.tiny.WIRINGS["asking"], "shelf": Trigger(misspelt)})
     error = refused(asking)
     assert (error.path, error.problem) == (
@@ -214,18 +211,10 @@ def test_what_is_sent_is_answered_by_who_is_asked(monkeypatch: pytest.MonkeyPatc
     assert error.hint == "Add 'PriceBySku' to the queries of catalog"
 
 
-def test_an_application_that_does_not_say_where_its_facts_come_is_still_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(tests.tiny, "FACTS")
-    meshes.parse(document("library-events"))
-    deaf = document("library-events")
-    deaf["services"]["desk"]["listens"] = []
-    assert "Write under services.desk: listens: [copies]" in refused(deaf).hint
-
-
 @pytest.mark.parametrize("name", MESHES)
 def test_facts_stand_on_the_topics_that_the_application_says(name: str) -> None:
     run = run_simulated(meshes.parse(document(name)), workload(name), seed=2)
-    said = meshes.parse(document(name)).application.FACTS
+    said = meshes.parse(document(name)).application.DECLARED.kinds()
     for topic, each in run.simulation.mesh.topics().items():
         for partition in range(each.partitions):
             kinds = set(run.reader.table(topic, partition)["type"].to_pylist())

@@ -5,14 +5,17 @@ reacts to what the desk has written down; wired ``asking`` the desk commands the
 """
 
 from eventmesh.application import Words
-from tests.tiny.lending import FACTS, MESSAGES, OPTIONS, SCHEMAS, VIEWS, Desk, Shelf
+from eventmesh.declared import Declared
+from tests.tiny import lending
+from tests.tiny.lending import OPTIONS, VIEWS, Desk, Shelf
 from tests.tiny.wirings import WIRINGS
 from tests.tiny.workload import WORKLOAD, workload
 
+DECLARED = Declared(lending)
 SERVICES = {service.name: service for service in (Desk, Shelf)}
 WORDS = Words("loan", "loans", "a loan", joins={"view": "a copy of the catalogue", "none": "no look at the shelf"})
 STORY = "loan_id"
 
 __all__ = [
-    "FACTS", "MESSAGES", "OPTIONS", "SCHEMAS", "SERVICES", "STORY", "VIEWS", "WIRINGS", "WORDS", "WORKLOAD", "workload",
+    "DECLARED", "OPTIONS", "SERVICES", "STORY", "VIEWS", "WIRINGS", "WORDS", "WORKLOAD", "workload",
 ]  # fmt: skip

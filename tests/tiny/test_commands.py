@@ -204,9 +204,8 @@ def test_a_report_of_what_was_measured_speaks_of_loans(
         assert words_of_the_shop(text) == []
 
 
-def test_whether_services_ask_each_other_follows_from_the_wiring(prepared: runs.Prepared) -> None:
-    document = prepared.mesh.resolved()
-    assert [runs.meshes.parse({**document, "wiring": wiring}).asks for wiring in ("events", "asking")] == [False, True]
+def test_whether_services_ask_each_other_follows_from_the_wiring() -> None:
+    assert [runs.meshes.load(path).asks for path in (MESH, MESH.with_name("asking.yaml"))] == [False, True]
 
 
 def test_a_word_of_the_shop_would_be_seen() -> None:

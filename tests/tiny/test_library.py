@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from eventmesh import mesh as meshes
@@ -15,17 +13,18 @@ from eventmesh.errors import KeyReused
 from eventmesh.lab.simulated_run import Crashes, run_simulated
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
-from eventmesh.runtime.partition_state import REFUSED
+from eventmesh.messages import REFUSED
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.service import Inputs, Outcome, Talk, Trigger
 from eventmesh.workload import Requests
-from tests.tiny import MESSAGES, WIRINGS, Desk, workload
+from tests.tiny import WIRINGS, Desk, workload
+from tests.tiny.lending import Borrow, Lend, LoanAnswer, LoanGranted, LoanRequested
 from tests.tiny.workload import LoanOptions
 
 
 def library(wiring: str, durability: str = "os") -> Mesh:
-    document = meshes.load(Path(__file__).parent / "mesh.yaml").resolved()
-    document["wiring"], document["log"]["durability"] = wiring, durability
+    document = meshes.load(Path(__file__).parent / {"events": "mesh.yaml", "asking": "asking.yaml"}[wiring]).resolved()
+    document["log"]["durability"] = durability
     return meshes.parse(document)
 
 
@@ -57,18 +56,18 @@ def test_whatever_dies_every_loan_is_answered_once(wiring: str, durability: str)
 def test_what_breaks_when_it_is_carried_on_is_refused_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
-    async def write_down(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
-        await talk.record("LoanRequested", loan_id=row["loan_id"], book=row["book"], days=row["days"])
-        return {"loan_id": row["loan_id"], "outcome": "accepted", "reason": None}
+    async def write_down(desk: Desk, loan: Borrow, talk: Talk) -> LoanAnswer:
+        await talk.record(LoanRequested(loan.loan_id, loan.book, loan.days))
+        return LoanAnswer(loan.loan_id, "accepted")
 
-    async def break_half_way(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
-        loan = talk.state.loans[row["key"]]
+    async def break_half_way(desk: Desk, loan_id: str, talk: Talk) -> LoanAnswer:
+        loan = talk.state.loans[loan_id]
         if waits:
-            await talk.command("Lend", {"loan_id": row["key"], "book": loan.book, "days": loan.days})
-        granted = talk.record("LoanGranted", loan_id=row["key"])
+            await talk.command(Lend(loan_id, loan.book, loan.days))
+        granted = talk.record(LoanGranted(loan_id, loan.book))
         raise KeyError(f"a rule that breaks before {granted} is awaited")
 
-    asking = {**WIRINGS["asking"], "desk": Trigger({"Borrow": write_down}, resume={"Borrow": break_half_way})}
+    asking = {**WIRINGS["asking"], "desk": Trigger({Borrow: write_down}, resume={Borrow: break_half_way})}
     monkeypatch.setitem(WIRINGS, "asking", asking)
     simulation, loans = Simulation(library("asking"), seed=1), workload(LoanOptions(loans=6))
     for name, requests in (("seeding", loans.seeding[0]), ("load", loans.load)):
@@ -82,9 +81,7 @@ def test_what_breaks_when_it_is_carried_on_is_refused_and_the_rest_goes_on(
 
 def borrowed(simulation: Simulation, name: str, loan: str, book: str, *, times: int) -> list[dict[str, Any]]:
     """One loan, asked for so many times at once, each time by a command of its own."""
-    row = {"loan_id": loan, "book": book, "days": 3}
-    asked = Requests.of_rows(MESSAGES, ["Borrow"] * times, [loan] * times, [row] * times, np.zeros(times, np.int64))
-    client = simulation.call(name, asked)
+    client = simulation.call(name, Requests.of([Borrow(loan, book, 3)] * times))
     simulation.drain()
     assert client.caller is not None
     rows: list[dict[str, Any]] = client.caller.table().to_pylist()
@@ -96,17 +93,17 @@ def test_another_command_of_a_story_waits_for_the_end_of_what_runs(monkeypatch: 
     """They run one after the other, however many there are, each with its own answer; none twice."""
     running, heard = list[str](), list[str]()
 
-    async def one_at_a_time(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+    async def one_at_a_time(desk: Desk, loan: Borrow, talk: Talk) -> LoanAnswer:
         assert not running, f"{talk.cause} runs beside {running}"
         running.append(talk.cause)
-        first = talk.state.status(row["loan_id"]) is None
+        first = talk.state.status(loan.loan_id) is None
         if first:
-            await talk.record("LoanRequested", loan_id=row["loan_id"], book=row["book"], days=row["days"])
+            await talk.record(LoanRequested(loan.loan_id, loan.book, loan.days))
         heard.append(talk.cause)
         running.clear()
-        return {"loan_id": row["loan_id"], "outcome": "first" if first else "again", "reason": None}
+        return LoanAnswer(loan.loan_id, "first" if first else "again")
 
-    monkeypatch.setitem(WIRINGS, "asking", {**WIRINGS["asking"], "desk": Trigger({"Borrow": one_at_a_time})})
+    monkeypatch.setitem(WIRINGS, "asking", {**WIRINGS["asking"], "desk": Trigger({Borrow: one_at_a_time})})
     simulation = Simulation(library("asking"), seed=1)
     rows = borrowed(simulation, "load", "loan-1", "book-1", times=times)
     assert Counter(row["outcome"] for row in rows) == {"first": 1, "again": times - 1}
@@ -119,10 +116,10 @@ def test_what_was_asked_under_the_name_of_something_else_is_refused_once_and_for
 ) -> None:
     """On record; and a retry of the command is told the same after a restart."""
 
-    async def refuse(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
-        raise KeyReused(f"{row['loan_id']} is another loan")
+    async def refuse(desk: Desk, loan: Borrow, talk: Talk) -> LoanAnswer:
+        raise KeyReused(f"{loan.loan_id} is another loan")
 
-    monkeypatch.setitem(WIRINGS, "asking", {**WIRINGS["asking"], "desk": Trigger({"Borrow": refuse})})
+    monkeypatch.setitem(WIRINGS, "asking", {**WIRINGS["asking"], "desk": Trigger({Borrow: refuse})})
     simulation = Simulation(library("asking"), seed=1)
     for name in ("load", "load"):  # a caller of the same name sends the same command ids
         [row] = borrowed(simulation, name, "loan-1", "book-1", times=1)
@@ -133,12 +130,13 @@ def test_what_was_asked_under_the_name_of_something_else_is_refused_once_and_for
 
 
 def test_commands_that_are_decided_half_are_refused_and_then_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_down_and_break(desk: Desk, state: Any, loans: Inputs, out: Outcome) -> None:
-        for row, loan_id, book, days in loans.rows("loan_id", "book", "days"):
-            out.fact(row, "LoanRequested", loan_id=loan_id, book=book, days=days)
+    def write_down_and_break(desk: Desk, state: Any, loans: Inputs[Borrow], out: Outcome) -> None:
+        for row, loan in loans.each():
+            out.fact(row, LoanRequested(loan.loan_id, loan.book, loan.days))
         raise KeyError("a rule that breaks at its end")
 
-    monkeypatch.setitem(WIRINGS, "events", {**WIRINGS["events"], "desk": Trigger({"Borrow": write_down_and_break})})
+    desk = Trigger({**WIRINGS["events"]["desk"].rules, Borrow: write_down_and_break})
+    monkeypatch.setitem(WIRINGS, "events", {**WIRINGS["events"], "desk": desk})
     simulation, loans = Simulation(library("events"), seed=1), workload(LoanOptions(loans=10))
     simulation.call("load", loans.load)
     simulation.drain()

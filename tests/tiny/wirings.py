@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from eventmesh.service import Talk, Trigger
-from tests.tiny.lending import Desk, Shelf
+from tests.tiny.lending import (
+    Borrow,
+    Buy,
+    CopyLent,
+    CopyRefused,
+    Desk,
+    GiveBack,
+    Lend,
+    LoanAnswer,
+    LoanDeclined,
+    LoanGranted,
+    LoanRequested,
+    LoanReturned,
+    Shelf,
+)
 
 
-async def borrow(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+async def borrow(desk: Desk, loan: Borrow, talk: Talk) -> LoanAnswer:
     """Write the loan down, and see it through; a repeat hears what became of it."""
-    loan_id = row["loan_id"]
-    if talk.state.status(loan_id) is None:
-        await talk.record("LoanRequested", loan_id=loan_id, book=row["book"], days=row["days"])
-    return await carry_on(desk, {"key": loan_id}, talk)
+    if talk.state.status(loan.loan_id) is None:
+        await talk.record(LoanRequested(loan.loan_id, loan.book, loan.days))
+    return await carry_on(desk, loan.loan_id, talk)
 
 
-async def carry_on(desk: Desk, row: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+async def carry_on(desk: Desk, loan_id: str, talk: Talk) -> LoanAnswer:
     """Command the shelf until it answers, and write its answer down."""
-    loan_id = row["key"]
     loan = talk.state.loans[loan_id]
     if loan.status == "requested":
-        question = {"loan_id": loan_id, "book": loan.book, "days": loan.days}
-        answer: dict[str, Any] = await talk.command("Lend", question, attempts=1_000)
-        await talk.record("LoanGranted" if answer["outcome"] == "granted" else "LoanDeclined", loan_id=loan_id)
-    return {"loan_id": loan_id, "outcome": talk.state.status(loan_id), "reason": None}
+        answer = await talk.command(Lend(loan_id, loan.book, loan.days), attempts=1_000)
+        settled = LoanGranted if answer.outcome == "granted" else LoanDeclined
+        await talk.record(settled(loan_id, loan.book))
+    return LoanAnswer(loan_id, talk.state.status(loan_id))
 
 
 WIRINGS: dict[str, Mapping[str, Trigger]] = {
     "events": {
         "desk": Trigger(
             {
-                "Borrow": Desk.borrow,
-                "GiveBack": Desk.give_back,
-                "CopyLent": Desk.settled,
-                "CopyRefused": Desk.settled,
+                Borrow: Desk.borrow,
+                GiveBack: Desk.give_back,
+                CopyLent: Desk.settled,
+                CopyRefused: Desk.settled,
             }
         ),
-        "shelf": Trigger({"Buy": Shelf.buy, "LoanRequested": Shelf.lend, "LoanReturned": Shelf.take_back}),
+        "shelf": Trigger({Buy: Shelf.buy, LoanRequested: Shelf.lend, LoanReturned: Shelf.take_back}),
     },
     "asking": {
-        "desk": Trigger({"Borrow": borrow}, resume={"Borrow": carry_on}, sends=["Lend"]),
-        "shelf": Trigger({"Buy": Shelf.buy, "Lend": Shelf.lend}),
+        "desk": Trigger({Borrow: borrow}, resume={Borrow: carry_on}, sends=[Lend]),
+        "shelf": Trigger({Buy: Shelf.buy, Lend: Shelf.lend}),
     },
 }

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from eventmesh.declared import Answer, Command, Declared
 from eventmesh.errors import DidNotHappen, PeerLost, Throttled
 from eventmesh.log.topic import Topic
-from eventmesh.messages import MessageType
 from eventmesh.runtime import caller as caller_module
 from eventmesh.runtime import journal as journal_module
 from eventmesh.runtime.caller import Caller
@@ -32,25 +32,36 @@ from eventmesh.workload import Requests
 
 START = 1_700_000_000_000_000
 WATCHED = {caller_module.__file__, journal_module.__file__}
-MESSAGES = {
-    "Lend": MessageType(
-        "Lend", "command", "desk", pa.schema([pa.field("book", pa.string()), pa.field("days", pa.int64())]),
-        pa.schema([pa.field("outcome", pa.string()), pa.field("reason", pa.string())]), "book",
-    ),
-    "GiveBack": MessageType(
-        "GiveBack", "command", "desk", pa.schema([pa.field("book", pa.string())]),
-        pa.schema([pa.field("outcome", pa.string()), pa.field("reason", pa.string())]), "book",
-    ),
-}  # fmt: skip
+
+
+class Said(Answer):
+    """What the desk says."""
+
+    outcome: str
+    reason: str | None = None
+
+
+class Lend(Command[Said], service="desk", key="book", public=True):
+    """A reader wants a book."""
+
+    book: str
+    days: int
+
+
+class GiveBack(Command[Said], service="desk", key="book", public=True):
+    """A reader brings one back."""
+
+    book: str
+
+
+MESSAGES = Declared(Lend, GiveBack).messages
 OWNED = {"desk": Topic("loans", "desk", "book", 2, pa.schema([]))}
 
 
 def requests(number: int, every: int = 700) -> Requests:
     """``number`` requests of two kinds, ``every`` so many microseconds."""
-    commands = ["Lend" if place % 3 else "GiveBack" for place in range(number)]
-    keys = [f"book-{place}" for place in range(number)]
-    rows = [{"book": key, "days": place if place % 3 else None} for place, key in enumerate(keys)]
-    return Requests.of_rows(MESSAGES, commands, keys, rows, np.arange(number, dtype=np.int64) * every)
+    asked = [Lend(f"book-{place}", place) if place % 3 else GiveBack(f"book-{place}") for place in range(number)]
+    return Requests.of(asked, np.arange(number, dtype=np.int64) * every)
 
 
 def caller(asked: Requests, clock: Callable[[], int], emit: Callable[[Effect], None], **more: Any) -> Caller:

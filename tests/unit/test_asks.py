@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
+from eventmesh.declared import Answer, Declared, Query
 from eventmesh.errors import AskTimeout
 from eventmesh.log.topic import Topic
-from eventmesh.messages import MessageType, topic_schema
+from eventmesh.messages import topic_schema
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.effects import SendAsk
 from eventmesh.runtime.limits import Counters, Limits
 
-NAME = pa.field("name", pa.string())
-ASKED = MessageType("Ask", "query", "there", pa.schema([NAME]), pa.schema([NAME]), "name")
+
+class Heard(Answer):
+    """What is answered."""
+
+    name: str
+
+
+class Ask(Query[Heard], service="there", key="name"):
+    """A question by name."""
+
+    name: str
+
+
+DECLARED = Declared(Ask)
 MS = 1_000
 
 
 def test_questions_that_find_nobody_do_not_put_off_those_before_them() -> None:
     now, sent = 0, list[SendAsk]()
-    there = Topic("there", "there", "name", 1, topic_schema([NAME]))
-    asks = Asks("here/0", {"Ask": ASKED}, {"there": there}, {"there"}, Limits(), lambda: now, sent.append, Counters())
+    there = Topic("there", "there", "name", 1, topic_schema([]))
+    asks = Asks(
+        "here/0", DECLARED.messages, {"there": there}, {"there"}, Limits(), lambda: now, sent.append, Counters()
+    )
     first = asks.query("Ask", [{"name": "first"}], attempts=4)
     while not first.resolved and now < 60_000 * MS:
         now += 10 * MS

@@ -4,27 +4,61 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
+from eventmesh.declared import Answer, Command, Declared, Fact, Facts
 from eventmesh.errors import DidNotHappen
 from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.topic import Topic
-from eventmesh.messages import Columns, MessageType, encode_rows, topic_schema
+from eventmesh.messages import REFUSED, Columns, encode_rows
 from eventmesh.runtime.decider import Decider, FoldAgain
 from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.incoming import Incoming, commands
 from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.outcome import RuleOutcome
-from eventmesh.runtime.partition_state import REFUSED, PartitionState
+from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.service import Inputs, Outcome, Place, Service, Trigger
 
-KEY, VALUE = pa.field("key", pa.string()), pa.field("value", pa.int64())
-TOPIC = Topic("sums", "adder", "key", 1, topic_schema([KEY, VALUE]))
-QUESTION = pa.schema([KEY, VALUE])
-ASKED = MessageType("Asked", "command", "adder", QUESTION, QUESTION, "key")
 POISON = -1
-COLUMNS = "expected one of position, reason, key, value"
+
+
+class Began(Fact, topic="sums"):
+    """Something is to be added."""
+
+    key: str
+    value: int
+
+
+class Added(Fact, topic="sums"):
+    """It was added."""
+
+    key: str
+    value: int
+
+
+class Wanted(Fact, topic="in"):
+    """Another service wants this to be added."""
+
+    key: str
+    value: int
+
+
+class Sum(Answer):
+    """What it comes to."""
+
+    key: str
+    value: int
+
+
+class Asked(Command[Sum], service="adder", key="key", public=True):
+    """Add this."""
+
+    key: str
+    value: int
+
+
+DECLARED = Declared(Began, Added, Wanted, Sum, Asked)
+TOPIC = Topic("sums", "adder", "key", 1, DECLARED.schemas["sums"])
 
 
 class Adder(Service):
@@ -35,26 +69,26 @@ class Adder(Service):
     def initial(self) -> dict[str, int]:
         return {}
 
-    def evolve(self, state: dict[str, int], facts: Columns) -> None:
+    def evolve(self, state: dict[str, int], facts: Facts) -> None:
         for key, value in facts.rows("key", "value"):
             state[key] = state.get(key, 0) + value
 
-    def together(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
-        """Columns in, columns out."""
+    def together(self, state: dict[str, int], inputs: Inputs[Asked | Wanted], out: Outcome) -> None:
+        """All of them at once."""
         if POISON in inputs["value"]:
             raise ValueError("poison")
-        out.facts("Added", range(len(inputs)), key=inputs["key"], value=inputs["value"])
+        out.facts(range(len(inputs)), [Added(asked.key, asked.value) for _, asked in inputs.each()])
 
-    def one_by_one(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
+    def one_by_one(self, state: dict[str, int], inputs: Inputs[Asked | Wanted], out: Outcome) -> None:
         """A fact for each, and a second one that poison never gets to."""
         for row, key, value in inputs.rows("key", "value"):
-            out.fact(row, "Began", key=key, value=0)
+            out.fact(row, Began(key, 0))
             if value == POISON:
                 raise ValueError("poison")
-            out.fact(row, "Added", key=key, value=value)
-            out.answer(row, {"key": key, "value": state[key]})
+            out.fact(row, Added(key, value))
+            out.answer(row, Sum(key, state[key]))
 
-    def odd_ones_last(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
+    def odd_ones_last(self, state: dict[str, int], inputs: Inputs[Asked | Wanted], out: Outcome) -> None:
         """Hands each half of the inputs to another rule; of those two, the second half again."""
         odd = [row for row, value in enumerate(inputs["value"]) if value % 2]
         even = [row for row, value in enumerate(inputs["value"]) if not value % 2]
@@ -62,18 +96,27 @@ class Adder(Service):
         rest, its_out = out.only(odd)
         self.one_by_one(state, *its_out.only(range(len(rest))))
 
-    def misspelt(self, state: dict[str, int], inputs: Inputs, out: Outcome) -> None:
-        """Names a column that the topic does not have."""
-        out.facts("Added", range(len(inputs)), kee=inputs["key"])
+    def of_two_kinds(self, state: dict[str, int], inputs: Inputs[Asked | Wanted], out: Outcome) -> None:
+        """Facts of two classes at once, in the order of the inputs."""
+        kinds = [Began if value % 2 else Added for value in inputs["value"]]
+        rows = range(len(inputs))
+        out.facts(
+            rows, [kind(key, value) for kind, key, value in zip(kinds, inputs["key"], inputs["value"], strict=True)]
+        )
+
+    def too_few_rows(self, state: dict[str, int], inputs: Inputs[Asked | Wanted], out: Outcome) -> None:
+        """Does not say which input led to the second fact."""
+        out.facts([0], [Added("one", 1), Added("two", 2)])
 
 
 class Sums:
     """A partition of the adder, with one rule."""
 
     def __init__(self, rule: str) -> None:
-        service = Adder(Place("adder", 0, {"sums": TOPIC}, None, 0), Trigger({"Asked": getattr(Adder, rule)}), {})
+        rules = dict.fromkeys((Asked, Wanted), getattr(Adder, rule))
+        service = Adder(Place("adder", 0, {"sums": TOPIC}, None, 0, DECLARED), Trigger(rules), {})
         self.own = PartitionState(service, TOPIC, clock=lambda: 1, counters=Counters())
-        self.outcome = RuleOutcome(self.own, {"Asked": ASKED})
+        self.outcome = RuleOutcome(self.own, DECLARED.messages)
         self.decider = Decider(self.own, self.outcome)
 
     def read(self, entry: LogBatch) -> None:
@@ -94,7 +137,7 @@ class Sums:
 
 def facts_in(values: list[int]) -> LogBatch:
     rows: list[dict[str, Any]] = [
-        {"id": f"in#{n}", "source": "x", "type": "Asked", "time": 1, "dataschema": "in/1", "sequence": n,
+        {"id": f"in#{n}", "source": "x", "type": "Wanted", "time": 1, "dataschema": "in/1", "sequence": n,
          "correlationid": "story", "key": f"k{n}", "value": value}
         for n, value in enumerate(values)
     ]  # fmt: skip
@@ -105,7 +148,12 @@ def facts_in(values: list[int]) -> LogBatch:
 def command(values: list[int]) -> Incoming:
     rows = [{"key": f"k{n}", "value": value} for n, value in enumerate(values)]
     ids = [f"c{n}" for n in range(len(values))]
-    return commands("caller", AskMessage("ask", "Asked", ids, Columns(rows=rows), "caller"), range(len(values)), "key")
+    return commands(
+        "caller",
+        AskMessage("ask", "Asked", ids, Columns(rows=rows), "caller"),
+        range(len(values)),
+        DECLARED.messages["Asked"],
+    )
 
 
 def test_poison_is_found_by_bisection_and_nothing_else_suffers() -> None:
@@ -180,10 +228,18 @@ def test_a_part_of_the_inputs_keeps_cause_story_and_caller() -> None:
     }
 
 
-def test_a_column_that_the_topic_does_not_have_is_no_silent_loss() -> None:
-    sums = Sums("misspelt")
+def test_facts_of_several_kinds_keep_their_order_and_columns() -> None:
+    sums = Sums("of_two_kinds")
+    sums.decider.decide(command([1, 2, 3]))
+    assert sums.written == [("Began", "c0#0", 1), ("Added", "c1#0", 2), ("Began", "c2#0", 3)]
+    assert sums.own.state == {"k0": 1, "k1": 2, "k2": 3}
+
+
+def test_a_fact_without_the_input_that_led_to_it_is_refused() -> None:
+    sums = Sums("too_few_rows")
     sums.decider.decide(command([1]))
-    assert sums.written == [(REFUSED, "c0#0", f"DoesNotFit: Added has no column 'kee': {COLUMNS}")]
+    said = "DoesNotFit: 2 facts for 1 rows: name the row of the input that led to each"
+    assert sums.written == [(REFUSED, "c0#0", said)]
 
 
 def test_what_was_refused_is_not_folded_when_it_is_read_back() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh.messages import Columns, encode_rows, fingerprint, fingerprints, unlike
-from eventmesh.shop.facts import CONTENT, MESSAGES
+from eventmesh.shop.facts import CONTENT, DECLARED
 
 LINES = [("A-1", 1, 100), ("B-2", 2, 50)]
 line = st.tuples(st.text(max_size=5), st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1))
@@ -53,7 +53,7 @@ def test_what_differs_is_named() -> None:
 
 @given(st.lists(st.tuples(customer, lines), max_size=4))
 def test_it_is_the_same_of_a_batch_as_of_each_row(rows: list[tuple[str | None, list[Any]]]) -> None:
-    schema = MESSAGES["PlaceOrder"].question
+    schema = DECLARED.messages["PlaceOrder"].question
     batch = encode_rows(schema, [{"order_id": "o", "customer_id": who, "lines": what} for who, what in rows])
     copied = pa.ipc.read_record_batch(batch.serialize(), batch.schema)
     alone = [fingerprint(who, what) for who, what in rows]

@@ -10,7 +10,7 @@ from eventmesh.errors import InputError
 from eventmesh.messages import Columns
 from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.wire import frames, protocol
-from eventmesh.shop.facts import MESSAGES
+from eventmesh.shop.facts import DECLARED
 from tests.unit.frame_story import ANSWERED, ASKED, QUERY, raw
 from tests.unit.log_story import facts
 
@@ -18,15 +18,17 @@ SKU = "sku-00000042"
 
 
 def ask() -> bytes:
-    question = MESSAGES[QUERY].question
+    question = DECLARED.messages[QUERY].question
     rows = Columns(pa.RecordBatch.from_arrays([pa.array([SKU, SKU], pa.string())], schema=question))
-    return b"".join(frames.pack_asks([(0, AskMessage("orders/0:1", QUERY, ["a", "b"], rows, "orders/0"))], MESSAGES, 0))
+    return b"".join(
+        frames.pack_asks([(0, AskMessage("orders/0:1", QUERY, ["a", "b"], rows, "orders/0"))], DECLARED.messages, 0)
+    )
 
 
 def unpack_asks(frame: bytes) -> list[tuple[int, AskMessage]]:
     header, bodies = protocol.unpack(pa.py_buffer(frame))
     assert isinstance(header, protocol.Asks)
-    return frames.unpack_asks(header, bodies, MESSAGES)
+    return frames.unpack_asks(header, bodies, DECLARED.messages)
 
 
 def test_an_ask_comes_back_as_it_was_packed() -> None:
@@ -65,7 +67,7 @@ def test_an_ask_for_rows_that_did_not_come_is_refused(header: dict[str, object],
 def test_an_answer_that_nobody_knows_is_refused() -> None:
     header, bodies = protocol.unpack(pa.py_buffer(raw({**ANSWERED, "messages": ["Gossip"]}, body())))
     with pytest.raises(InputError, match="nobody knows a message 'Gossip'"):
-        frames.unpack_replies(msgspec.convert(header, protocol.Replies), bodies, MESSAGES)
+        frames.unpack_replies(msgspec.convert(header, protocol.Replies), bodies, DECLARED.messages)
 
 
 def test_batches_without_their_bodies_or_of_a_topic_that_nobody_asked_for_are_refused() -> None:

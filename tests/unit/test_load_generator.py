@@ -59,7 +59,7 @@ class Bench:
         """The caller's records when every request has its outcome."""
         effects: list[Effect] = []
         caller = Caller(
-            "load", self.requests, messages=MESH.application.MESSAGES,
+            "load", self.requests, messages=MESH.application.DECLARED.messages,
             owned={topic.owner: topic for topic in MESH.topics().values()},
             clock=lambda: self.now, emit=effects.append, window=self.window,
         )  # fmt: skip
@@ -193,7 +193,7 @@ def throttling(seed: int, rounds: int) -> tuple[Caller, list[int], list[tuple[in
     """
     now, sent, effects = [EPOCH], list[tuple[int, int]](), list[Effect]()
     caller = Caller(
-        "load", unscheduled(100), messages=MESH.application.MESSAGES, window=100, seed=seed,
+        "load", unscheduled(100), messages=MESH.application.DECLARED.messages, window=100, seed=seed,
         owned={topic.owner: topic for topic in MESH.topics().values()}, clock=lambda: now[0], emit=effects.append,
     )  # fmt: skip
     caller.start()

@@ -11,16 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-import pyarrow as pa
 import pytest
 import yaml
 from pydantic import BaseModel, Field
 
 from eventmesh import mesh
+from eventmesh.declared import Declared, Fact
 from eventmesh.errors import ConfigurationError, NotFound, StoredSetting
 from eventmesh.mesh import Mesh
-from eventmesh.messages import topic_schema
-from eventmesh.service import Service
+from eventmesh.service import Service, Trigger
 from eventmesh.views import ViewShape
 
 MESHES = Path(__file__).parents[2] / "configs" / "meshes"
@@ -39,7 +38,25 @@ services:
 """
 
 
-KINDS = {"copies": pa.int64()}
+class LoanTaken(Fact, topic="loans"):
+    """Of the desk."""
+
+    loan_id: str
+    book_id: str
+
+
+class BookShelved(Fact, topic="shelf"):
+    """Of the stacks."""
+
+    book_id: str
+    copies: int
+
+
+class FineDue(Fact, topic="fines"):
+    """Of the cashier."""
+
+    loan_id: str
+    book_id: str
 
 
 class NoOptions(BaseModel):
@@ -63,14 +80,10 @@ class StacksOptions(BaseModel):
 @pytest.fixture(autouse=True)
 def library() -> Iterator[None]:
     application = ModuleType("a_library")
-    columns = {"loans": ["loan_id", "book_id"], "shelf": ["book_id", "copies"], "fines": ["loan_id", "book_id"]}
     vars(application).update(
-        SCHEMAS={
-            name: topic_schema([pa.field(key, KINDS.get(key, pa.string())) for key in keys])
-            for name, keys in columns.items()
-        },
+        DECLARED=Declared(LoanTaken, BookShelved, FineDue),
         OPTIONS={"desk": NoOptions, "stacks": StacksOptions, "cashier": NoOptions},
-        WIRINGS={"events": {}, "request": {}},
+        WIRINGS={name: {"stacks": Trigger({LoanTaken: print})} for name in ("events", "request")},
         VIEWS={
             "books": ViewShape("book_id", ()),
             "late": ViewShape("loan_id", ()),
@@ -190,9 +203,9 @@ def test_a_mesh_travels_to_another_process(tmp_path: Path) -> None:
 
 def test_an_application_gives_its_parts_to_a_runtime(tmp_path: Path) -> None:
     loaded = load(tmp_path, LIBRARY)
-    with pytest.raises(ConfigurationError, match="it has no SERVICES, MESSAGES"):
+    with pytest.raises(ConfigurationError, match="it has no SERVICES"):
         _ = loaded.application
-    vars(sys.modules["a_library"]).update(SERVICES={"desk": Service}, MESSAGES={})
+    vars(sys.modules["a_library"]).update(SERVICES={"desk": Service})
     assert loaded.application.SERVICES["desk"] is Service
     assert loaded.application.VIEWS["books"].key == "book_id"
     assert loaded.application.WIRINGS.keys() == {"events", "request"}
@@ -321,7 +334,7 @@ def test_asks_stay_inside_a_context() -> None:
         (lambda d: d.update(wiring="event"), "wiring", "Did you mean 'events'? Allowed: events, request"),
         (lambda d: d.update(schema="eventmesh.mesh/9"), "schema", "Did you mean 'eventmesh.mesh/1'?"),
         (lambda d: d.update(application="not_installed"), "application", "'not_installed' cannot be imported"),
-        (lambda d: d.update(application="yaml"), "application", "has no SCHEMAS, OPTIONS, WIRINGS"),
+        (lambda d: d.update(application="yaml"), "application", "has no DECLARED, OPTIONS, WIRINGS"),
         (lambda d: d.update(log={"durability": "fsnyc"}), "log.durability", "Did you mean 'fsync'?"),
         (lambda d: d.update(log={"brokers": 2}), "log.brokers", "found 2, but one broker is what there is"),
         (lambda d: d.update(log={"brokers": 0}), "log.brokers", "must be greater than or equal to 1, found number 0"),

@@ -16,7 +16,7 @@ from eventmesh.log.store import Durability, Log
 from eventmesh.messages import encode_rows
 from eventmesh.service import read_only
 from eventmesh.shop.memory import Finished
-from tests.tiny.lending import SCHEMAS
+from tests.tiny import DECLARED
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def loan(base: int, *, epoch: int, append: int = 0, writer: str = "desk", incarn
         "dataschema": "loans/1", "loan_id": "loan-1", "book": "Faust", "days": 7,
     }  # fmt: skip
     header = Header("facts", base, 1, epoch, append, writer, incarnation, 1)
-    return LogBatch.encode(header, encode_rows(SCHEMAS["loans"], [row]))
+    return LogBatch.encode(header, encode_rows(DECLARED.schemas["loans"], [row]))
 
 
 def test_only_the_owner_writes_a_topic(log: Log) -> None:

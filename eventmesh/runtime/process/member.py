@@ -42,7 +42,7 @@ class Member(Process):
         super().__init__(registries, name)
         self.local = local
         self.mesh, self.name, self.directory, self.rtt_ms = mesh, name, directory, rtt_ms
-        self.messages = mesh.application.MESSAGES
+        self.messages = mesh.application.DECLARED.messages
         self.reactor = self.make_reactor()
         self._links: dict[Peer, Link[Connection]] = {}
 

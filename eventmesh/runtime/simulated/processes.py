@@ -311,7 +311,7 @@ class CallerProcess(Asker):
         self.begin_life()
         mesh = self.around.mesh
         caller = self.caller = Caller(
-            self.name, self.journal.requests, messages=mesh.application.MESSAGES,
+            self.name, self.journal.requests, messages=mesh.application.DECLARED.messages,
             owned={topic.owner: topic for topic in mesh.topics().values()}, clock=self.clock,
             emit=self.effects.append, journal=self.journal, seed=self.world.seed,
         )  # fmt: skip

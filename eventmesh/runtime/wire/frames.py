@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from eventmesh.declared import MessageType
 from eventmesh.errors import InputError
 from eventmesh.log.batch import Header, LogBatch
-from eventmesh.messages import Columns, MessageType, encode_rows
+from eventmesh.messages import Columns, encode_rows
 from eventmesh.progress import split_position
 from eventmesh.runtime.effects import (
     Appended,

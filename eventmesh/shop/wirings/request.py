@@ -7,17 +7,42 @@ got no answer may have happened: the order is then *cancelling* until all that w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
+
+from eventmesh.declared import A, Command, Named
 from eventmesh.errors import AskTimeout
 from eventmesh.messages import fingerprint
-from eventmesh.service import UNTIL_ANSWERED, Row, Talk, Trigger
-from eventmesh.shop.facts import CONTENT, amount
+from eventmesh.service import UNTIL_ANSWERED, Talk, Trigger
+from eventmesh.shop.facts import (
+    CONTENT,
+    CancellationRequested,
+    CancelOrder,
+    CancelShipment,
+    CapturePayment,
+    CheckRestock,
+    Line,
+    OrderCancelling,
+    OrderRejected,
+    OrderShipped,
+    PlaceOrder,
+    ReleaseStock,
+    RequestReturn,
+    ReserveStock,
+    Restock,
+    ShipOrder,
+    ShipStock,
+    StopOrder,
+    TakeOrder,
+    Told,
+    VoidPayment,
+    amount,
+)
 from eventmesh.shop.gateway import Gateway, recorded_as
 from eventmesh.shop.inventory import Inventory
 from eventmesh.shop.options import OrdersOptions
-from eventmesh.shop.orders import TRANSITIONS, Order, Orders, cancelled, gathered, payment_answered
+from eventmesh.shop.orders import ASKED_FOR, Order, Orders, Step, cancelled, gathered, may_follow, payment_answered
 from eventmesh.shop.payments import Payments
 from eventmesh.shop.shipping import Shipping
 from eventmesh.shop.wirings.asking import queries, validate_by_asking
@@ -28,61 +53,58 @@ QUERY_ATTEMPTS = 4
 UNDOING = "undoing"
 
 
-async def forward_order(gateway: Gateway, row: Mapping[str, Any], talk: Talk) -> Row:
+async def forward_order(gateway: Gateway, order: PlaceOrder, talk: Talk) -> Told:
     """The caller's reply is the outcome."""
-    question = {name: row[name] for name in ("order_id", "customer_id", "ordered_at", "lines")}
-    return await talk.command("TakeOrder", question, attempts=UNTIL_ANSWERED)
+    command = TakeOrder(order.order_id, order.customer_id, order.ordered_at, order.lines)
+    return await talk.command(command, attempts=UNTIL_ANSWERED)
 
 
-async def forward_cancellation(gateway: Gateway, row: Mapping[str, Any], talk: Talk) -> Row:
+async def forward_cancellation(gateway: Gateway, order: CancelOrder, talk: Talk) -> Told:
     """The caller hears what became of the order. Who asked first is written down, so that a repeat is known as one."""
-    order_id, kind = row["order_id"], "CancellationRequested"
-    earlier = talk.state.recorded.get(recorded_as(kind, order_id))
+    order_id = order.order_id
+    earlier = talk.state.recorded.get(recorded_as(CancellationRequested.__name__, order_id))
     if earlier is None:
-        await talk.record(kind, order_id=order_id)
-    answer = await talk.command("StopOrder", {"order_id": order_id}, attempts=UNTIL_ANSWERED)
-    return {**answer, "repeated": earlier is not None and earlier.command != talk.cause}
+        await talk.record(CancellationRequested(order_id))
+    answer = await talk.command(StopOrder(order_id), attempts=UNTIL_ANSWERED)
+    return replace(answer, repeated=earlier is not None and earlier.command != talk.cause)
 
 
-async def take_order(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
+async def take_order(orders: Orders, order: TakeOrder, talk: Talk) -> Told:
     """Validate a new order and see it through; a repeat of a known one hears what became of it.
 
     Another order under its id is refused. A rejection here keeps what was asked, which no other fact has.
     """
-    order_id, earlier, repeated = row["order_id"], talk.state.asked.get(row["order_id"]), False
+    order_id, earlier, repeated = order.order_id, talk.state.asked.get(order.order_id), False
     if earlier is not None:
-        content = fingerprint(*(row[name] for name in CONTENT))
+        content = fingerprint(*(getattr(order, name) for name in CONTENT))
         repeated = earlier.repeated_by(talk.cause, content, f"order {order_id}")
     if talk.state.status(order_id) is None:
         try:
-            kind, payload = await validate_by_asking(orders, row, talk, attempts=QUERY_ATTEMPTS)
+            step = await validate_by_asking(orders, order, talk, attempts=QUERY_ATTEMPTS)
         except AskTimeout as timeout:
-            kind, payload = "OrderRejected", {"order_id": order_id, "reason": f"unavailable: {timeout}"}
-        lines = row["lines"]
-        asked = {"customer_id": row["customer_id"], "lines": lines, "amount": amount(lines)}
-        await follow(talk, kind, {**asked, **payload})
-    return {**await carry_on(orders, {"key": order_id}, talk), "repeated": repeated}
+            step = OrderRejected(order_id, f"unavailable: {timeout}")
+        lines = order.lines or []
+        await follow(talk, replace(step, customer_id=order.customer_id, lines=lines, amount=amount(lines)))
+    return replace(await carry_on(orders, order_id, talk), repeated=repeated)
 
 
-async def carry_on(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
+async def carry_on(orders: Orders, order_id: str, talk: Talk) -> Told:
     """Take the next step until the order has ended; the caller is told as soon as it is confirmed."""
-    order_id = row["key"]
     while (order := talk.state.open.get(order_id)) is not None:
         await STEPS[order.status](orders, order_id, order, talk)
     return outcome(talk, order_id)
 
 
-def outcome(talk: Talk, order_id: str) -> Row:
+def outcome(talk: Talk, order_id: str) -> Told:
     """What callers are told: a shipped order was confirmed."""
     status = talk.state.status(order_id)
-    told = "confirmed" if status == "shipped" else status
-    return {"order_id": order_id, "outcome": told, "reason": None, "repeated": False}
+    return Told(order_id, "confirmed" if status == "shipped" else status)
 
 
-async def follow(talk: Talk, kind: str, payload: Row) -> None:
-    """Record ``kind`` if the order, as it is now, may take that step; it may have moved on meanwhile."""
-    if (talk.state.status(payload["order_id"]) or "requested") in TRANSITIONS[kind]:
-        await talk.record(kind, **payload)
+async def follow(talk: Talk, step: Step) -> None:
+    """Record ``step`` if the order, as it is now, may take it; it may have moved on meanwhile."""
+    if may_follow(step, talk.state.status(step.order_id) or "requested"):
+        await talk.record(step)
 
 
 def inventory_partitions(orders: Orders, order: Order) -> list[int]:
@@ -92,131 +114,122 @@ def inventory_partitions(orders: Orders, order: Order) -> list[int]:
 
 async def command_inventory(
     orders: Orders,
-    name: str,
+    kind: Callable[[str, list[Line]], Command[A]],
     order_id: str,
     order: Order,
     talk: Talk,
     *,
     attempts: int = UNTIL_ANSWERED,
     part: str = "",
-) -> list[Row]:
+) -> list[A]:
     """Send one command to every inventory partition concerned, all at once."""
-    row = {"order_id": order_id, "lines": order.lines}
-    partitions = inventory_partitions(orders, order)
-    sent = [talk.command(name, row, partition=partition, attempts=attempts, part=part) for partition in partitions]
+    command, partitions = kind(order_id, order.lines), inventory_partitions(orders, order)
+    sent = [talk.command(command, partition=partition, attempts=attempts, part=part) for partition in partitions]
     return [await answer for answer in sent]
 
 
 async def reserve(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
     """validated: reserve every line; if one is short, give the others back before saying so."""
     if orders.place.options.commands_restock:
-        await command_inventory(orders, "CheckRestock", order_id, order, talk)
+        await command_inventory(orders, CheckRestock, order_id, order, talk)
     try:
-        answers = await command_inventory(orders, "ReserveStock", order_id, order, talk, attempts=QUERY_ATTEMPTS)
+        answers = await command_inventory(orders, ReserveStock, order_id, order, talk, attempts=QUERY_ATTEMPTS)
     except AskTimeout as timeout:
-        await follow(talk, "OrderCancelling", {"order_id": order_id, "reason": str(timeout)})
+        await follow(talk, OrderCancelling(order_id, str(timeout)))
         return
     if order.status != "validated":
         return
-    short = sorted(number for answer in answers for number in answer["short"])
-    if short or any(answer["outcome"] != "reserved" for answer in answers):
-        await command_inventory(orders, "ReleaseStock", order_id, order, talk)
+    short = sorted(number for answer in answers for number in answer.short)
+    if short or any(answer.outcome != "reserved" for answer in answers):
+        await command_inventory(orders, ReleaseStock, order_id, order, talk)
         short = short or list(range(len(order.lines)))
-    kind, payload = gathered(order_id, order, short)
-    await follow(talk, kind, payload)
+    await follow(talk, gathered(order_id, order, short))
 
 
 async def capture(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
     """reserved: take the money, then confirm; if it is declined, give the stock back first."""
     try:
-        answer = await talk.command("CapturePayment", {"order_id": order_id, "amount": order.amount})
+        answer = await talk.command(CapturePayment(order_id, order.amount))
     except AskTimeout as timeout:
-        await follow(talk, "OrderCancelling", {"order_id": order_id, "reason": str(timeout)})
+        await follow(talk, OrderCancelling(order_id, str(timeout)))
         return
     if order.status != "reserved":
         return
-    if answer["outcome"] != "captured":
-        await command_inventory(orders, "ReleaseStock", order_id, order, talk)
-    kind, payload = payment_answered(
-        order_id, "PaymentCaptured" if answer["outcome"] == "captured" else "PaymentDeclined"
-    )
-    await follow(talk, kind, payload)
+    if answer.outcome != "captured":
+        await command_inventory(orders, ReleaseStock, order_id, order, talk)
+    await follow(talk, payment_answered(order_id, captured=answer.outcome == "captured"))
     if order.status == "confirmed":
-        talk.reply(**outcome(talk, order_id))
+        talk.reply(outcome(talk, order_id))
 
 
 async def ship(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
     """confirmed: have it dispatched, and the stock taken out."""
-    answer = await talk.command("ShipOrder", {"order_id": order_id}, attempts=UNTIL_ANSWERED)
-    if answer["outcome"] == "dispatched":
+    answer = await talk.command(ShipOrder(order_id), attempts=UNTIL_ANSWERED)
+    if answer.outcome == "dispatched":
         await shipped(orders, order_id, order, talk)
 
 
 async def undo(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
     """cancelling: unless it has left the house, undo everything that was asked for; only then is it cancelled."""
-    shipment = await talk.command("CancelShipment", {"order_id": order_id}, attempts=UNTIL_ANSWERED)
-    if shipment["outcome"] == "dispatched":
+    shipment = await talk.command(CancelShipment(order_id), attempts=UNTIL_ANSWERED)
+    if shipment.outcome == "dispatched":
         await shipped(orders, order_id, order, talk, part=UNDOING)
         return
-    await command_inventory(orders, "ReleaseStock", order_id, order, talk, part=UNDOING)
-    await talk.command("VoidPayment", {"order_id": order_id}, attempts=UNTIL_ANSWERED)
-    kind, payload = cancelled(order_id)
-    await follow(talk, kind, payload)
+    await command_inventory(orders, ReleaseStock, order_id, order, talk, part=UNDOING)
+    await talk.command(VoidPayment(order_id), attempts=UNTIL_ANSWERED)
+    await follow(talk, cancelled(order_id))
 
 
 async def shipped(orders: Orders, order_id: str, order: Order, talk: Talk, part: str = "") -> None:
     """The parcel has left: take the stock out, and say so."""
-    await command_inventory(orders, "ShipStock", order_id, order, talk, part=part)
-    await follow(talk, "OrderShipped", {"order_id": order_id})
+    await command_inventory(orders, ShipStock, order_id, order, talk, part=part)
+    await follow(talk, OrderShipped(order_id))
 
 
-async def stop_order(orders: Orders, row: Mapping[str, Any], talk: Talk) -> Row:
+async def stop_order(orders: Orders, stopped: StopOrder, talk: Talk) -> Told:
     """Cancel what can still be cancelled, and answer when that is settled."""
-    order_id = row["order_id"]
+    order_id = stopped.order_id
     status = talk.state.status(order_id)
-    kind, payload = cancelled(order_id)
     if status is None:
-        await talk.record(kind, **payload)
+        await talk.record(cancelled(order_id))
     elif status in ("validated", "reserved", "confirmed"):
-        await follow(talk, "OrderCancelling", payload)
-    await talk.join("TakeOrder", order_id)
+        await follow(talk, OrderCancelling(order_id, ASKED_FOR))
+    await talk.join(TakeOrder, order_id)
     return outcome(talk, order_id)
 
 
 #: What the steps of an order command.
-COMMANDS = (
-    "ReserveStock", "ReleaseStock", "ShipStock", "CapturePayment", "VoidPayment", "ShipOrder", "CancelShipment",
-)  # fmt: skip
+COMMANDS = (ReserveStock, ReleaseStock, ShipStock, CapturePayment, VoidPayment, ShipOrder, CancelShipment)
 
 
-def sent_by_orders(options: OrdersOptions) -> Iterable[str]:
+def sent_by_orders(options: OrdersOptions) -> Iterable[Named]:
     """Questions first, then commands, one of them by option."""
-    return [*queries(options), *COMMANDS, *(["CheckRestock"] if options.commands_restock else [])]
+    return [*queries(options), *COMMANDS, *([CheckRestock] if options.commands_restock else [])]
 
 
 STEPS = {"validated": reserve, "reserved": capture, "confirmed": ship, "cancelling": undo}
 TRIGGERS: dict[str, Trigger] = {
     "gateway": Trigger(
         {
-            "PlaceOrder": forward_order,
-            "CancelOrder": forward_cancellation,
-            "RequestReturn": Gateway.request_return,
+            PlaceOrder: forward_order,
+            CancelOrder: forward_cancellation,
+            RequestReturn: Gateway.request_return,
         },
-        sends=["TakeOrder", "StopOrder"],
+        sends=[TakeOrder, StopOrder],
     ),
     "orders": Trigger(
-        {"TakeOrder": take_order, "StopOrder": stop_order}, resume={"TakeOrder": carry_on}, sends=sent_by_orders
+        {TakeOrder: take_order, StopOrder: stop_order}, resume={TakeOrder: carry_on}, sends=sent_by_orders
     ),
     "inventory": Trigger(
         {
-            "ReserveStock": Inventory.reserve,
-            "ReleaseStock": Inventory.release,
-            "ShipStock": Inventory.ship,
-            "CheckRestock": Inventory.check_restock,
-            "Restock": Inventory.restock,
+            ReserveStock: Inventory.reserve,
+            ReleaseStock: Inventory.release,
+            ShipStock: Inventory.ship,
+            CheckRestock: Inventory.check_restock,
+            Restock: Inventory.restock,
         }
     ),
-    "payments": Trigger({"CapturePayment": Payments.capture, "VoidPayment": Payments.void}),
-    "shipping": Trigger({"ShipOrder": Shipping.dispatch, "CancelShipment": Shipping.refuse}),
+    "payments": Trigger({CapturePayment: Payments.capture, VoidPayment: Payments.void}),
+    "shipping": Trigger({ShipOrder: Shipping.dispatch, CancelShipment: Shipping.refuse}),
     **TABLES,
 }

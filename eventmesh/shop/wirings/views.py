@@ -5,10 +5,11 @@ from __future__ import annotations
 from operator import attrgetter
 
 from eventmesh.service import Trigger
+from eventmesh.shop.facts import OrderRequested
 from eventmesh.shop.orders import Orders
 from eventmesh.shop.wirings.event_driven import ORDERS, OTHERS
 
 TRIGGERS: dict[str, Trigger] = {
     **OTHERS,
-    "orders": Trigger({**ORDERS, "OrderRequested": Orders.validate_from_views}, reads=attrgetter("joins")),
+    "orders": Trigger({**ORDERS, OrderRequested: Orders.validate_from_views}, reads=attrgetter("joins")),
 }
