@@ -19,7 +19,7 @@ fuzz: $(READY)  ## 2,000 seeds with faults; goes on where it was stopped, result
 
 # docs/decisions/0072-tests-without-time-beside-those-on-ray.md: tests that know no time of day go beside those that start
 # Ray, behind everything else on the machine; they take the half of it that is left. The others come before.
-BEFORE := tests/commands tests/process tests/tidy tests/tiny
+BEFORE := tests/commands tests/delivery tests/process tests/tidy tests/tiny
 TIMELESS := tests/simulation tests/unit
 ALONE := tests/benchmarks tests/contract tests/on_ray
 WORKERS := --numprocesses 2 --dist worksteal

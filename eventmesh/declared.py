@@ -44,7 +44,7 @@ from typing import (
 import pyarrow as pa
 from msgspec import Meta, Struct, StructMeta, structs
 
-from eventmesh.messages import ENVELOPE, REFUSAL, REFUSED, TIMESTAMP, Columns, topic_schema
+from eventmesh.messages import ENVELOPE, OWN_FACTS, REFUSAL, TIMESTAMP, Columns, topic_schema
 from eventmesh.values import DoesNotFit, Shape
 
 #: Whole numbers of other widths than ``int``, which is an ``int64``.
@@ -335,7 +335,7 @@ class Declared:
 
     def _take(self, cls: type[_Message]) -> None:
         name = cls.__name__
-        if name in self.facts or name in self.messages or name == REFUSED:
+        if name in self.facts or name in self.messages or name in OWN_FACTS:
             raise TypeError(f"{name} is declared twice: facts, commands and queries have names of their own")
         if issubclass(cls, Fact):
             self._take_fact(cls)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,18 @@ class ViewDump:
 
 @dataclass(frozen=True)
 class StateDump:
-    """The state of a partition, folded up to offset ``end``, as its :func:`~eventmesh.states.digest`."""
+    """The state of a partition, folded up to offset ``end``, as its :func:`~eventmesh.states.digest`.
+
+    ``at`` is when it was looked at, in microseconds by the owner's clock, and ``timers`` what was open then: class of
+    fact, or what the conversation that waits began with, name, and when it is due.
+    """
 
     service: str
     partition: int
     end: int
     digest: str
+    at: int = 0
+    timers: Sequence[tuple[str, str, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -117,4 +123,5 @@ class History:
         document = json.loads((source / "views.json").read_text())
         views = [ViewDump(**dump) for dump in document["views"]]
         states = [StateDump(**dump) for dump in document.get("states", ())]  # runs of earlier versions have none
+        states = [replace(each, timers=[(kind, name, at) for kind, name, at in each.timers]) for each in states]
         return cls(callers, views, document["drained"], document.get("poison", False), states)

@@ -263,14 +263,23 @@ class Mesh:
     def inputs_of(self, service: str, partition: int) -> list[str]:
         """The partitions that this one of ``service`` listens to: its own number where keys and counts agree, else all.
 
-        As ``topic/partition``, in the order in which the topics are listed.
+        As ``topic/partition``, in the order in which the topics are listed. Last comes its own, where the wiring has a
+        rule for its own facts.
         """
         topics, names = self.description.topics, list[str]()
-        own = topics[self.topic_of(service)]
+        own_topic = self.topic_of(service)
+        own = topics[own_topic]
         for name in self.services[service].listens:
             together = (topics[name].key, topics[name].partitions) == (own.key, own.partitions)
             names += [position_name(name, partition)] if together else self.positions([name])
+        if self._heeds_itself(service, own_topic) and own_topic not in self.services[service].listens:
+            names.append(position_name(own_topic, partition))
         return names
+
+    def _heeds_itself(self, service: str, topic: str) -> bool:
+        triggers = self.application.WIRINGS[self.wiring]
+        kinds = self.application.DECLARED.kinds().get(topic, ())
+        return service in triggers and any(kind in triggers[service].rules for kind in kinds)
 
     def plug_ins(self) -> list[str]:
         """Owners of a declared topic that do not run from the start, sorted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,6 +37,10 @@ REFUSAL: tuple[pa.Field, ...] = (
 )
 #: The fact that an input was refused, on any topic: the framework writes it, and no service folds it.
 REFUSED = "InputRefused"
+#: The fact that the time has come which a conversation waits for; likewise.
+TIMER_DUE = "TimerDue"
+#: What the framework writes on topics: no service folds it.
+OWN_FACTS = frozenset({REFUSED, TIMER_DUE})
 #: From so many columns on it is faster to encode all of them at once.
 MANY_COLUMNS = 4
 ABSENT = -1  # what Arrow answers for the place of a column that a schema does not have
@@ -102,11 +106,11 @@ class Columns:
         """Rows as tuples of the named columns, in offset order."""
         return zip(*(self[name] for name in names), strict=True)
 
-    def without(self, kind: str) -> Columns:
+    def without(self, kinds: Container[str]) -> Columns:
         """The rows of all other types, as a batch of their own."""
         assert self._batch is not None, "only what was read back is filtered"
         # Not by pyarrow.compute, which every process of a mesh would import for this alone: 30 ms of its start.
-        return Columns(self._batch.filter(pa.array([each != kind for each in self["type"]], pa.bool_())))
+        return Columns(self._batch.filter(pa.array([each not in kinds for each in self["type"]], pa.bool_())))
 
     def dicts(self, schema: pa.Schema) -> list[dict[str, Any]]:
         """Rows as dicts with the columns of ``schema``."""

@@ -111,6 +111,8 @@ class Needs:
     # --- topics ------------------------------------------------------------------------------
 
     def _hears(self, service: str, part: Part, kinds: Sequence[str]) -> None:
+        own = {topic for topic, owner in self.owners.items() if owner == service}
+        kinds = [kind for kind in kinds if own.isdisjoint(self._topics_of(kind, service))]  # it hears itself
         for kind in kinds:
             topics = self._topics_of(kind, service)
             if topics and not any(topic in part.listens for topic in topics):

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from types import FunctionType, MappingProxyType, MethodType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from eventmesh.declared import (
     A,
@@ -34,6 +34,7 @@ from eventmesh.messages import Columns
 from eventmesh.views import View
 
 M = TypeVar("M")  # what a run of inputs consists of
+T = TypeVar("T")
 
 Row = dict[str, Any]
 #: Attempts of what must be answered, however long it takes: a query, which is harmless to repeat, or an undoing.
@@ -153,6 +154,17 @@ class Outcome(Protocol):
     def fact(self, row: int, fact: Fact) -> None:
         """Decide one fact: :meth:`facts` where the next input's decision depends on this one's."""
 
+    def after(self, row: int, delay_s: float, fact: Fact, *, name: str | None = None) -> None:
+        """Have ``fact`` happen in ``delay_s`` seconds, unless it is cancelled before: a timer.
+
+        It is a fact of the service's own topic; the wiring's rule for it decides then. Of one class and ``name``, the
+        story of the input where none is given, one timer is open at a time: a later one takes its place. What lies in
+        the log when the time comes is decided first. Timers outlive crashes.
+        """
+
+    def cancel(self, kind: Named, name: str) -> None:
+        """Cancel the open timer of this class of fact and name; harmless where there is none."""
+
     def gather(self, row: int, key: str, part: int, value: Any) -> Mapping[int, Any]:
         """Keep this input open under ``key`` until :meth:`gathered`; returns all parts held, by part."""
 
@@ -205,6 +217,25 @@ class Talk(Protocol):
 
     def record(self, fact: Fact) -> Awaitable[None]:
         """Append a fact; returns once it is acknowledged."""
+
+    def after(self, delay_s: float, fact: Fact, *, name: str | None = None) -> None:
+        """Have ``fact`` happen in ``delay_s`` seconds, unless it is cancelled: as :meth:`Outcome.after`."""
+
+    def cancel(self, kind: Named, name: str) -> None:
+        """Cancel the open timer of this class of fact and name; harmless where there is none."""
+
+    @overload
+    def until(self, delay_s: float, *, name: str = "") -> Awaitable[None]: ...
+
+    @overload
+    def until(self, delay_s: float, awaited: Awaitable[T], *, name: str = "") -> Awaitable[T | None]: ...
+
+    def until(self, delay_s: float, awaited: Any = None, *, name: str = "") -> Awaitable[Any]:
+        """Wait ``delay_s`` seconds, or for ``awaited`` at most so long: None if the time came first.
+
+        ``awaited`` is what :meth:`ask`, :meth:`command` or :meth:`record` gave. The time counts from the first call,
+        whatever dies meanwhile; ``name`` tells several of one conversation apart.
+        """
 
     def join(self, command: Named, key: str) -> Awaitable[None]:
         """Wait for the end of this service's conversation that ``command`` began for ``key``, if it is open.

@@ -9,7 +9,15 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 
 from eventmesh.application import optional
-from eventmesh.audit import log_checks, mesh_checks, message_checks, progress_checks, refusal_checks, state_checks
+from eventmesh.audit import (
+    log_checks,
+    mesh_checks,
+    message_checks,
+    progress_checks,
+    refusal_checks,
+    state_checks,
+    timer_checks,
+)
 from eventmesh.audit.evidence import Check, Evidence
 from eventmesh.audit.verdict import Audit, CheckResult, unknown
 from eventmesh.errors import EventmeshError
@@ -26,6 +34,7 @@ FRAMEWORK_CHECKS: dict[str, Check] = {
     **refusal_checks.CHECKS,
     **message_checks.CHECKS,
     **state_checks.CHECKS,
+    **timer_checks.CHECKS,
     **mesh_checks.CHECKS,
 }
 

@@ -11,7 +11,7 @@ from eventmesh.audit.evidence import Check, Evidence, PartitionLog
 from eventmesh.audit.verdict import CheckResult, Findings
 from eventmesh.declared import Facts
 from eventmesh.history import StateDump
-from eventmesh.messages import REFUSED, Columns
+from eventmesh.messages import OWN_FACTS, Columns
 from eventmesh.states import digest
 
 #: So many facts of each partition are folded one by one as well: it takes some 30 us each.
@@ -45,7 +45,8 @@ def states_equal_folds(evidence: Evidence) -> CheckResult:
 def _facts(log: PartitionLog, end: int) -> Iterable[pa.RecordBatch]:
     """What ``evolve`` is given, below an offset."""
     for piece in log.facts:
-        folded = pc.and_(pc.less(piece.column("sequence"), end), pc.not_equal(piece.column("type"), REFUSED))
+        own = pc.is_in(piece.column("type"), pa.array(sorted(OWN_FACTS)))
+        folded = pc.and_(pc.less(piece.column("sequence"), end), pc.invert(own))
         facts = piece.filter(folded)
         if facts.num_rows:
             yield facts

@@ -190,7 +190,7 @@ def conclude(
     history.write(folder)
     report("audit", 0, 0)
     audited, totals = audit_folder(mesh, folder, history)
-    finished = finish(begun, measured, audited, {} if shared_log else totals)
+    finished = finish(begun, measured, audited, {} if shared_log else totals, open_timers(history))
     histograms = {}
     if measure.work_done(measured.callers):
         latencies = measure.window(measured.callers, primary=None, closed=not workload.load.at.any())
@@ -218,7 +218,14 @@ def _totals(evidence: Evidence) -> dict[str, int]:
     return counted
 
 
-def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mapping[str, int]) -> record.Run:
+def open_timers(history: History) -> dict[str, int]:
+    """How many timers were open at the end, by what they are for."""
+    return dict(sorted(Counter(kind for state in history.states for kind, _, _ in state.timers).items()))
+
+
+def finish(
+    begun: record.Run, measured: Measured, audited: Audit, totals: Mapping[str, int], timers: Mapping[str, int]
+) -> record.Run:
     """The record of a complete run. Of a virtual clock no throughput follows, and nobody used any CPU by it."""
     time = "virtual time" if begun.virtual else "time"
     figures = [measure.figure(f"{time} from the first request to the last outcome", [measured.seconds], "s")]
@@ -231,6 +238,7 @@ def finish(begun: record.Run, measured: Measured, audited: Audit, totals: Mappin
     return begun.model_copy(
         update={
             "status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "refusals": refusals,
+            "timers": timers,
             "figures": figures, "audit": record.AuditRecord.of(audited),
         }
     )  # fmt: skip

@@ -115,6 +115,8 @@ class Screen:
         for title, values in (("import", finished.imported), ("outcomes", finished.outcomes)):
             if values:
                 self.line(f"  {title}: {legible(_in_words(values))}")
+        if finished.timers:
+            self.line(f"  timers still open, not waited for: {legible(_in_words(finished.timers))}")
         for refusal in finished.refusals:
             self.line(f"  refused: {legible(refusal)}")
         for figure in finished.figures:

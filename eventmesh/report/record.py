@@ -401,6 +401,7 @@ class Run(_Part):
     outcomes: dict[str, int] = {}
     machine_use: MachineUse | None = None  # of a benchmark as a whole; None: not watched
     refusals: list[str] = []  # what was refused, and why: the first of them
+    timers: dict[str, int] = {}  # open at the end, and not waited for: how many, by what they are for
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     points: list[Point] = []
     figures: list[Figure] = []

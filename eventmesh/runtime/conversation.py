@@ -29,8 +29,10 @@ from eventmesh.runtime.decider import Decider, FoldAgain, describe
 from eventmesh.runtime.effects import Row
 from eventmesh.runtime.incoming import Incoming, Position
 from eventmesh.runtime.partition_state import PartitionState
-from eventmesh.runtime.pending import Answered, Pending
+from eventmesh.runtime.pending import TOO_LATE, Answered, InTime, Pending
 from eventmesh.runtime.release import ReplyTo
+from eventmesh.runtime.timers import Key as TimerKey
+from eventmesh.runtime.timers import Timer, of_conversation, timer_id
 from eventmesh.service import Rule
 from eventmesh.values import DoesNotFit
 
@@ -60,6 +62,8 @@ class Conversation:
         self.joined: list[tuple[Conversation, Pending]] = []  # who waits for its end
         self.joining: Conversation | None = None  # for whose end it waits
         self.sent: set[str] = set()  # the ids of its commands
+        self.asleep = False  # it waits for a time
+        self.timers = 0  # how many it has set that write a fact
         self.coroutine: Coroutine[Pending, None, Any] | None = None
 
     @property
@@ -95,6 +99,22 @@ class Conversation:
         pending = self.among.asks.command(story, name, row, attempts, partition, part, self.sent)
         return Answered(pending, lambda row: answered(kind.told, row))
 
+    def after(self, delay_s: float, fact: Fact, *, name: str | None = None) -> None:
+        """Have a fact happen later."""
+        self.among.set_timer(self, delay_s, fact, self.story if name is None else name)
+
+    def cancel(self, kind: Named, name: str) -> None:
+        """Have it not happen."""
+        self.among.own.timers.end((name_of(kind), name))
+
+    def until(self, delay_s: float, awaited: Any = None, *, name: str = "") -> Awaitable[Any]:
+        """Wait so long, or for something at most so long."""
+        pending, read = awaited, None
+        if isinstance(awaited, Answered):
+            pending, read = awaited.pending, awaited.read
+        until = self.among.until(self, delay_s, Pending() if pending is None else pending, name)
+        return Answered(until, lambda value: None if value is TOO_LATE or read is None else read(value))
+
     def join(self, command: Named, key: str) -> Awaitable[None]:
         """Wait for the end of another conversation of this service; returns at once where there is none."""
         return self.among.join(self, (name_of(command), key))
@@ -112,9 +132,15 @@ class Conversations:
         self.running: dict[Key, Conversation] = {}
         self.waiting: dict[Key, deque[tuple[Rule, Incoming]]] = {}  # commands, each by itself, for the end of another
         self.broken: dict[str, str] = {}  # carried on and broken half way, by refusal: why
+        self._until: dict[TimerKey, InTime] = {}  # what waits for a time
 
     def __len__(self) -> int:
         return len(self.running) + sum(map(len, self.waiting.values()))
+
+    @property
+    def at_work(self) -> int:
+        """How many there are that wait for more than a time."""
+        return len(self) - sum(conversation.asleep for conversation in self.running.values())
 
     def abandon(self) -> None:
         """Forget all of them: those that the fold shows open run again."""
@@ -123,6 +149,7 @@ class Conversations:
                 conversation.coroutine.close()
         self.running.clear()
         self.waiting.clear()
+        self._until.clear()
 
     def start_all(self, rule: Rule, incoming: Incoming) -> None:
         """Begin a conversation for each input, or join the one that it repeats."""
@@ -199,6 +226,7 @@ class Conversations:
             if ended:
                 self._finish(conversation, awaited)
             else:
+                conversation.asleep = isinstance(awaited, InTime)
                 awaited.then = partial(self._go_on, conversation)
 
     @staticmethod
@@ -247,6 +275,7 @@ class Conversations:
 
     def _finish(self, conversation: Conversation, answer: Row | None) -> None:
         del self.running[conversation.key]
+        self.own.timers.end_all(of_conversation(*conversation.key))
         if answer is not None:
             self._reply(conversation, answer)
         if conversation.position is not None:
@@ -278,6 +307,40 @@ class Conversations:
         pending = Pending()
         self.own.release.recorded.append(pending)
         return pending
+
+    def set_timer(self, conversation: Conversation, delay_s: float, fact: Fact, name: str) -> None:
+        """Have a conversation's fact happen later. Its id is one that no fact of the conversation has."""
+        cause, causation = conversation.cause, conversation.causation
+        conversation.timers += 1
+        identity = f"{self.own.fact_id(cause, 0)}:{conversation.timers}"
+        self.own.set_timer(fact, delay_s, name, identity, conversation.story, causation)
+
+    def until(self, conversation: Conversation, delay_s: float, awaited: Pending, name: str) -> Pending:
+        """Resolved as ``awaited`` is, or with :data:`TOO_LATE` when the time has come, whichever is first.
+
+        The time stands in the log: one that was set before a restart goes on, and what had come then has come.
+        """
+        key = (of_conversation(*conversation.key), name)
+        timers = self.own.timers
+        if key in timers.passed:
+            return Pending.of(TOO_LATE)
+        if key not in timers.open:
+            cause, causation = conversation.cause, conversation.causation
+            due_at, identity = self.own.due_after(delay_s), f"{self.own.fact_id(cause, 0)}:{name}"
+            timers.set(Timer(*key, due_at, timer_id(identity, due_at), conversation.story, causation))
+        pending = self._until[key] = InTime.waiting_for(awaited, lambda: self._came(key))
+        return pending
+
+    def _came(self, key: TimerKey) -> None:
+        self._until.pop(key, None)
+        self.own.timers.end(key)
+
+    def expired(self, timer: Timer) -> None:
+        """Its time is written down: who waits for it goes on once that is acknowledged."""
+        pending = self._until.pop(timer.key, None)
+        if pending is not None:
+            pending.late = True
+            self.own.release.recorded.append(pending)
 
     def join(self, conversation: Conversation, key: Key) -> Pending:
         """Resolved when the conversation under ``key`` ends. ``RuntimeError`` if that waits for this one."""

@@ -13,7 +13,7 @@ from msgspec.structs import astuple
 from eventmesh.configuration import nearest
 from eventmesh.declared import Declared, Fact, Facts, shape
 from eventmesh.log.topic import Topic
-from eventmesh.messages import ENVELOPE, REFUSED, Columns, encode_columns
+from eventmesh.messages import ENVELOPE, REFUSED, TIMER_DUE, Columns, encode_columns
 from eventmesh.values import DoesNotFit
 
 _ENVELOPE_NAMES = {field.name for field in ENVELOPE}
@@ -67,8 +67,18 @@ class FactBatch:
         self, identity: str, story: str | None, causation: str, position: str, reason: str, base: int, now: int
     ) -> None:
         """Add the fact that an input was refused; services do not fold it."""
+        self._add_own(REFUSED, identity, story, causation, position, reason, base, now)
+
+    def add_due(self, identity: str, story: str | None, causation: str, name: str, base: int, now: int) -> None:
+        """Add the fact that the time has come which a conversation waits for; services do not fold it."""
+        self._add_own(TIMER_DUE, identity, story, causation, "", name, base, now)
+
+    def _add_own(
+        self, kind: str, identity: str, story: str | None, causation: str, position: str, reason: str, base: int,
+        now: int,
+    ) -> None:  # fmt: skip
         payload = {"position": [position], "reason": [reason]}
-        self._add([REFUSED], payload, [identity], [story], [causation], base, now)
+        self._add([kind], payload, [identity], [story], [causation], base, now)
 
     def _add(
         self,
@@ -92,6 +102,10 @@ class FactBatch:
         sequence = list(range(first, first + count))
         columns = Columns(lists={**payload, "id": ids, "type": kinds, "time": times, "sequence": sequence})
         return Facts.of(columns, self._declared)
+
+    def check(self, fact: Fact) -> None:
+        """:class:`~eventmesh.values.DoesNotFit` where :meth:`add` would raise it."""
+        self._of_one_class(type(fact), [fact])
 
     def _columns(self, facts: Sequence[Fact]) -> tuple[list[str], Mapping[str, list[Any]]]:
         """The kind of each fact, and their columns, of which every value fits."""

@@ -6,6 +6,7 @@ had a batch already skips it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ from eventmesh.runtime.effects import (
 )
 from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.runtime.snapshots import LoadSnapshot, no_snapshots, restore_view, view_fold, view_name
-from eventmesh.runtime.task import Task
+from eventmesh.runtime.task import Ends, Task, no_ends
 from eventmesh.service import Place, Trigger
 from eventmesh.views import View
 
@@ -51,6 +52,7 @@ class Instance:
         limits: Limits | None = None,
         seed: int = 0,
         snapshots: LoadSnapshot = no_snapshots,
+        ends: Ends = no_ends,
     ) -> None:
         self.snapshots = snapshots
         self.mesh, self.service_name, self.number, self.clock, self.emit = mesh, service, number, clock, emit
@@ -86,6 +88,7 @@ class Instance:
                 emit=self._emitter(partition),
                 counters=self.counters,
                 snapshots=snapshots,
+                ends=ends,
             )
 
     def _emitter(self, partition: int) -> Callable[[Effect], None]:
@@ -282,5 +285,9 @@ class Instance:
                 name: {"rows": len(view), "next": dict(view.next), "applied_time": view.applied_time}
                 for name, view in self.views.items()
             },
+            "timers": dict(sum((Counter(task.own.timers.counted()) for task in self.tasks.values()), Counter())),
+            "next_timer_at": min(
+                (at for task in self.tasks.values() if (at := task.own.timers.next_due()) is not None), default=None
+            ),
             "counters": dict(self.counters.to_json()),
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventmesh.declared import Answer, Fact, MessageType, checked_row
+from eventmesh.declared import Answer, Fact, MessageType, Named, checked_row, name_of
 from eventmesh.errors import EventmeshError
 from eventmesh.messages import Columns
 from eventmesh.runtime.effects import Row
@@ -82,6 +82,18 @@ class RuleOutcome:
     def fact(self, row: int, fact: Fact) -> None:
         """Decide one fact."""
         self.facts((row,), (fact,))
+
+    def after(self, row: int, delay_s: float, fact: Fact, *, name: str | None = None) -> None:
+        """Have a fact happen later."""
+        inputs = self._incoming.inputs
+        story, cause, identity = inputs.stories[row], inputs.ids[row], self._next_id(row)
+        self.own.set_timer(fact, delay_s, story if name is None else name, identity, story, cause)
+        self._steps += 1
+
+    def cancel(self, kind: Named, name: str) -> None:
+        """Have it not happen."""
+        self.own.timers.end((name_of(kind), name))
+        self._steps += 1
 
     def gather(self, row: int, key: str, part: int, value: Any) -> Mapping[int, Any]:
         """Hold this input open under ``key``; all parts so far, by part, the repeats of one counted once."""
@@ -165,6 +177,14 @@ class PartOutcome:
     def fact(self, row: int, fact: Fact) -> None:
         """Decide one fact."""
         self._whole.fact(self._rows[row], fact)
+
+    def after(self, row: int, delay_s: float, fact: Fact, *, name: str | None = None) -> None:
+        """Have a fact happen later."""
+        self._whole.after(self._rows[row], delay_s, fact, name=name)
+
+    def cancel(self, kind: Named, name: str) -> None:
+        """Have it not happen."""
+        self._whole.cancel(kind, name)
 
     def gather(self, row: int, key: str, part: int, value: Any) -> Mapping[int, Any]:
         """Hold this input open."""

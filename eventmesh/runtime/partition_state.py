@@ -15,15 +15,18 @@ from eventmesh.declared import Fact, Facts
 from eventmesh.errors import DidNotHappen
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.topic import Topic
-from eventmesh.messages import REFUSED
+from eventmesh.messages import OWN_FACTS, REFUSED
 from eventmesh.progress import Progress, position_name
 from eventmesh.runtime.facts import FactBatch
 from eventmesh.runtime.incoming import Incoming, Position, facts
 from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.release import Release, ReplyTo
 from eventmesh.runtime.snapshots import Snapshot, SnapshotHeader, decode_state, encode_state, state_fold, state_name
+from eventmesh.runtime.timers import Timer, Timers, timer_id
 from eventmesh.service import Service, read_only
 
+#: A hundred years: a longer delay is taken for a mistake of its unit.
+DELAY_S_MAX = 100 * 365 * 24 * 3_600.0
 #: Refused commands that are remembered, so that a repeat is told the same; the oldest are forgotten.
 REFUSALS_MAX = 10_000
 
@@ -43,6 +46,8 @@ class PartitionState:
         """Forget everything that the log can tell again."""
         self.state = self.service.initial()
         self.read_only_state = read_only(self.state)
+        self.timers = Timers()
+        self.last_time = 0  # of the newest fact or append, in microseconds
         self.progress = Progress()
         self.views_required: dict[str, int] = {}  # how far the views had got when the newest append was decided
         self.end = 0  # the offset of the next fact to append
@@ -61,14 +66,21 @@ class PartitionState:
         header = entry.header
         if header.kind == "facts":
             columns = entry.columns
-            if REFUSED in columns["type"]:
+            if not OWN_FACTS.isdisjoint(columns["type"]):
                 for kind, identity, position, reason in columns.rows("type", "id", "position", "reason"):
                     if kind == REFUSED and not position:
                         self._remember_refusal(identity.rpartition("#")[0], reason)
-                columns = columns.without(REFUSED)
+                columns = columns.without(OWN_FACTS)
             self.service.evolve(self.state, Facts.of(columns, self.declared))
+        self.last_time = max(self.last_time, header.time)
         if header.kind in ("facts", "progressed"):
             self._stand_at(header.progress)
+            self.timers.fold(header.progress)
+
+    def stamp(self) -> int:
+        """The time of what is decided now: the clock's, and never less than that of what was decided before."""
+        self.last_time = max(self.last_time, self.clock())
+        return self.last_time
 
     def _stand_at(self, vector: Mapping[str, Any]) -> None:
         self.progress = Progress.from_json(vector)
@@ -80,6 +92,7 @@ class PartitionState:
             state_name(self.topic.name, self.partition), cluster_id, state_fold(self.service),
             {position_name(self.topic.name, self.partition): end}, self.clock(), epoch=epoch,
             progress={**self.progress.to_json(), "views": self.views_required}, refusals=self.refusals,
+            timers=self.timers.to_json(),
         )  # fmt: skip
         return Snapshot(header, encode_state(self.state))
 
@@ -98,6 +111,7 @@ class PartitionState:
         self.state = state
         self.read_only_state = read_only(self.state)
         self.refusals = dict(header.refusals)
+        self.timers.restore(header.timers)
         self._stand_at(header.progress)
         return header.next[position_name(self.topic.name, self.partition)]
 
@@ -147,11 +161,40 @@ class PartitionState:
 
         :class:`~eventmesh.values.DoesNotFit`, and nothing done, for a value that its column does not take.
         """
-        self.service.evolve(self.state, self.new_facts.add(facts, ids, stories, causations, self.end, self.clock()))
+        self.service.evolve(self.state, self.new_facts.add(facts, ids, stories, causations, self.end, self.stamp()))
 
     def add_fact(self, cause: str, ordinal: int, story: str | None, causation: str, fact: Fact) -> None:
         """Fold one new fact, and keep it."""
         self.add_facts([fact], [self.fact_id(cause, ordinal)], [story], [causation])
+
+    # --- timers ---------------------------------------------------------------------------------
+
+    def set_timer(self, fact: Fact, delay_s: float, name: str, identity: str, story: str | None, cause: str) -> None:
+        """Have ``fact`` written after ``delay_s``, unless a timer of its class and ``name`` is set or ended before.
+
+        ``identity`` names what decides it. :class:`~eventmesh.values.DoesNotFit` as for a fact.
+        """
+        self.new_facts.check(fact)
+        kind, columns, due_at = type(fact).__name__, msgspec.to_builtins(fact), self.due_after(delay_s)
+        self.timers.set(Timer(kind, name, due_at, timer_id(identity, due_at), story, cause, columns))
+
+    def due_after(self, delay_s: float) -> int:
+        """When it will be so many seconds later, in microseconds. ``ValueError`` for a delay that is none."""
+        if not 0 <= delay_s < DELAY_S_MAX:  # nor NaN
+            raise ValueError(f"a delay of {delay_s} s: expected 0 to {DELAY_S_MAX:.0f}")
+        return self.stamp() + round(delay_s * 1e6)
+
+    def expire(self, timer: Timer) -> None:
+        """The time of an open timer has come: write what was to happen then."""
+        self.timers.passes(timer.key)
+        if timer.is_of_conversation:
+            self.new_facts.add_due(timer.id, timer.story, timer.cause, timer.name, self.end, self.stamp())
+        elif timer.kind in self.declared.facts:
+            fact = msgspec.convert(timer.fact, self.declared.facts[timer.kind])
+            self.add_facts([fact], [timer.id], [timer.story], [timer.cause])
+        else:
+            reason = f"a timer was set for {timer.kind}, which the application no longer declares"
+            self.new_facts.add_refusal(timer.id, timer.story, timer.cause, "", reason, self.end, self.stamp())
 
     def fact_id(self, cause: str, ordinal: int) -> str:
         """Cause plus ordinal. Partitions that decide on the same input interleave their ordinals: ids stay unique."""
@@ -185,7 +228,7 @@ class PartitionState:
         self.counters.inputs_refused += 1
         where = "" if position is None else f"{position[0]}/{position[1]}"
         identity = self.fact_id(cause, ordinal)
-        self.new_facts.add_refusal(identity, story, causation, where, reason, self.end, self.clock())
+        self.new_facts.add_refusal(identity, story, causation, where, reason, self.end, self.stamp())
         if position is None:
             self._remember_refusal(cause, reason)
         if caller is not None:

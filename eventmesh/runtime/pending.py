@@ -44,10 +44,44 @@ class Pending:
 class Answered(Generic[T]):
     """An answer awaited: the rows that come are read as what the asker knows."""
 
-    __slots__ = ("_pending", "_read")
+    __slots__ = ("pending", "read")
 
     def __init__(self, pending: Pending, read: Callable[[Any], T]) -> None:
-        self._pending, self._read = pending, read
+        self.pending, self.read = pending, read
 
     def __await__(self) -> Generator[Pending, None, T]:
-        return self._read((yield from self._pending.__await__()))
+        return self.read((yield from self.pending.__await__()))
+
+
+#: What is awaited with a time by which it must come is resolved with this where the time came first.
+TOO_LATE = object()
+
+
+class InTime(Pending):
+    """Something awaited until a time. It is ``late`` once the time is written down: then it is :data:`TOO_LATE`."""
+
+    __slots__ = ("late",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late = False
+
+    def resolve(self, value: object, error: Exception | None = None) -> None:
+        """See :class:`Pending`; what comes too late does not count."""
+        super().resolve(TOO_LATE if self.late else value, None if self.late else error)
+
+    @classmethod
+    def waiting_for(cls, awaited: Pending, came: Callable[[], None]) -> InTime:
+        """Resolved as ``awaited`` is, if that comes first: then ``came`` is called."""
+        pending = cls()
+
+        def arrived() -> None:
+            if not pending.late:
+                came()
+                pending.resolve(awaited.value, awaited.error)
+
+        if awaited.resolved:
+            arrived()
+        else:
+            awaited.then = arrived
+        return pending

@@ -26,6 +26,8 @@ Progress = Callable[[Mapping[str, Any]], None]
 #: Seconds between two looks at a mesh in which nothing moves. Two such spans are longer than the time after which a
 #: caller asks again, however often it did: an answer that was lost comes then.
 STANDSTILL_S = 25.0
+#: A mesh in which a timer is due within so many seconds may go on by itself: it is waited for.
+TIMER_S = 600.0
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Standstill:
     """Sees that a load comes to no end: callers wait, and the mesh has nothing left to do that would answer them.
 
     So it is where an input that an outcome hangs on was refused. Nothing is written then and nobody hears an outcome,
-    while every service has decided all there is, and no fault lasts.
+    while every service has decided all there is, no fault lasts, and no timer is due soon (:func:`timer_is_due`).
     """
 
     def __init__(
@@ -79,6 +81,12 @@ class Standstill:
             return False
         before, self._written, self._since = self._written, dict(self._ends()), now_s
         return before == self._written
+
+
+def timer_is_due(statuses: Sequence[Mapping[str, Any]], now: int, within_s: float = TIMER_S) -> bool:
+    """Whether some timer is due within so many seconds of ``now``, which is in microseconds; by services' statuses."""
+    moments = [status["next_timer_at"] for status in statuses if status["next_timer_at"] is not None]
+    return any(at - now <= within_s * 1e6 for at in moments)
 
 
 class RunningMesh(Protocol):

@@ -47,6 +47,7 @@ class SnapshotHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: int = -1
     progress: dict[str, Any] = {}
     refusals: dict[str, str] = {}
+    timers: dict[str, Any] = {}
     applied_time: int = 0
 
 

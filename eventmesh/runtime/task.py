@@ -59,6 +59,15 @@ class InFlight:
     first_cause: str | None
 
 
+#: Gives the log's ends by ``topic/partition``; raises :class:`~eventmesh.errors.PeerLost` where nobody can tell.
+Ends = Callable[[], Mapping[str, int]]
+
+
+def no_ends() -> Mapping[str, int]:
+    """Nobody can tell."""
+    raise PeerLost("nobody knows where the log ends")
+
+
 class Task:
     """One (service, partition). The runtime calls what happened; effects come out of ``emit``."""
 
@@ -77,11 +86,12 @@ class Task:
         emit: Callable[[Effect], None],
         counters: Counters,
         snapshots: LoadSnapshot = no_snapshots,
+        ends: Ends = no_ends,
     ) -> None:
         self.service, self.topic, self.partition = service, topic, service.place.partition
         self.inputs, self.messages, self.queries = tuple(inputs), messages, by_name(service.queries)
         self.incarnation, self.limits, self.clock, self.emit = incarnation, limits, clock, emit
-        self.counters, self.snapshots = counters, snapshots
+        self.counters, self.snapshots, self.ends = counters, snapshots, ends
         self.name = position_name(topic.name, self.partition)
         self.views: list[View] = list({id(view): view for view in service.views.values()}.values())
         self.phase: Phase = "stopped"
@@ -111,6 +121,8 @@ class Task:
         self.queued_rows = 0
         self.queued_command_rows = 0
         self.asks.clear()
+        self._expiry: dict[str, int] | None = None  # the ends of the inputs that timers which are due wait for
+        self._ends_at: int | None = None  # when to ask for those ends again, where nobody could tell
 
     @property
     def progress(self) -> Progress:
@@ -286,7 +298,15 @@ class Task:
 
     def next_deadline(self) -> int | None:
         """When :meth:`tick` wants to be called next, in microseconds, or None."""
-        return min((at for at in (self._wake_at, self.asks.next_deadline()) if at is not None), default=None)
+        deadlines = (self._wake_at, self.asks.next_deadline(), self._timer_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def _timer_deadline(self) -> int | None:
+        """When the next timer is due; None while those that are due wait for what comes by itself."""
+        if self.phase != "live" or self._expiry is not None or self._has_more_to_do:
+            return None
+        due_at = self.own.timers.next_due()
+        return due_at if due_at is None or self._ends_at is None else max(due_at, self._ends_at)
 
     def appended(self, epoch: int, end: int) -> None:
         """The oldest append in flight is acknowledged."""
@@ -345,6 +365,7 @@ class Task:
         try:
             while self.phase == "live" and len(self.in_flight) < self.limits.appends_in_flight_max:
                 self._decide_waiting()
+                self._expire()
                 self.asks.flush()
                 if not self._submit():
                     return
@@ -360,6 +381,38 @@ class Task:
                 self._decide_input()
             else:
                 return
+
+    def _expire(self) -> None:
+        """Have the timers that are due happen, once all is decided that lay in the log when they were (rule 17)."""
+        if self._has_more_to_do:
+            return
+        due = self.own.timers.due(self.clock())
+        if not due:
+            self._expiry = None  # whatever was due is cancelled
+            return
+        if self._expiry is None and not self._ask_for_ends():
+            return
+        if any(self.received.get(name, 0) < end for name, end in (self._expiry or {}).items()):
+            return
+        self._expiry = None
+        for timer in due:
+            self.own.expire(timer)
+            self.conversations.expired(timer)
+
+    @property
+    def _has_more_to_do(self) -> bool:
+        return bool(self.queue or self.commands or self.in_flight or self.own.new_facts)
+
+    def _ask_for_ends(self) -> bool:
+        if self._ends_at is not None and self.clock() < self._ends_at:
+            return False
+        try:
+            ends = self.ends()
+        except PeerLost:
+            self._ends_at = self.clock() + self.limits.refold_delay
+            return False
+        self._ends_at, self._expiry = None, {name: ends[name] for name in self.inputs}
+        return True
 
     def _decide_commands(self, origin: Any, message: AskMessage, indexes: list[int]) -> None:
         now, later = indexes[: self._rows_max], indexes[self._rows_max :]
@@ -408,7 +461,7 @@ class Task:
             return False
         own = self.own
         vector_alone = own.inputs_since_append >= self.limits.inputs_without_fact_max
-        if not own.new_facts and not vector_alone:
+        if not own.new_facts and not vector_alone and not own.timers.changes:
             self._release_without_append()
             return False
         entry = self._next_append()
@@ -424,8 +477,10 @@ class Task:
 
     def _next_append(self) -> LogBatch:
         """What was decided, or else the vector alone, under the header that names the end it expects."""
-        facts, end, now = self.own.new_facts, self.own.end, self.clock()
+        facts, end, now = self.own.new_facts, self.own.end, self.own.stamp()
         progress = self.progress.to_json()
+        if changes := self.own.timers.take_changes():
+            progress["timers"] = changes
         if self.views:
             progress["views"] = {name: offset for view in self.views for name, offset in sorted(view.next.items())}
         if not facts:
@@ -453,18 +508,21 @@ class Task:
         if not self.idle:
             return None
         try:
-            return StateDump(self.service.name, self.partition, self.own.end, digest(self.own.state))
+            found = digest(self.own.state)
+            return StateDump(
+                self.service.name, self.partition, self.own.end, found, self.clock(), self.own.timers.listed()
+            )
         except TypeError:
             return None
 
     @property
     def idle(self) -> bool:
-        """Live, with nothing queued, open or in flight."""
+        """Live, with nothing queued, open or in flight. Open timers are not waited for."""
         return self.phase == "live" and not (
             self.queue
             or self.commands
             or self.in_flight
-            or self.conversations
+            or self.conversations.at_work
             or self.own.new_facts
             or self.outcome.held
         )

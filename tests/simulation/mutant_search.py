@@ -60,6 +60,8 @@ OWN_INPUT: dict[str, str] = {
     "columns_not_checked": "a writer of another version",
     "poison_swallowed": "a rule that raises",
     "poison_kills": "a rule that raises",
+    "expiry_before_answers": "an application with timers",
+    "snapshot_without_timers": "an application with timers",
     "counts_messages": "a channel that delivers twice",
 }
 

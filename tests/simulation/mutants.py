@@ -39,6 +39,7 @@ from eventmesh.runtime.release import Release
 from eventmesh.runtime.simulated.network import Network, Speeds
 from eventmesh.runtime.snapshots import Floors, Snapshot
 from eventmesh.runtime.task import Task
+from eventmesh.runtime.timers import Timers
 from eventmesh.shop import WIRINGS
 from eventmesh.shop.facts import OrderCancelling, OrderRejected, Settled
 from eventmesh.shop.gateway import Gateway
@@ -49,7 +50,7 @@ from eventmesh.shop.payments import Payments
 from eventmesh.shop.wirings import request
 from eventmesh.shop.wirings.asking import validate_by_asking
 from eventmesh.views import View
-from tests.simulation import log_scenarios, standing_story
+from tests.simulation import log_scenarios, standing_story, timer_story
 from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Scenario, jitter, slow_streams, upheaval
 
 Patch = pytest.MonkeyPatch
@@ -484,6 +485,23 @@ def poison_kills(patch: Patch) -> None:
         raise defect
 
     patch.setattr(Decider, "_isolate", isolate)
+
+
+# --- 17. timers -------------------------------------------------------------------------------------
+
+
+@mutant("17", "a timer does not wait for what lies unread", timer_story.late_answers, seed=1, caught_by="expired")
+def expiry_before_answers(patch: Patch) -> None:
+    def at_once(task: Task) -> bool:
+        task._expiry = {}
+        return True
+
+    patch.setattr(Task, "_ask_for_ends", at_once)
+
+
+@mutant("17", "a snapshot leaves out timers", timer_story.searches_and_snapshots, seed=1, caught_by="Deadlock")
+def snapshot_without_timers(patch: Patch) -> None:
+    patch.setattr(Timers, "to_json", lambda timers: {})
 
 
 # --- 23. a sync names what it covers ----------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eventmesh.lab.simulated_run import run_simulated
+from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.service import Inputs, Outcome, Talk, Trigger
 from eventmesh.workload import Requests, Workload
 from tests.contract.conftest import ROOT
@@ -15,7 +16,7 @@ from tests.tidy.test_formats import snippets
 from tests.tiny import WIRINGS, lending
 from tests.tiny.test_library import library
 
-DECLARATIONS, RULES = snippets((ROOT / "docs" / "application.md").read_text())
+DECLARATIONS, RULES, TIME = snippets((ROOT / "docs" / "application.md").read_text())
 
 
 def run(snippet: str, known: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +40,25 @@ def outcomes(rule: Callable[..., Any], wiring: str, monkeypatch: pytest.MonkeyPa
     asked = Workload([Requests.of([lending.Buy("Faust", 9)])], Requests.of(loans))
     callers = run_simulated(library(wiring), asked, seed=1).history.callers
     return set(callers["outcome"].to_pylist())
+
+
+def lent(*, shelf_is_away: bool) -> list[str | None]:
+    """What a reader is told, in at most a thousand seconds."""
+    simulation = Simulation(library("events"), seed=1)
+    simulation.call("seeding", Requests.of([lending.Buy("Faust", 1)]))
+    simulation.drain()
+    if shelf_is_away:
+        simulation.end_process(simulation.hosts["shelf", 0])
+    reader = simulation.call("load", Requests.of([lending.Borrow("loan-1", "Faust", 3)]))
+    simulation.run_until(lambda: reader.caller is not None and reader.caller.done, seconds=1_000)
+    assert reader.caller is not None
+    return reader.caller.outcomes
+
+
+def test_who_hears_nothing_in_time_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = run(TIME, {**vars(lending), "Inputs": Inputs, "Outcome": Outcome})["RULES"]
+    monkeypatch.setitem(WIRINGS, "events", {**WIRINGS["events"], "desk": Trigger(rules)})
+    assert [lent(shelf_is_away=away) for away in (False, True)] == [["granted"], ["declined"]]
 
 
 def test_the_rules_decide_and_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from eventmesh.audit.audit import FRAMEWORK_CHECKS
 from eventmesh.audit.verdict import CheckResult
+from eventmesh.history import StateDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
 from eventmesh.log.store import LogReader
@@ -179,6 +180,35 @@ def told_in_the_story_of(order_id: str) -> Tell:
         assert request is not None
         story.tweak["OrderRejected"] = {"correlationid": order_id}
         story.say("orders", "OrderRejected", request, order_id="o1")
+        return story
+
+    return tell
+
+
+# --- timers -------------------------------------------------------------------------------------------
+
+TIMER = "timer:orders/0/1#0:1@7#0"
+
+
+def timed(
+    *, is_set: bool = True, happens: bool = True, late_us: int = 0, identity: str = TIMER, of: str = "o1",
+    kind: str = "OrderCancelled", rest_us: int | None = None,
+) -> Tell:  # fmt: skip
+    """A timer that cancels o1 is set, and happens ``late_us`` after it is due; orders is at rest after ``rest_us``."""
+
+    def tell() -> Story:
+        story = shop.opened()
+        due_at = story.now + 20 - late_us
+        timer = {"kind": "OrderCancelled", "name": "o1", "due_at": due_at, "id": TIMER, "story": "o1"}
+        changes = {"set": timer} if is_set else {"end": ["OrderCancelled", "o2"]}
+        story.tweak["OrderValidated"] = {"progress": {"next": {}, "timers": [changes]}}
+        story.say("orders", "OrderValidated", command("any"), order_id="o1", partition=0)
+        if happens:
+            due = {"next": {}, "timers": [{"due": ["OrderCancelled", "o1"]}]}
+            story.tweak[kind] = {"progress": due, "id": identity, "correlationid": of}
+            story.say("orders", kind, command("any"), order_id="o1", partition=0)
+        if rest_us is not None:
+            story.states = [StateDump("orders", 0, story.log.watermark("orders", 0), "", due_at + rest_us)]
         return story
 
     return tell
@@ -355,6 +385,13 @@ CANARIES: list[tuple[str, Judge]] = [
     ("D10", folding_as(by_chance)),
     ("D10", folding_as(by_the_batch)),
     ("D10", folding_as(not_at_all)),
+    ("D11", told("D11", timed(late_us=-1))),
+    ("D11", told("D11", timed(is_set=False))),
+    ("D11", told("D11", timed(identity="orders/0/1#5"))),
+    ("D11", told("D11", timed(identity="timer:orders/0/1#0:2@7#0"))),
+    ("D11", told("D11", timed(of="o2"))),
+    ("D11", told("D11", timed(kind="OrderShipped"))),
+    ("D11", told("D11", timed(happens=False, rest_us=1))),
     ("E8", told("E8", views_of_an_hour_ago(spoil=True))),
     ("E9", compared(ending("shipped"), ending("cancelled"))),
     ("E10", told("E10", refused_at_validation(50))),
@@ -385,6 +422,9 @@ NEAR_MISSES: list[tuple[str, Judge]] = [
     ("D8", told("D8", sent_by("stock/0"))),
     ("D9", told("D9", told_in_the_story_of("o1"))),
     ("D10", folding_as(EVOLVE)),
+    ("D11", told("D11", timed())),
+    ("D11", told("D11", timed(late_us=5, rest_us=1))),
+    ("D11", told("D11", timed(happens=False, rest_us=-1))),
     ("E1", told("E1", cancelled_before_it_came)),
     ("E1", told("E1", shop.told_of("CancelOrder", "CancellationRequested"))),
     ("E1", told("E1", shop.told_of("RequestReturn", "ReturnRequested"))),

@@ -18,7 +18,8 @@ from eventmesh.runtime.on_ray.calls import CALL_TIMEOUT_S, answered, eventually,
 from eventmesh.runtime.on_ray.strikes import KeepsUndos, Strikes
 from eventmesh.runtime.process.directory import peer_name
 from eventmesh.runtime.process.moments import Moments
-from eventmesh.runtime.running import Progress, Standstill, Usage
+from eventmesh.runtime.process.reactor import now
+from eventmesh.runtime.running import Progress, Standstill, Usage, timer_is_due
 from eventmesh.runtime.waiting import NO_LOG, explained
 from eventmesh.workload import Requests
 
@@ -109,7 +110,7 @@ class RayMesh:
     def looking(self) -> Callable[[], Mapping[str, Any]]:
         """Looks how far the generator's load has come, and gives up what waits in vain."""
         generator = self.actors.generator
-        standstill = Standstill(time.monotonic, lambda: not self.strikes.lasting and self.quiet(), self.ends)
+        standstill = Standstill(time.monotonic, self._is_at_rest, self.ends)
 
         def look() -> Mapping[str, Any]:
             state: Mapping[str, Any] = get(generator.progress.remote(PROGRESS_S))
@@ -118,6 +119,10 @@ class RayMesh:
             return state
 
         return look
+
+    def _is_at_rest(self) -> bool:
+        """Whether nothing will happen by itself."""
+        return not self.strikes.lasting and self.quiet() and not timer_is_due(self.statuses(), now())
 
     def drain(self, timeout_s: float = 120.0) -> None:
         """Wait until every service has read and decided all there is."""

@@ -73,6 +73,7 @@ class ServiceMember(Member):
             limits=limits,
             seed=seed,
             snapshots=self._snapshot if mesh.keeps_snapshots else no_snapshots,
+            ends=lambda: self._backbone.ends(),
         )
         self.unreadable: EventmeshError | None = None
         self._delivered = Intake(self.instance.limits.inputs_queued_rows_max)

@@ -40,6 +40,7 @@ from eventmesh.runtime.limits import Limits
 from eventmesh.runtime.simulated.network import Message, Network, Origin, Process, Speeds
 from eventmesh.runtime.simulated.world import World
 from eventmesh.runtime.snapshots import LoadSnapshot
+from eventmesh.runtime.task import Ends
 
 #: The broker's life and the number of the connection to it.
 Connection = tuple[int, int]
@@ -163,11 +164,11 @@ class ServiceProcess(Asker):
 
     def __init__(
         self, service: str, number: int, world: World, speeds: Speeds, around: Surroundings, *,
-        limits: Limits, snapshots: LoadSnapshot,
+        limits: Limits, snapshots: LoadSnapshot, ends: Ends,
     ) -> None:  # fmt: skip
         super().__init__(f"{service}/{number}", world, speeds, around)
         self.service, self.number = service, number
-        self._limits, self._snapshots = limits, snapshots
+        self._limits, self._snapshots, self._ends = limits, snapshots, ends
         self.instance: Instance | None = None
         self.connected: Connection | None = None
         self._asked_on: dict[int, Connection | None] = {}  # partition -> the connection that its last request went by
@@ -179,6 +180,7 @@ class ServiceProcess(Asker):
         self.instance = Instance(
             self.around.mesh, self.service, self.number, incarnation=f"{self.name}.{self.life}", clock=self.clock,
             emit=self.effects.append, limits=self._limits, seed=self.world.seed, snapshots=self._snapshots,
+            ends=self._ends,
         )  # fmt: skip
         if self.around.broker.alive:
             self._connect(self.around.broker.life)

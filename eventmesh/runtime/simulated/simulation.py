@@ -7,7 +7,7 @@ history.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import pyarrow as pa
@@ -78,7 +78,14 @@ class Simulation:
         )  # fmt: skip
         self.hosts = {
             (service, number): ServiceProcess(
-                service, number, self.world, self.speeds, self, limits=limits or Limits(), snapshots=self._snapshot
+                service,
+                number,
+                self.world,
+                self.speeds,
+                self,
+                limits=limits or Limits(),
+                snapshots=self._snapshot,
+                ends=self._ends,
             )
             for service, section in mesh.services.items()
             for number in range(section.instances)
@@ -231,6 +238,11 @@ class Simulation:
         if self.broker.log is None:
             raise PeerLost("the broker is away")
         return self.snapshots.get(name, self.broker.log, CLUSTER)
+
+    def _ends(self) -> Mapping[str, int]:
+        if self.broker.rules is None or self.broker.log is None:
+            raise PeerLost("the broker is away")
+        return self.broker.rules.ends()
 
     def _count_rows(self, rows: int) -> None:
         due = self.mesh.log.snapshot_rows
