@@ -279,7 +279,9 @@ class Mesh:
     def _heeds_itself(self, service: str, topic: str) -> bool:
         triggers = self.application.WIRINGS[self.wiring]
         kinds = self.application.DECLARED.kinds().get(topic, ())
-        return service in triggers and any(kind in triggers[service].rules for kind in kinds)
+        if service not in triggers or not any(kind in triggers[service].rules for kind in kinds):
+            return False
+        return self.application.SERVICES[service].hears_itself(self.options[service])
 
     def plug_ins(self) -> list[str]:
         """Owners of a declared topic that do not run from the start, sorted."""

@@ -303,6 +303,11 @@ class Service:
         self.rules = dict(trigger.rules)
         self.waiting_rules = {name for name, rule in self.rules.items() if inspect.iscoroutinefunction(rule)}
 
+    @classmethod
+    def hears_itself(cls, options: Any) -> bool:
+        """Whether it reads its own facts, where the wiring has a rule for one of them: such as what a timer writes."""
+        return True
+
     @property
     def batches_queries(self) -> bool:
         """Whether the queries of one step travel together, one message per partition asked."""

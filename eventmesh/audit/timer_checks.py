@@ -7,14 +7,20 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from eventmesh.audit.evidence import Check, Evidence, PartitionLog
-from eventmesh.audit.verdict import CheckResult, Findings
+from eventmesh.audit.evidence import Check, Evidence, Facts, PartitionLog
+from eventmesh.audit.verdict import CheckResult, Findings, Mask
 from eventmesh.messages import OWN_FACTS
 
 #: How the ids of what timers write begin.
 _OF_A_TIMER = "timer:"
 Key = tuple[str, ...]
 Timer = Mapping[str, Any]  # as it stands in a batch's vector
+
+
+def written_by_timers(facts: Facts) -> Mask:
+    """Which facts timers wrote: their ids name what set the timer, and D11 holds them against it."""
+    written: Mask = pc.starts_with(facts.column("id"), _OF_A_TIMER).to_numpy(zero_copy_only=False)
+    return written
 
 
 def timers_are_kept(evidence: Evidence) -> CheckResult:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from eventmesh.audit.evidence import ABSENT, Evidence, Facts, Integers
 from eventmesh.audit.progress_checks import NOWHERE, Causes, causes
+from eventmesh.audit.timer_checks import written_by_timers
 from eventmesh.audit.verdict import CheckResult, Findings, Mask
 from eventmesh.shop.stories import STATES, Stories, stories
 
@@ -46,7 +47,7 @@ def _causes_exist(evidence: Evidence, topic: str, findings: Findings) -> None:
     facts, cause = evidence.facts(topic), causes(evidence, topic)
     findings.examined += len(facts)
     topic_of = cause.topic[cause.codes]
-    rows = np.flatnonzero(topic_of == NOWHERE)
+    rows = np.flatnonzero((topic_of == NOWHERE) & ~written_by_timers(facts))
     named = facts.column("causationid").take(pa.array(rows))
     unlike = _differs(named, cause.texts.take(pa.array(cause.codes[rows])))
     findings.flag_where(unlike, lambda i: f"{facts.say(rows[i])}: names {named[i]} as its cause")

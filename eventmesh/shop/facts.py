@@ -129,6 +129,12 @@ class OrderShipped(Fact, topic="orders"):
     order_id: str
 
 
+class ReservationExpired(Fact, topic="orders"):
+    """It was reserved, and not paid in time."""
+
+    order_id: str
+
+
 class OrderReturned(Fact, topic="orders"):
     """It came back."""
 

@@ -57,6 +57,12 @@ class OrdersOptions(Options):
         description="In the request wiring, orders commands inventory to check whether to buy more.",
         json_schema_extra={"wirings": ["request"]},
     )
+    reservation_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MEMORY_S_MAX,
+        description="Seconds in which a reserved order must be paid, or it is cancelled; null: however long it takes.",
+    )
     batched: bool = Field(
         default=False,
         description="Remote queries of one step travel as one message.",

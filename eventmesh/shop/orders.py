@@ -31,6 +31,7 @@ from eventmesh.shop.facts import (
     OrderValidated,
     PaymentCaptured,
     PaymentDeclined,
+    ReservationExpired,
     ShipmentDispatched,
     ShipmentRefused,
     StockReserved,
@@ -38,6 +39,7 @@ from eventmesh.shop.facts import (
     amount,
 )
 from eventmesh.shop.memory import Asked, Finished, Requested
+from eventmesh.shop.options import OrdersOptions
 
 #: A step that an order takes.
 Step = OrderValidated | OrderReserved | OrderConfirmed | OrderRejected | OrderCancelling | OrderCancelled | OrderShipped
@@ -55,7 +57,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 STATUS = {kind: kind.removeprefix("Order").lower() for kind in TRANSITIONS}
 ENDED = frozenset({"rejected", "cancelled", "shipped"})
 #: Why an order is cancelled.
-ASKED_FOR = "requested by the caller"
+ASKED_FOR, EXPIRED = "requested by the caller", "not paid in time"
 #: In the id of what an order led to that came as a command.
 TAKEN = ":TakeOrder:"
 
@@ -96,6 +98,11 @@ class Orders(Service):
     def batches_queries(self) -> bool:
         """By option: an order's own messages (pipelined), or those of all orders of a step together."""
         return bool(self.place.options.batched)
+
+    @classmethod
+    def hears_itself(cls, options: OrdersOptions) -> bool:
+        """Only where a reservation may expire."""
+        return options.reservation_s is not None
 
     def initial(self) -> Book:
         """No orders."""
@@ -148,9 +155,21 @@ class Orders(Service):
                 rows.append(row)
                 answers.append(gathered(order_id, order, short))
         out.facts(rows, answers)
+        if self.expires_s is not None:
+            for row, step in zip(rows, answers, strict=True):
+                if isinstance(step, OrderReserved):
+                    out.after(row, self.expires_s, ReservationExpired(step.order_id), name=step.order_id)
+
+    @property
+    def expires_s(self) -> float | None:
+        """Seconds after which a reservation expires."""
+        expires_s: float | None = self.place.options.reservation_s
+        return expires_s
 
     def paid(self, state: Book, orders: Inputs[PaymentCaptured | PaymentDeclined], out: Outcome) -> None:
-        """Payments answered."""
+        """Payments answered; a reservation that it answers does not expire any more."""
+        for order_id in orders["order_id"] if self.expires_s is not None else ():
+            out.cancel(ReservationExpired, order_id)
         self._follow(
             state, orders, out, lambda order_id: payment_answered(order_id, captured=orders.cls is PaymentCaptured)
         )
@@ -172,6 +191,22 @@ class Orders(Service):
             elif status == "confirmed":
                 out.fact(row, OrderCancelling(order_id, ASKED_FOR))
 
+    def expire(self, state: Book, orders: Inputs[ReservationExpired], out: Outcome) -> None:
+        """Nobody paid in time. A payment that comes all the same is given back, as for any cancelled order."""
+        self._expire(state, orders, out, OrderCancelled)
+
+    def expire_step_by_step(self, state: Book, orders: Inputs[ReservationExpired], out: Outcome) -> None:
+        """The same where orders commands the others: what it has commanded is undone."""
+        self._expire(state, orders, out, OrderCancelling)
+
+    def _expire(
+        self, state: Book, orders: Inputs[ReservationExpired], out: Outcome,
+        step: type[OrderCancelled | OrderCancelling],
+    ) -> None:  # fmt: skip
+        for row, expired in orders.each():
+            if state.status(expired.order_id) == "reserved":
+                out.fact(row, step(expired.order_id, EXPIRED))
+
     def _follow(self, state: Book, orders: Inputs[Any], out: Outcome, step: Callable[[str], Step]) -> None:
         """Decide the next step where the order's state allows it; an answer that comes too late changes nothing."""
         rows, steps = list[int](), list[Step]()
@@ -188,6 +223,8 @@ class Orders(Service):
         """Move orders; every move is one the table of transitions has."""
         memory = self.place.options.memory_us
         for kind, order_id, lines, total, time in facts.rows("type", "order_id", "lines", "amount", "time"):
+            if kind not in TRANSITIONS:
+                continue  # a reservation that expired: what follows from it moves the order
             order = state.open.get(order_id)
             before = order.status if order is not None else state.ended.status(order_id) or "requested"
             assert before in TRANSITIONS[kind], f"{kind} after {before}: {order_id}"

@@ -19,6 +19,7 @@ from eventmesh.shop.facts import (
     PlaceOrder,
     RegisterCustomer,
     RequestReturn,
+    ReservationExpired,
     Restock,
     ShipmentDispatched,
     ShipmentRefused,
@@ -45,6 +46,7 @@ ORDERS: dict[type[Fact], Rule] = {
     PaymentDeclined: Orders.paid,
     ShipmentDispatched: Orders.dispatched,
     ShipmentRefused: Orders.shipment_refused,
+    ReservationExpired: Orders.expire,
 }
 OTHERS: dict[str, Trigger] = {
     "gateway": Trigger(

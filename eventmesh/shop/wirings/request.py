@@ -25,10 +25,12 @@ from eventmesh.shop.facts import (
     Line,
     OrderCancelling,
     OrderRejected,
+    OrderReserved,
     OrderShipped,
     PlaceOrder,
     ReleaseStock,
     RequestReturn,
+    ReservationExpired,
     ReserveStock,
     Restock,
     ShipOrder,
@@ -143,7 +145,10 @@ async def reserve(orders: Orders, order_id: str, order: Order, talk: Talk) -> No
     if short or any(answer.outcome != "reserved" for answer in answers):
         await command_inventory(orders, ReleaseStock, order_id, order, talk)
         short = short or list(range(len(order.lines)))
-    await follow(talk, gathered(order_id, order, short))
+    step = gathered(order_id, order, short)
+    if isinstance(step, OrderReserved) and orders.expires_s is not None:
+        talk.after(orders.expires_s, ReservationExpired(order_id), name=order_id)
+    await follow(talk, step)
 
 
 async def capture(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
@@ -153,6 +158,7 @@ async def capture(orders: Orders, order_id: str, order: Order, talk: Talk) -> No
     except AskTimeout as timeout:
         await follow(talk, OrderCancelling(order_id, str(timeout)))
         return
+    talk.cancel(ReservationExpired, order_id)
     if order.status != "reserved":
         return
     if answer.outcome != "captured":
@@ -218,7 +224,9 @@ TRIGGERS: dict[str, Trigger] = {
         sends=[TakeOrder, StopOrder],
     ),
     "orders": Trigger(
-        {TakeOrder: take_order, StopOrder: stop_order}, resume={TakeOrder: carry_on}, sends=sent_by_orders
+        {TakeOrder: take_order, StopOrder: stop_order, ReservationExpired: Orders.expire_step_by_step},
+        resume={TakeOrder: carry_on},
+        sends=sent_by_orders,
     ),
     "inventory": Trigger(
         {
