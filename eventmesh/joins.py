@@ -22,15 +22,23 @@ Joined = tuple[Any, ...]
 class RemoteJoin:
     """Ask the owner: as fresh as the answer's way back, and only while the owner is there.
 
-    The question has one column, the key; the answer ``version``, then the columns of ``shape`` in their order.
+    The question has the columns of the shape's key, in their order. The answer has ``version``, then the columns of the
+    shape in theirs, an aggregate as one. ``ValueError`` for a shape with ``rows``: a question has one answer.
     """
 
     query: type[Query[Any]]
     shape: ViewShape
 
-    def questions(self, keys: Sequence[str]) -> list[Query[Any]]:
+    def __post_init__(self) -> None:
+        if self.shape.rows:
+            name = self.query.__name__
+            raise ValueError(f"{name} answers with one row, and the shape keeps many under {self.shape.key!r}")
+
+    def questions(self, keys: Sequence[Any]) -> list[Query[Any]]:
         """One question per key, for :meth:`~eventmesh.service.Talk.ask`."""
-        return [self.query(key) for key in keys]
+        if isinstance(self.shape.key, str):
+            return [self.query(key) for key in keys]
+        return [self.query(*key) for key in keys]
 
     def read(self, answers: Sequence[Answer]) -> list[Joined]:
         """The answers as a local look-up would give them."""

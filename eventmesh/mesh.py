@@ -24,8 +24,9 @@ from eventmesh.messages import ENVELOPE, REFUSAL
 from eventmesh.needs import Needs, Part, named, topic_line
 from eventmesh.progress import position_name
 from eventmesh.service import Place, Service, Trigger
+from eventmesh.shape_checks import Misshapen, ShapeCheck
 from eventmesh.states import NoSnapshot, state_type
-from eventmesh.views import ViewShape
+from eventmesh.views import View, ViewShape
 
 SCHEMA = "eventmesh.mesh/1"
 #: Kafka's policy that is not carried out yet, and the key that asks for it.
@@ -307,6 +308,14 @@ class Mesh:
         place = Place(service, partition, self.topics(), self.options[service], 0, self.application.DECLARED)
         return self.application.SERVICES[service](place, Trigger(), {})
 
+    def view(self, service: str, name: str) -> View:
+        """A view of ``service`` before any fact."""
+        shape, topics = self.application.VIEWS[name], self.services[service].views[name]
+        sections = {topic: self.description.topics[topic] for topic in topics}
+        # A key that has the topic's own in it lies in the one partition that this one is hashed to.
+        spread = [topic for topic, each in sections.items() if each.partitions > 1 and each.key not in shape.whole_key]
+        return View(name, shape, topics, spread)
+
     def resolved(self) -> dict[str, Any]:
         """The whole description with every default filled in, as a mesh file would say it: :func:`parse` reads it."""
         document: dict[str, Any] = self.description.model_dump(mode="json", by_alias=True)
@@ -542,18 +551,18 @@ class _Check:
             self._view(f"{path}.views.{view}", view, topics)
 
     def _view(self, path: str, view: str, topics: Sequence[str]) -> None:
-        """A view over topics without its columns would stay empty, or full of nulls, without a word."""
+        """A view of another shape would stay empty, or full of nulls, without a word."""
         shapes: Mapping[str, ViewShape] = getattr(self.package, "VIEWS", {})
         if view not in shapes:
             return
-        shape = shapes[view]
-        for topic in topics:
-            for column in (shape.key, *shape.columns):
-                self._known(path, f"column of {topic}", column, self.package.DECLARED.schemas[topic].names)
-            self._is_text(path, shape.key, topic)
+        schemas = {topic: self.package.DECLARED.schemas[topic] for topic in topics}
+        try:
+            ShapeCheck(view, shapes[view], schemas, self.package.DECLARED.kinds()).all()
+        except Misshapen as mistake:
+            raise self._error(path, mistake.problem, mistake.hint) from mistake
 
     def _is_text(self, path: str, column: str, topic: str) -> None:
-        """Keys are texts: partitions are chosen by their bytes, and views and snapshots are sorted by them."""
+        """Keys of topics are texts: partitions are chosen by their bytes."""
         kind = self.package.DECLARED.schemas[topic].field(column).type
         if not pa.types.is_string(kind):
             texts = [field.name for field in self.package.DECLARED.schemas[topic] if pa.types.is_string(field.type)]

@@ -145,7 +145,7 @@ class Needs:
         if view not in self.shapes:
             raise self._error("wiring", f"it reads the view {view!r}", suggestion(view, self.shapes))
         shape = self.shapes[view]
-        columns = {shape.key, *shape.columns} - _COMMON
+        columns = set(shape.reads) - _COMMON
         topics = [topic for topic, schema in self.schemas.items() if columns <= set(schema.names)]
         if shape.types:
             return [topic for topic in topics if set(self.facts.get(topic, ())) & set(shape.types)]

@@ -17,6 +17,7 @@ from eventmesh.audit import (
     refusal_checks,
     state_checks,
     timer_checks,
+    view_checks,
 )
 from eventmesh.audit.evidence import Check, Evidence
 from eventmesh.audit.verdict import Audit, CheckResult, unknown
@@ -36,6 +37,7 @@ FRAMEWORK_CHECKS: dict[str, Check] = {
     **state_checks.CHECKS,
     **timer_checks.CHECKS,
     **mesh_checks.CHECKS,
+    **view_checks.CHECKS,
 }
 
 

@@ -61,12 +61,10 @@ class Instance:
         self.delivered: dict[str, int] = {}
         self._readers: dict[str, set[int]] = {}
         self._began = False
-        application, spec = mesh.application, mesh.services[service]
+        application = mesh.application
         self.messages = application.DECLARED.messages
         self.topics = mesh.topics()
-        self.views: dict[str, View] = {
-            name: View(name, application.VIEWS[name], topics) for name, topics in spec.views.items()
-        }
+        self.views: dict[str, View] = {name: mesh.view(service, name) for name in mesh.services[service].views}
         trigger = application.WIRINGS[mesh.wiring].get(service, Trigger())
         owned = {topic.owner: topic for topic in self.topics.values()}
         self.topic = owned[service]

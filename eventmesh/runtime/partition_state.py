@@ -89,7 +89,7 @@ class PartitionState:
     def snapshot(self, cluster_id: str, end: int, epoch: int) -> Snapshot:
         """What was folded up to ``end``, of which the newest append was at ``epoch``."""
         header = SnapshotHeader(
-            state_name(self.topic.name, self.partition), cluster_id, state_fold(self.service),
+            state_name(self.topic.name, self.partition), cluster_id, state_fold(type(self.service)),
             {position_name(self.topic.name, self.partition): end}, self.clock(), epoch=epoch,
             progress={**self.progress.to_json(), "views": self.views_required}, refusals=self.refusals,
             timers=self.timers.to_json(),
@@ -102,7 +102,7 @@ class PartitionState:
         0, and nothing done, where the fold is another, or the state has become one that this snapshot does not hold.
         """
         header = snapshot.header
-        if header.fold != state_fold(self.service):
+        if header.fold != state_fold(type(self.service)):
             return 0
         try:
             state = decode_state(self.service, snapshot.body)

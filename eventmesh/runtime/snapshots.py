@@ -29,14 +29,14 @@ from eventmesh.views import View
 FOLDER = ".snapshots"
 MAGIC = b"eventmesh.snapshot/1\n"
 _SIZES = struct.Struct("<II")  # crc32c of all that follows it, bytes of the header
-_KEY, _VERSION = "key", "version"
 
 
 class SnapshotHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a snapshot is of. ``next`` gives, by ``topic/partition``, the offset behind the last that is folded in.
 
     ``fold`` names the fold that made it: another one cannot go on with it. The rest is of a state (the epoch and the
-    vector of its newest append, the commands refused on record) or of a view (the time of its newest fact).
+    vector of its newest append, the commands refused on record) or of a view (the time of its newest fact; by
+    ``topic/partition``, too, where several partitions speak of one key).
     """
 
     name: str
@@ -49,6 +49,7 @@ class SnapshotHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     refusals: dict[str, str] = {}
     timers: dict[str, Any] = {}
     applied_time: int = 0
+    applied_times: dict[str, int] = {}
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -98,9 +99,9 @@ def view_name(service: str, view: str) -> str:
 # --- what a state and a view become ----------------------------------------------------------------
 
 
-def state_fold(service: Service) -> str:
+def state_fold(service: type[Service]) -> str:
     """Names the fold of a service's state."""
-    return f"{type(service).__module__}.{type(service).__qualname__}/{service.state_version}"
+    return f"{service.__module__}.{service.__qualname__}/{service.state_version}"
 
 
 def encode_state(state: Any) -> bytes:
@@ -114,39 +115,40 @@ def decode_state(service: Service, body: bytes) -> Any:
 
 
 def view_fold(view: View) -> str:
-    """Names the fold of a view."""
-    return repr((view.shape, view.topics))
+    """Names the fold of a view: all that its shape says, and whose facts it adds up in which order."""
+    return repr((view.shape, view.topics, *((view.spread,) if view.spread else ())))
+
+
+def view_header(view: View, service: str, cluster_id: str, taken_at: int) -> SnapshotHeader:
+    """What a snapshot of a view says of where it stands."""
+    return SnapshotHeader(
+        view_name(service, view.name), cluster_id, view_fold(view), dict(view.next), taken_at,
+        applied_time=view.applied_time, applied_times=dict(view.applied_times),
+    )  # fmt: skip
 
 
 def encode_view(view: View, schemas: Mapping[str, pa.Schema]) -> bytes:
-    """A view's tables, each as an Arrow IPC stream of its own: key, version, and the columns of the view's shape."""
+    """A view's tables, each as an Arrow IPC stream of its own: key, version, and what is kept of each key."""
     sink = pa.BufferOutputStream()
     for topic in view.topics:
-        lists = dict(zip((_KEY, _VERSION, *view.shape.columns), view.columns(topic), strict=True))
-        types = {_KEY: pa.string(), _VERSION: pa.int64()}
-        schema = pa.schema([(name, types.get(name) or _type_of(schemas[topic], name)) for name in lists])
-        batch = pa.RecordBatch.from_arrays(encode_columns(list(lists.values()), schema), schema=schema)
+        schema = pa.schema(view.fields(topic, schemas[topic]))
+        batch = pa.RecordBatch.from_arrays(encode_columns(view.columns(topic), schema), schema=schema)
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
 
-def _type_of(schema: pa.Schema, name: str) -> pa.DataType:
-    """A column that a topic does not have reads as nulls."""
-    place = schema.get_field_index(name)
-    return schema.field(place).type if place >= 0 else pa.null()
-
-
 def restore_view(view: View, snapshot: Snapshot) -> None:
     """Put a view where its snapshot stands."""
-    source = pa.BufferReader(snapshot.body)
+    source, header = pa.BufferReader(snapshot.body), snapshot.header
     for topic in view.topics:
         with pa.ipc.open_stream(source) as reader:
             table = reader.read_all().combine_chunks()
         [batch] = table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
         view.restore(topic, [decode_column(column) for column in batch.columns])
-    view.next, view.applied_time = dict(snapshot.header.next), snapshot.header.applied_time
+    view.next, view.applied_time = dict(header.next), header.applied_time
+    view.applied_times = dict(header.applied_times)
 
 
 # --- where they are kept ---------------------------------------------------------------------------

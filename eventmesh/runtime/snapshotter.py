@@ -17,15 +17,15 @@ from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.partition_state import PartitionState
 from eventmesh.runtime.snapshots import (
     Snapshot,
-    SnapshotHeader,
     SnapshotStore,
     encode_view,
     restore_view,
+    state_fold,
     state_name,
     view_fold,
+    view_header,
     view_name,
 )
-from eventmesh.views import View
 
 READ_BYTES = 4 << 20
 #: A snapshot as large as this many bytes per row of the tail would cost more to write than the tail to fold.
@@ -34,9 +34,10 @@ BYTES_PER_ROW = 128
 
 @dataclass(frozen=True)
 class Subject:
-    """What a snapshot is taken of: its name, the partitions that it folds, and how."""
+    """What a snapshot is taken of: its name, the name of its fold, the partitions that it folds, and how."""
 
     name: str
+    fold: str
     partitions: tuple[str, ...]
     take: Callable[[Snapshot | None], Snapshot]
 
@@ -55,16 +56,18 @@ class Snapshotter:
     def _states(self) -> Iterator[Subject]:
         for topic in self.topics.values():
             for number in range(topic.partitions) if topic.owner in self.mesh.services else ():
+                fold = state_fold(self.mesh.application.SERVICES[topic.owner])
                 yield Subject(
-                    state_name(topic.name, number), (position_name(topic.name, number),),
+                    state_name(topic.name, number), fold, (position_name(topic.name, number),),
                     lambda last, service=topic.owner, number=number: self._state(service, number, last),  # type: ignore[misc]
                 )  # fmt: skip
 
     def _views(self) -> Iterator[Subject]:
         for service, section in self.mesh.services.items():
             for view, topics in section.views.items():
+                fold = view_fold(self.mesh.view(service, view))
                 yield Subject(
-                    view_name(service, view), tuple(self.mesh.positions(topics)),
+                    view_name(service, view), fold, tuple(self.mesh.positions(topics)),
                     lambda last, service=service, view=view: self._view(service, view, last),  # type: ignore[misc]
                 )  # fmt: skip
 
@@ -74,12 +77,15 @@ class Snapshotter:
 
     def _is_due(self, subject: Subject) -> bool:
         header, size = self._store.header(subject.name), self._store.size(subject.name)
-        folded = header.next if header is not None and header.cluster_id == self._cluster_id else {}
+        ours = header is not None and (header.cluster_id, header.fold) == (self._cluster_id, subject.fold)
+        folded = header.next if header is not None and ours else {}
         tail = sum(self._reader.watermark(*split_position(name)) - folded.get(name, 0) for name in subject.partitions)
         return tail >= max(self._rows, size // BYTES_PER_ROW)
 
     def _take(self, subject: Subject) -> bool:
         last = self._store.get(subject.name, self._reader, self._cluster_id)
+        if last is not None and last.header.fold != subject.fold:
+            last = None  # another fold cannot go on with it
         if last is None and any(self._reader.start(*split_position(name)) for name in subject.partitions):
             return False  # what it would have to begin with is deleted
         snapshot = subject.take(last)
@@ -102,17 +108,14 @@ class Snapshotter:
         return own.snapshot(self._cluster_id, end, epoch)
 
     def _view(self, service: str, name: str, last: Snapshot | None) -> Snapshot:
-        view = View(name, self.mesh.application.VIEWS[name], self.mesh.services[service].views[name])
-        if last is not None and last.header.fold == view_fold(view):
+        view = self.mesh.view(service, name)
+        if last is not None:
             restore_view(view, last)
         for position in self.mesh.positions(view.topics):
             topic, number = split_position(position)
             for entry in self._batches(topic, number, view.next.get(position, 0)):
                 view.fold(topic, number, entry)
-        header = SnapshotHeader(
-            view_name(service, name), self._cluster_id, view_fold(view), dict(view.next), self._clock(),
-            applied_time=view.applied_time,
-        )  # fmt: skip
+        header = view_header(view, service, self._cluster_id, self._clock())
         return Snapshot(header, encode_view(view, {topic: self.topics[topic].schema for topic in view.topics}))
 
     def _batches(self, topic: str, partition: int, offset: int) -> Iterator[LogBatch]:

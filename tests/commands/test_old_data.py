@@ -32,7 +32,6 @@ from eventmesh.runtime.journal import Journal
 from eventmesh.runtime.snapshots import FOLDER, Snapshot, SnapshotStore, restore_view
 from eventmesh.runtime.snapshotter import Snapshotter
 from eventmesh.shop import WORDS, Orders, Payments
-from eventmesh.views import View
 from tests.commands.conftest import Run
 
 ARCHIVE = Path(__file__).with_name("data_of_4e43704.tar.gz")
@@ -191,7 +190,7 @@ def rows(mesh: Mesh, name: str, snapshot: Snapshot) -> list[dict[str, Any]]:
     kind, service, part = name.split("/")
     if kind != "view":
         return []
-    view = View(part, mesh.application.VIEWS[part], mesh.services[service].views[part])
+    view = mesh.view(service, part)
     restore_view(view, snapshot)
     return view.rows()
 

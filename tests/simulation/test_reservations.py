@@ -1,4 +1,4 @@
-"""Given orders that must be paid in time, when the card company is slow, then their stock is free again, and only then."""
+"""Given orders that must be paid in time, when the card company is slow, then their stock is free again; else not."""
 
 from __future__ import annotations
 

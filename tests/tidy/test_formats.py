@@ -38,6 +38,7 @@ from eventmesh.runtime import journal, snapshots
 from eventmesh.shop.order_history import REFUSED
 from eventmesh.shop.order_mapping import Cancellations, CsvFormat, OrderMapping, Price, Refusals
 from tests.commands.small_run import ORDERS, write_run
+from tests.tidy import test_view_examples
 
 PAGE = "docs/formats.md"
 
@@ -125,8 +126,8 @@ def test_callers_records_are_an_arrow_file(
 def test_there_is_no_snippet_that_is_not_tried(files: dict[str, str]) -> None:
     python = {path: len(snippets(text)) for path, text in files.items() if path.endswith(".md")}
     # That of docs/flight.md is tried on a broker: tests/process/test_flight.py. Those of docs/application.md are tried
-    # in tests/tiny/test_snippets.py.
-    tried = {PAGE: 3, "docs/flight.md": 1, "docs/application.md": 3}
+    # in tests/tiny/test_snippets.py, and those about views in tests/tidy/test_view_examples.py.
+    tried = {PAGE: 3, "docs/flight.md": 1, "docs/application.md": 3 + len(test_view_examples.BLOCKS)}
     assert {path: count for path, count in python.items() if count} == tried
 
 

@@ -384,8 +384,8 @@ class Story:
             return self.spoiled
         dumps = []
         for service, section in self.mesh.services.items():
-            for name, topics in section.views.items():
-                view = View(name, self.mesh.application.VIEWS[name], topics)
+            for name in section.views:
+                view = self.mesh.view(service, name)
                 self._fold(view)
                 dumps.append(ViewDump(service, 0, name, dict(view.next), view.rows()))
         return dumps

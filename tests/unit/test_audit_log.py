@@ -341,7 +341,7 @@ def test_given_a_view_with_another_value_a_missing_or_an_extra_row_then_e8_says_
     (stock,) = [dump for dump in dumps if dump.view == "stock"]
     first, second = stock.rows
     for rows in (
-        [{**first, "on_hand": 1}, second],
+        [{**first, "values": [1, 0]}, second],
         [first],
         [first, second, {**first, "key": "s9"}],
         [first, {**second, "version": 0}],

@@ -50,6 +50,7 @@ class BookShelved(Fact, topic="shelf"):
 
     book_id: str
     copies: int
+    lit: bool
 
 
 class FineDue(Fact, topic="fines"):
@@ -87,7 +88,7 @@ def library() -> Iterator[None]:
         VIEWS={
             "books": ViewShape("book_id", ()),
             "late": ViewShape("loan_id", ()),
-            "copies": ViewShape("copies", ()),
+            "lights": ViewShape("lit", ()),
             "left": ViewShape("book_id", ("copies",)),
         },
     )
@@ -289,9 +290,9 @@ def test_asks_stay_inside_a_context() -> None:
             "is of type int64, and a key is a text",
         ),
         (
-            lambda d: d["services"]["desk"]["views"].update(copies=["shelf"]),
-            "services.desk.views.copies",
-            "Those that it has: book_id",
+            lambda d: d["services"]["desk"]["views"].update(lights=["shelf"]),
+            "services.desk.views.lights",
+            "of shelf is of type bool. A key is of texts or whole numbers. Those that shelf has: book_id, copies",
         ),
         (
             lambda d: d["services"]["desk"]["views"].update(late=["shelf"]),
