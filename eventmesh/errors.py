@@ -15,7 +15,9 @@
     │   │   └── LogStopped           the disk failed a sync; the log must be opened again
     │   ├── KeyReused                an id came again with another payload; refused on record
     │   ├── BoundaryCrossed          a service asks one that the mesh file does not let it ask; refused on record
+    │   ├── CircuitOpen              an ask was not sent: too many of those before it failed
     │   ├── Throttled                a queue is full; come back later
+    │   │   └── BulkheadFull         an ask was not sent: as many as may be are on their way and wait
     │   ├── OffsetOutOfRange         below the log start, or beyond the end
     │   ├── LogTruncated             the reader's position lies in a gap the machine's death left
     │   ├── CorruptSegment           a checksum fails below the watermark
@@ -153,8 +155,20 @@ class BoundaryCrossed(DidNotHappen):
     """A service sends a command or a query to one that it does not ask by the mesh file: nothing was sent."""
 
 
+class CircuitOpen(DidNotHappen):
+    """An ask was not sent, and nothing before may have gone out under its id: its circuit breaker is open."""
+
+
 class Throttled(DidNotHappen):
     """A bounded queue is full (promise P8)."""
+
+
+class BulkheadFull(Throttled):
+    """An ask was not sent, and nothing before may have gone out under its id: its bulkhead has no place for it."""
+
+
+#: What an asker's own policies say no with.
+NOT_SENT = (CircuitOpen, BulkheadFull)
 
 
 class OffsetOutOfRange(DidNotHappen):

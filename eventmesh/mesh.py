@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from eventmesh import configuration
 from eventmesh.application import TO_RUN, Application, Package, Words, load_package, optional
 from eventmesh.configuration import no_effect, suggestion
-from eventmesh.declared import has_key
+from eventmesh.declared import MessageType, has_key
 from eventmesh.errors import ConfigurationError, NotFound
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL
 from eventmesh.needs import Needs, Part, named, topic_line
+from eventmesh.policies import AskPolicy, Policy, policy_of
+from eventmesh.policies import Check as PolicyCheck
 from eventmesh.progress import position_name
 from eventmesh.service import Place, Service, Trigger
 from eventmesh.shape_checks import Misshapen, ShapeCheck
@@ -134,6 +136,9 @@ class ServiceSection(_Section):
         default_factory=dict, description="Local tables, each folded from the topics named."
     )
     asks: list[Name] = Field(default_factory=list, description="Services it sends commands or queries to.")
+    policies: dict[str, AskPolicy] = Field(
+        default_factory=dict, description="How it asks, by the message that it sends, and default for all others."
+    )
     instances: int = Field(
         1, ge=1, le=INSTANCES_MAX, description="Instances; each hosts partitions of the service's own topic."
     )
@@ -303,6 +308,11 @@ class Mesh:
         section = self.services.get(service)
         return frozenset({service, *(section.asks if section is not None else ())})
 
+    def policy(self, asker: str, message: MessageType) -> Policy:
+        """How ``asker`` asks this message; nothing is said of it where the service runs from no file."""
+        section = self.services.get(asker)
+        return Policy() if section is None else policy_of(section.policies, message)
+
     def folding(self, service: str, partition: int) -> Service:
         """The service as one that folds its facts and decides nothing: no rule triggers it, and it has no view."""
         place = Place(service, partition, self.topics(), self.options[service], 0, self.application.DECLARED)
@@ -401,10 +411,22 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     }
     owners = {name: topic.owner for name, topic in description.topics.items()}
     Needs.of(package, description.wiring, owners, parts, file).check(stored=stored)
+    _check_policies(description, package, models, file)
     mesh = Mesh(description, {name: package.DECLARED.schemas[name] for name in description.topics}, models)
     if mesh.keeps_snapshots:
         _check_states(mesh, package, file)
     return mesh
+
+
+def _check_policies(description: MeshFile, package: Package, options: Mapping[str, BaseModel], file: str) -> None:
+    """A policy of what is never asked, or that contradicts itself, would do nothing without a word."""
+    messages: Mapping[str, MessageType] = package.DECLARED.messages
+    triggers = package.WIRINGS[description.wiring]
+    for name, section in description.services.items():
+        trigger = triggers.get(name, Trigger())
+        sends = {each: messages[each] for each in named(trigger.sends, options[name])}
+        until_answered = named(trigger.until_answered, options[name])
+        PolicyCheck(name, section.policies, description.wiring, sends, until_answered, messages, file).all()
 
 
 def _check_states(mesh: Mesh, package: Package, file: str) -> None:

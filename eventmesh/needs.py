@@ -73,6 +73,10 @@ class Needs:
             self._hears(service, part, [name for name in trigger.rules if name not in self.messages])
             self._reads(service, part, named(trigger.reads, part.options))
             self._asks(service, part, named(trigger.sends, part.options))
+            for name in named(trigger.until_answered, part.options):
+                if name not in self.messages:
+                    problem = f"{service} asks {name!r} until it is answered, which is no command or query"
+                    raise self._error("wiring", problem, suggestion(name, self.messages))
             self._heeds(service, part, trigger, stored=stored)
 
     # --- rules -------------------------------------------------------------------------------

@@ -266,13 +266,15 @@ class Trigger:
     conversation which that command had begun, ``async rule(service, key, talk)``, so that a caller who repeats the
     command joins it.
     ``reads`` names the views that the rules look into, ``sends`` the commands and queries that they send: a mesh file
-    that lacks what they need is refused (:mod:`eventmesh.needs`).
+    that lacks what they need is refused (:mod:`eventmesh.needs`). ``until_answered`` names those of them that the rules
+    always send with :data:`UNTIL_ANSWERED`: no policy of the mesh file ends them, and one that would is refused.
     """
 
     rules: Mapping[Any, Rule] = field(default_factory=dict)
     resume: Mapping[Any, Rule] = field(default_factory=dict)
     reads: Names = ()
     sends: Names = ()
+    until_answered: Names = ()
 
     def __post_init__(self) -> None:
         """From here on both are by name."""

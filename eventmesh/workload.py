@@ -128,8 +128,8 @@ class Variation(BaseModel):
         """One that the dice choose."""
         return cls(requests=dice.randint(15, 35), rate=dice.choice((200.0, 500.0, 2_000.0)))
 
-    def options(self, wiring: str) -> Mapping[str, Mapping[str, Any]]:
-        """By service, the options that it sets: they stand before those of the mesh file."""
+    def options(self, wiring: str, services: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """By service, the keys that it sets: they stand before those of the mesh file, which ``services`` has."""
         return {}
 
     def workload(self, application: Any, seed: int) -> Workload:

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.backbone_loads import Answers, check_price, read_clock, sku
 from eventmesh.mesh import Mesh
+from eventmesh.runtime.ask_policy import Guards
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.limits import Counters, Limits
 from eventmesh.runtime.pending import Pending
@@ -40,9 +41,10 @@ class Asker(Member):
         self._running = 0
         self._failure: BaseException | None = None
         self._ended = threading.Event()
+        counters = Counters()
         self._asks = Asks(
             ASKER, self.messages, {topic.owner: topic for topic in mesh.topics().values()}, {CATALOG[0]},
-            Limits(), now, self.reactor.effects.append, Counters(),
+            Guards.plain(Limits(), counters), now, self.reactor.effects.append, counters,
         )  # fmt: skip
         self.reactor.start(self)
 

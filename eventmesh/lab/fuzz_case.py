@@ -90,7 +90,8 @@ class Case(_Data):
 
     def described(self) -> Mesh:
         """The mesh that is run."""
-        return _parsed(_as_key(self.setup.applied(self.mesh, self.varied.options(self.mesh["wiring"]))))
+        options = self.varied.options(self.mesh["wiring"], self.mesh["services"])
+        return _parsed(_as_key(self.setup.applied(self.mesh, options)))
 
     def workload(self) -> Workload:
         """What is asked of it."""

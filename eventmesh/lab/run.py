@@ -235,10 +235,11 @@ def finish(
     figures += [measure.figure(f"CPU of {role}", [value], "s") for role, value in sorted(measured.cpu_s.items())]
     outcomes = {**count_outcomes(measured.callers), **totals}
     refusals = first_refusals(measured.callers)
+    asks = [record.AskRecord(asker=by, message=name, **counts) for (by, name), counts in measured.asks.items()]
     return begun.model_copy(
         update={
             "status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "refusals": refusals,
-            "timers": timers,
+            "timers": timers, "asks": asks,
             "figures": figures, "audit": record.AuditRecord.of(audited),
         }
     )  # fmt: skip

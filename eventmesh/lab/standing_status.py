@@ -15,6 +15,7 @@ from eventmesh.lab.run import LOG
 from eventmesh.lab.standing_record import Standing, reached
 from eventmesh.log.storage import FileStorage
 from eventmesh.progress import split_position
+from eventmesh.runtime.running import AskMarks
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name
 from eventmesh.runtime.waiting import NO_LOG
 from eventmesh.views import age_ms
@@ -22,7 +23,8 @@ from eventmesh.views import age_ms
 
 @contextmanager
 def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
-    """A function that tells how the mesh is: ``processes``, ``partitions`` with owner, epoch, end and lag, ``views``.
+    """A function that tells how the mesh is: ``processes``, ``partitions`` with owner, epoch, end and lag, ``views``,
+    ``asks`` with what came of them since each process began.
 
     Lag is in rows: of a partition that of its slowest reader. ``snapshot`` is how far its owner's newest snapshot has
     got, if there is one. A view's age, in milliseconds, is 0 where it has seen all that there is, else the time since
@@ -53,6 +55,10 @@ def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str,
             _view(instance, name, view, ends)
             for instance, said in sorted(services.items())
             for name, view in sorted(said["views"].items())
+        ],
+        "asks": [
+            {"asker": asker, "message": message, **counts}
+            for (asker, message), counts in AskMarks().since(services.values()).items()
         ],
     }
 

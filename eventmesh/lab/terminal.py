@@ -119,6 +119,9 @@ class Screen:
             self.line(f"  timers still open, not waited for: {legible(_in_words(finished.timers))}")
         for refusal in finished.refusals:
             self.line(f"  refused: {legible(refusal)}")
+        for told in asks_told([each.model_dump() for each in finished.asks]):
+            if told["what came of them"] != "-":
+                self.line(f"  asks of {told['asker']}, {told['message']}: {told['what came of them']}")
         for figure in finished.figures:
             self.line(f"  {legible(figure.name)}: {figure.value:,.2f} {figure.unit}")
         where, request = legible(str(folder)), legible(finished.words.request.upper())
@@ -268,7 +271,21 @@ class Screen:
             if found[title]:
                 rows = [{name: _state(name, value) for name, value in row.items()} for row in found[title]]
                 parts += [self._fitted(rows, colours=COLOURS), Text()]
+        if found["asks"]:
+            parts += [self._fitted(asks_told(found["asks"]), last_folds=True), Text()]
         return Group(*parts[:-1])
+
+
+def asks_told(asks: Sequence[Row]) -> list[Row]:
+    """What came of asks, a row for each asker and message, in words for what came at all."""
+    names = ("asker", "message", "attempts")
+    return [
+        {
+            **{name: each[name] for name in names},
+            "what came of them": _in_words({n: v for n, v in each.items() if n not in names and v}) or "-",
+        }
+        for each in asks
+    ]
 
 
 class _Cropped:

@@ -270,6 +270,26 @@ class FirstLook(_Part):
     minutes: float = Field(gt=0, le=1_440, allow_inf_nan=False)
 
 
+class AskRecord(_Part):
+    """What came of the asks of one message, by one asker, during the load: see AskCounts of the runtime."""
+
+    asker: str
+    message: str
+    attempts: int = 0
+    repeats: int = 0
+    timeouts: int = 0
+    given_up: int = 0
+    hedges_sent: int = 0
+    hedges_won: int = 0
+    cache_hits: int = 0
+    cache_stale: int = 0
+    cache_misses: int = 0
+    circuit_opened: int = 0
+    circuit_not_permitted: int = 0
+    bulkhead_queued: int = 0
+    bulkhead_full: int = 0
+
+
 class FaultRecord(_Part):
     """A fault of an experiment: what was planned, when it was there, in seconds after the load began, what shows it.
 
@@ -403,6 +423,7 @@ class Run(_Part):
     refusals: list[str] = []  # what was refused, and why: the first of them
     timers: dict[str, int] = {}  # open at the end, and not waited for: how many, by what they are for
     audit: AuditRecord | None = None  # of a run without points; each point has its own
+    asks: list[AskRecord] = []  # of a run without points, whose services ask each other
     points: list[Point] = []
     figures: list[Figure] = []
     experiment: ExperimentRecord | None = None

@@ -34,7 +34,7 @@ from eventmesh.report import (
     ways,
 )
 from eventmesh.report.comparison import NO_DATA
-from eventmesh.report.record import AuditRecord, CheckRecord, Figure, Point, Run, Spread
+from eventmesh.report.record import AskRecord, AuditRecord, CheckRecord, Figure, Point, Run, Spread
 from eventmesh.report.repetitions import OBJECTIVE_MS
 from eventmesh.report.ways import Scenario, axis_label, load, way_of
 from eventmesh.report.wording import capital, duration, number, percent
@@ -189,6 +189,7 @@ def _content(run: Run) -> dict[str, Any]:
         "generator": differences.GENERATOR,
         "objective": duration(OBJECTIVE_MS),
         "checks": _checks(run),
+        "ask_counts": _ask_counts(run),
         "point_label": partial(point_label, words=run.words),
         "words": run.words,
         "capital": capital,
@@ -228,6 +229,12 @@ def _checks(run: Run) -> dict[str, CheckRecord]:
     """Every check over the whole run."""
     audits = [point.audit for point in run.points] + ([run.audit] if run.audit is not None else [])
     return AuditRecord.together(audits).checks
+
+
+def _ask_counts(run: Run) -> list[str]:
+    """The counts of asks that are anything but 0 for some message."""
+    names = [name for name in AskRecord.model_fields if name not in ("asker", "message")]
+    return [name for name in names if any(getattr(each, name) for each in run.asks)]
 
 
 def _roles(scenario: Scenario) -> list[str]:

@@ -23,7 +23,7 @@ from eventmesh.declared import (
     name_of,
     row_of,
 )
-from eventmesh.errors import BoundaryCrossed, DidNotHappen, EventmeshError, KeyReused
+from eventmesh.errors import NOT_SENT, BoundaryCrossed, DidNotHappen, EventmeshError, KeyReused, MayHaveHappened
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.decider import Decider, FoldAgain, describe
 from eventmesh.runtime.effects import Row
@@ -44,19 +44,21 @@ class Conversation:
 
     ``key`` is (name of the rule's trigger, key value): one conversation at a time per key. Repeats of the command that
     it began with, ``begun_by``, join it (any command of its name, where None); other commands wait for its end.
-    ``resumed``: its end is found again from the fold after a restart.
+    ``resumed``: its end is found again from the fold after a restart; ``again``: it has been, so that an earlier life
+    of it may have sent whatever it sends.
     ``refusal`` is what it is refused as, should its rule break: its cause, or what does not change with the epoch where
     the fold showed it open.
     """
 
     def __init__(
-        self, among: Conversations, key: Key, cause: str, story: str, causation: str, *, resumed: bool
+        self, among: Conversations, key: Key, cause: str, story: str, causation: str, *, resumed: bool, again: bool
     ) -> None:
-        self.among, self.key = among, key
+        self.among, self.key, self.again = among, key, again
         self.cause, self.story, self.causation, self.resumed = cause, story, causation, resumed
         self.begun_by: str | None = cause
         self.refusal = cause
         self.ordinal = 0
+        self.first_record: Pending | None = None
         self.position: Position | None = None  # the input held open until the end
         self.callers: list[ReplyTo] = []
         self.joined: list[tuple[Conversation, Pending]] = []  # who waits for its end
@@ -94,10 +96,21 @@ class Conversation:
         still known then.
         """
         story, name = self.key[1] if self.resumed else self.cause, type(command).__name__
-        kind = self.among.asks.kind(name)
+        asks = self.among.asks
+        kind = asks.kind(name)
         row = row_of(command, kind.asked, name)
-        pending = self.among.asks.command(story, name, row, attempts, partition, part, self.sent)
+        unsent = self._sends_first
+        pending = asks.command(story, name, row, attempts, partition, part, self.sent, unsent=unsent)
         return Answered(pending, lambda row: answered(kind.told, row))
+
+    @property
+    def _sends_first(self) -> bool:
+        """Whether what it sends now cannot have gone out before: it follows from a fact that it wrote in this life.
+
+        A command follows from a fact (rule 3). What follows from one that an earlier life wrote, or from none, an
+        earlier life may have sent: nobody remembers.
+        """
+        return not self.again and self.first_record is not None and self.first_record.resolved
 
     def after(self, delay_s: float, fact: Fact, *, name: str | None = None) -> None:
         """Have a fact happen later."""
@@ -122,6 +135,14 @@ class Conversation:
     def reply(self, answer: Answer) -> None:
         """Answer the callers now and go on; what was recorded before must have been awaited."""
         self.among.reply(self, answer)
+
+
+def _of_the_whole(error: EventmeshError) -> EventmeshError:
+    """What is told to who began a conversation that ends with ``error``.
+
+    One ask was not sent; what the conversation did before that, in this life or in an earlier one, may have happened.
+    """
+    return MayHaveHappened(f"not finished: {error}") if isinstance(error, NOT_SENT) else error
 
 
 class Conversations:
@@ -171,7 +192,8 @@ class Conversations:
                 self.waiting.setdefault(key, deque()).append((rule, incoming.part(number, number + 1)))
             return
         resumed = inputs.kind in self.own.service.resume
-        conversation = Conversation(self, key, cause, inputs.stories[number], inputs.ids[number], resumed=resumed)
+        story = inputs.stories[number]
+        conversation = Conversation(self, key, cause, story, inputs.ids[number], resumed=resumed, again=False)
         if caller is not None:
             conversation.callers.append(caller)
         conversation.position = incoming.position(number)
@@ -195,7 +217,7 @@ class Conversations:
 
         One that broke half way in this process is refused instead, and left alone once that is on record.
         """
-        conversation = Conversation(self, (kind, key), cause, key, cause, resumed=True)
+        conversation = Conversation(self, (kind, key), cause, key, cause, resumed=True, again=True)
         conversation.refusal = refusal
         conversation.begun_by = self.own.service.begun_by(self.own.state, key)
         reason = self.broken.get(refusal)
@@ -217,7 +239,7 @@ class Conversations:
             ended, awaited = self._send(conversation)
         except Exception as defect:
             if isinstance(defect, EventmeshError) and self._is_the_callers(conversation, defect):
-                self._fail(conversation, defect)
+                self._fail(conversation, _of_the_whole(defect))
                 return
             if len(self.own.new_facts) > before:
                 self._discard(conversation, defect)
@@ -306,6 +328,7 @@ class Conversations:
         self.own.add_fact(conversation.cause, ordinal, conversation.story, conversation.causation, fact)
         pending = Pending()
         self.own.release.recorded.append(pending)
+        conversation.first_record = conversation.first_record or pending
         return pending
 
     def set_timer(self, conversation: Conversation, delay_s: float, fact: Fact, name: str) -> None:

@@ -15,6 +15,7 @@ from eventmesh.history import Dumps, ViewDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name, split_position
+from eventmesh.runtime.ask_policy import Guards
 from eventmesh.runtime.effects import (
     Appended,
     AppendFailed,
@@ -68,6 +69,7 @@ class Instance:
         trigger = application.WIRINGS[mesh.wiring].get(service, Trigger())
         owned = {topic.owner: topic for topic in self.topics.values()}
         self.topic = owned[service]
+        guards = Guards(lambda kind: mesh.policy(service, kind), self.limits, self.counters)
         self.tasks: dict[int, Task] = {}
         for partition in range(self.topic.partitions):
             if mesh.instance_of(service, partition) != number:
@@ -82,6 +84,7 @@ class Instance:
                 allowed=mesh.asked_by(service),
                 incarnation=incarnation,
                 limits=self.limits,
+                guards=guards,
                 clock=clock,
                 emit=self._emitter(partition),
                 counters=self.counters,
@@ -190,10 +193,13 @@ class Instance:
         _, partition = split_position(asker)
         self.tasks[partition].replied(reply)
 
-    def peer_lost(self, service: str) -> None:
-        """The connection to another service broke."""
+    def peer_lost(self, service: str, number: int) -> None:
+        """The connection to an instance of another service broke."""
+        owns = any(topic.owner == service for topic in self.topics.values())
+        partitions = range(self.mesh.partitions_of(service)) if owns else ()
+        there = [each for each in partitions if self.mesh.instance_of(service, each) == number]
         for task in self.tasks.values():
-            task.asks.lost(service)
+            task.asks.lost(service, there)
 
     def origin_lost(self, origin: Any) -> None:
         """A caller's connection broke."""

@@ -6,7 +6,7 @@ Both runtimes have one: :class:`~eventmesh.runtime.simulated.running.SimulatedMe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,16 +30,22 @@ STANDSTILL_S = 25.0
 TIMER_S = 600.0
 
 
+#: What came of asks: by asker and message, each count of :class:`~eventmesh.runtime.limits.AskCounts` by its name.
+AskedBy = Mapping[tuple[str, str], Mapping[str, int]]
+
+
 @dataclass
 class Usage:
     """What each role of the mesh has used: CPU seconds, private megabytes, and bytes appended by all.
 
-    On a virtual clock nobody knows the first two: both are empty there.
+    On a virtual clock nobody knows the first two: both are empty there. ``asks`` are those of the processes that are
+    there now: one that was killed took its counts along.
     """
 
     cpu_s: dict[str, float] = field(default_factory=dict)
     memory_mb: dict[str, float] = field(default_factory=dict)
     bytes_appended: int = 0
+    asks: AskedBy = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,35 @@ class Measured:
     bytes_moved: int
     staleness_us: list[int]
     seconds: float
+    asks: AskedBy = field(default_factory=dict)
+
+
+class AskMarks:
+    """What the instances of a mesh had counted of their asks when a mark was set."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, int, str], Mapping[str, int]] = {}
+
+    def mark(self, statuses: Iterable[Mapping[str, Any]]) -> None:
+        """Count from now on."""
+        self._before = dict(_ask_counts(statuses))
+
+    def since(self, statuses: Iterable[Mapping[str, Any]]) -> AskedBy:
+        """What came since the mark; of a process that was started after it, all that it has counted."""
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        for (service, number, message), counts in _ask_counts(statuses):
+            before = self._before.get((service, number, message), {})
+            began_again = any(count < before.get(name, 0) for name, count in counts.items())
+            total = found.setdefault((service, message), dict.fromkeys(counts, 0))
+            for name, count in counts.items():
+                total[name] += count if began_again else count - before.get(name, 0)
+        return {key: counts for key, counts in sorted(found.items()) if any(counts.values())}
+
+
+def _ask_counts(statuses: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, int, str], Mapping[str, int]]]:
+    for status in statuses:
+        for message, counts in status["counters"]["asks"].items():
+            yield (status["service"], status["instance"], message), counts
 
 
 class Standstill:
@@ -188,4 +223,5 @@ def measure_load(
     used = running.usage()
     begun, ended_at = pc.min(callers["intended_at"]).as_py(), pc.max(callers["completed_at"]).as_py()
     seconds = 0.0 if ended_at is None else (ended_at - begun) / 1e6
-    return Measured(callers, used.cpu_s, used.memory_mb, used.bytes_appended, running.staleness(), seconds)
+    moved, staleness = used.bytes_appended, running.staleness()
+    return Measured(callers, used.cpu_s, used.memory_mb, moved, staleness, seconds, used.asks)

@@ -21,6 +21,7 @@ from eventmesh.log.batch import Header, LogBatch
 from eventmesh.log.partition import progressed
 from eventmesh.log.topic import Topic
 from eventmesh.progress import Progress, position_name
+from eventmesh.runtime.ask_policy import Guards
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.conversation import Conversations
 from eventmesh.runtime.decider import Decider, FoldAgain, describe
@@ -82,6 +83,7 @@ class Task:
         allowed: Collection[str],
         incarnation: str,
         limits: Limits,
+        guards: Guards,
         clock: Callable[[], int],
         emit: Callable[[Effect], None],
         counters: Counters,
@@ -99,8 +101,9 @@ class Task:
         self.outcome = RuleOutcome(self.own, messages)
         self.decider = Decider(self.own, self.outcome)
         self.asks = Asks(
-            self.name, messages, owned, allowed, limits, clock, emit, counters, incarnation, service.batches_queries
-        )
+            self.name, messages, owned, allowed, guards, clock, emit, counters, incarnation,
+            batching=service.batches_queries, seed=service.place.seed,
+        )  # fmt: skip
         self.conversations = Conversations(self.own, self.decider, self.asks)
         self._input_rows_max = INPUT_ROWS_MAX
         self._facts_max = limits.batch_rows_max

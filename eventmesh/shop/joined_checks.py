@@ -36,6 +36,8 @@ _JOINED = {
 #: The same values as their owner published them.
 _KEYS = {"customers": "customer_id", "prices": "sku", "stock": "sku"}
 _VALUES = {"customers": "country", "prices": "list_price", "stock": "on_hand - reserved"}
+#: What is asked for them where there is no view.
+_QUERIES = {"customers": "CustomerById", "prices": "PriceBySku", "stock": "StockBySku"}
 _NO_VECTORS = pa.schema(
     [
         *(pa.field(name, pa.int64()) for name in ("partition", "append", "number", "before", "at")),
@@ -46,11 +48,15 @@ _NO_VECTORS = pa.schema(
 
 @dataclass(frozen=True)
 class Join:
-    """One join of the mesh: ``topics`` hold the values, weakest first; ``local`` where a view answers."""
+    """One join of the mesh: ``topics`` hold the values, weakest first; ``local`` where a view answers.
+
+    ``kept_us``: so old a remote answer may be when it is used, by the mesh file; 0 where none is used twice.
+    """
 
     name: str
     topics: list[str]
     local: bool
+    kept_us: int
 
     @property
     def source(self) -> str:
@@ -67,7 +73,14 @@ def _joins(evidence: Evidence) -> list[Join]:
     mesh = evidence.mesh
     views = mesh.services["orders"].views
     joined = getattr(mesh.options["orders"], "joins", ())
-    return [Join(name, views.get(name, [name]), name in views) for name in joined]  # what is asked is its topic's owner
+    # What is asked is its topic's owner.
+    return [Join(name, views.get(name, [name]), name in views, _kept_us(evidence, name)) for name in joined]
+
+
+def _kept_us(evidence: Evidence, name: str) -> int:
+    mesh = evidence.mesh
+    cache = mesh.policy("orders", mesh.application.DECLARED.messages[_QUERIES[name]]).cache
+    return 0 if cache is None else cache.age_max_us
 
 
 def joined_values(evidence: Evidence) -> CheckResult:
@@ -166,18 +179,21 @@ def _views_read(evidence: Evidence) -> pa.Table:
 
 
 def _older_than_asked(evidence: Evidence, join: Join, findings: Findings) -> None:
-    """The owner knows what it had appended before the order was even asked for."""
+    """The owner knows what it had appended before the order was even asked for, or when a cached answer was asked."""
     story = stories(evidence)
     asked = """SELECT order_id, min(epoch_us(time)) AS moment FROM order_requests
         WHERE type = 'OrderRequested' GROUP BY 1"""
     if story.by_command:
         asked = "SELECT key AS order_id, min(sent_at) AS moment FROM callers WHERE command = 'PlaceOrder' GROUP BY 1"
+    since = f", {join.kept_us / 1e6:g} s before that" if join.kept_us else ""
     query = f"""
-        SELECT j.partition, j."offset", j.key, j.version, j.value,
-            'published at ' || f.first || ', before it was asked for'
-        FROM joined j JOIN ({asked}) a ON a.order_id = j.order_id
-        JOIN (SELECT key, min(appended_at) AS first FROM source GROUP BY 1) f ON f.key = j.key
-        WHERE j.version < 0 AND f.first < a.moment ORDER BY j.partition, j."offset" """
+        SELECT b.partition, b."offset", b.key, b.version, b.value,
+            'version ' || s.newest || ' was published at ' || s.appended_at || ', before it was asked for{since}'
+        FROM (
+            SELECT j.*, a.moment - {join.kept_us} AS moment FROM joined j JOIN ({asked}) a ON a.order_id = j.order_id
+        ) b ASOF JOIN (SELECT key, appended_at, max("offset") AS newest FROM source GROUP BY 1, 2) s
+            ON s.key = b.key AND b.moment > s.appended_at
+        WHERE b.version < s.newest ORDER BY b.partition, b."offset" """
     _flag(evidence.sql, query, join.name, findings)
 
 

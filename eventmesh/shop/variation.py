@@ -1,9 +1,9 @@
-"""What a fuzzer varies of the shop: scarcity, declined payments, cancellations, stock that is bought again."""
+"""What a fuzzer varies of the shop: scarcity, declined payments, cancellations, restocks, and how orders asks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field
@@ -14,6 +14,19 @@ from eventmesh.workload import Dice, Requests, Variation, Workload
 
 #: Reordering at so few pieces happens in small runs, too.
 RESTOCK = {"below": 8, "quantity": 5}
+#: Ask policies of orders, so tight that small runs meet them. A message takes up to 0.6 ms, in a slow network 15.
+QUERIES_ONLY = {
+    "cache": {"ttl_ms": 5, "stale_while_revalidate_ms": 30, "entries_max": 10}, "hedge": {"after_ms": 4},
+}  # fmt: skip
+GUARDS = {
+    "timeout_ms": 15,
+    "backoff": {"first_ms": 1, "max_ms": 20, "jitter": 0.5},
+    "circuit_breaker": {
+        "consecutive_failures": 2, "wait_duration_in_open_state_ms": 25,
+        "permitted_number_of_calls_in_half_open_state": 1,
+    },
+    "bulkhead": {"in_flight_max": 4, "queued_max": 4},
+}  # fmt: skip
 #: How the reason of what is bought because stock is low begins; what is delivered while seeding has another one.
 BOUGHT_AGAIN = "below "
 
@@ -26,6 +39,7 @@ class ShopVariation(Variation):
     cancel_permille: int = Field(150, ge=0, le=900)
     products: int = Field(30, ge=1)
     restocks: bool = False
+    policies: Literal["none", "cached", "guarded"] = "none"
 
     @classmethod
     def drawn(cls, dice: Dice) -> Self:
@@ -37,15 +51,29 @@ class ShopVariation(Variation):
             cancel_permille=dice.choice((150, 150, 250, 600)),
             products=dice.choice((30, 30, 5)),
             restocks=dice.random() < 0.4,
+            policies=dice.choice(("none", "none", "none", "none", "cached", "guarded")),
         )
 
-    def options(self, wiring: str) -> Mapping[str, Mapping[str, Any]]:
+    def options(self, wiring: str, services: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """See :class:`Variation`."""
-        options: dict[str, dict[str, Any]] = {"payments": {"decline_permille": self.decline_permille}}
+        options: dict[str, dict[str, Any]] = {"payments": {"decline_permille": self.decline_permille}, "orders": {}}
         if self.restocks:
             options["inventory"] = {"restock": RESTOCK}
-            options["orders"] = {"commands_restock": wiring == "request"}
+            options["orders"]["commands_restock"] = wiring == "request"
+        policy = self._policy(wiring, asks=bool(services.get("orders", {}).get("joins", True)))
+        if policy:
+            options["orders"]["policies"] = {"default": policy}
         return options
+
+    def _policy(self, wiring: str, *, asks: bool) -> Mapping[str, Any]:
+        """The policy of orders, where it sends what has a use for it; ``asks``: what it joins it must ask for."""
+        if wiring not in ("request", "hybrid") or not (asks or wiring == "request"):
+            return {}
+        if self.policies == "cached":
+            return QUERIES_ONLY if asks else {}
+        if self.policies == "guarded":
+            return {**GUARDS, "attempts": 2, "deadline_ms": 60} if wiring == "request" else GUARDS
+        return {}
 
     def workload(self, application: Any, seed: int) -> Workload:
         """The same orders whatever the wiring and whatever goes wrong. A fifth of them is of guests."""

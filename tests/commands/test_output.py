@@ -230,6 +230,10 @@ STATUS: dict[str, Any] = {
     "processes": [{"process": "orders/0", "state": "live", "pid": 12_345, "restarts": 1}],
     "partitions": [{"partition": "orders/0", "owner": "orders/0", "epoch": 2, "end": 1_234, "snapshot": None}],
     "views": [],
+    "asks": [
+        {"asker": "gateway", "message": "TakeOrder", "attempts": 1_200, "repeats": 0, "cache_hits": 0},
+        {"asker": "orders", "message": "StockBySku", "attempts": 30, "repeats": 4, "cache_hits": 7},
+    ],
 }  # fmt: skip
 
 
@@ -256,7 +260,9 @@ def test_status_is_one_look(eventmesh: Run, looks: list[dict[str, Any]]) -> None
     assert "Arrow Flight grpc://127.0.0.1:2\n" in ended.out
     assert [line.split() for line in ended.out.splitlines()[3:]] == [
         ["process", "state", "pid", "restarts"], ["orders/0", "live", "12345", "1"], [],
-        ["partition", "owner", "epoch", "end", "snapshot"], ["orders/0", "orders/0", "2", "1,234", "-"],
+        ["partition", "owner", "epoch", "end", "snapshot"], ["orders/0", "orders/0", "2", "1,234", "-"], [],
+        ["asker", "message", "attempts", "what", "came", "of", "them"], ["gateway", "TakeOrder", "1,200", "-"],
+        ["orders", "StockBySku", "30", "repeats", "4,", "cache_hits", "7"],
     ]  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def concluded(folder: Path, mesh: Standing, rows: list[dict[str, Any]], *asked: 
     assert isinstance(storage, MemoryStorage)
     write_log(folder / "log", storage)
     callers = pa.Table.from_pylist(rows, CALLERS)
-    measured: Any = SimpleNamespace(callers=callers, cpu_s={}, seconds=2.0)
+    measured: Any = SimpleNamespace(callers=callers, cpu_s={}, seconds=2.0, asks={})
     seen = mesh.done.history
     return conclude(begun, mesh.simulation.mesh, workload, measured, seen, folder, report=silent, shared_log=True)
 

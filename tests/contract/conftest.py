@@ -18,7 +18,7 @@ from eventmesh.history import History
 from eventmesh.log.store import LogReader, open_read_only
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.running import RunningMesh, measure_load, seed_with
+from eventmesh.runtime.running import AskedBy, RunningMesh, measure_load, seed_with
 from eventmesh.runtime.simulated.running import SimulatedMesh
 from eventmesh.workload import Requests, Workload
 
@@ -27,12 +27,16 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that was drained: what its callers saw, and what it wrote. ``virtual``: on a virtual clock."""
+    """A run that was drained: what its callers saw, and what it wrote. ``virtual``: on a virtual clock.
+
+    ``asks``: what came of the asks of its load.
+    """
 
     mesh: Mesh
     history: History
     reader: LogReader
     virtual: bool
+    asks: AskedBy
 
     def audit(self) -> Audit:
         """The audit of all checks."""
@@ -66,11 +70,11 @@ class Runtime(Protocol):
 def finished(running: RunningMesh, workload: Workload, log: Path) -> Finished:
     """Seed, load and drain a mesh, whatever runs it."""
     seed_with(running, workload.seeding)
-    callers = measure_load(running, "load", workload.load, window=workload.window, timeout_s=120).callers
+    measured = measure_load(running, "load", workload.load, window=workload.window, timeout_s=120)
     # A story may send poison: whether it did, only it can say.
-    history = replace(running.history(callers), poison=None)
+    history = replace(running.history(measured.callers), poison=None)
     running.save_log(log)
-    return Finished(running.mesh, history, open_read_only(log), virtual=running.virtual)
+    return Finished(running.mesh, history, open_read_only(log), virtual=running.virtual, asks=measured.asks)
 
 
 def simulated(request: pytest.FixtureRequest) -> Runtime:

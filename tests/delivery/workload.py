@@ -50,7 +50,7 @@ class Searches(Variation):
         plain = Variation.drawn(dice)
         return cls(requests=plain.requests, rate=plain.rate, search_s=dice.choice((0.01, 0.03, 0.1, 1.0)))
 
-    def options(self, wiring: str) -> Mapping[str, Mapping[str, Any]]:
+    def options(self, wiring: str, services: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """Both who searches and who waits."""
         return {"app": {"search_s": self.search_s}, "couriers": {"search_s": self.search_s}}
 

@@ -38,11 +38,11 @@ WITHIN: dict[str, int] = {
     "timeout_means_refused": 5,  # E3
     "append_anywhere": 15,  # Deadlock
     "grants_without_epoch": 1,  # A5, D4, E5
-    "snapshot_ends_early": 2,  # D7, E7
+    "snapshot_ends_early": 4,  # AssertionError
     "offsets_used_twice": 103,  # OffsetOutOfRange
     "lying_sync": 1,  # CorruptSegment
     "shown_before_sync": 1,  # CorruptSegment
-    "failed_sync_retried": 439,  # CorruptSegment
+    "failed_sync_retried": 380,  # CorruptSegment
     "floors_ignored": 1,  # OffsetOutOfRange
     "listeners_forgotten": 10,  # OffsetOutOfRange
     "order_id_taken_twice": 1,  # D3, D7, E1, E6

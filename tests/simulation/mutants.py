@@ -28,7 +28,7 @@ from eventmesh.runtime import instance
 from eventmesh.runtime.asks import Asks
 from eventmesh.runtime.broker import WhenSynced, WhenWritten
 from eventmesh.runtime.caller import Caller
-from eventmesh.runtime.conversation import Conversations
+from eventmesh.runtime.conversation import Conversation, Conversations
 from eventmesh.runtime.decider import Decider
 from eventmesh.runtime.effects import AskMessage, ReplyMessage, SendReply
 from eventmesh.runtime.incoming import Incoming
@@ -50,7 +50,7 @@ from eventmesh.shop.payments import Payments
 from eventmesh.shop.wirings import request
 from eventmesh.shop.wirings.asking import validate_by_asking
 from eventmesh.views import View
-from tests.simulation import log_scenarios, standing_story, timer_story
+from tests.simulation import ask_policy_story, log_scenarios, standing_story, timer_story
 from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Scenario, jitter, slow_streams, upheaval
 
 Patch = pytest.MonkeyPatch
@@ -271,6 +271,17 @@ def unseen_void_forgotten(patch: Patch) -> None:
             out.answer(row, Settled(order_id, "voided"))
 
     patch.setitem(WIRINGS["request"]["payments"].rules, "VoidPayment", void)  # type: ignore[index]
+
+
+@mutant(
+    "4",
+    "what an earlier life may have sent counts as not sent",
+    ask_policy_story.sent_before_the_circuit_opened,
+    seed=0,
+    caught_by="E3",
+)
+def sent_by_an_earlier_life_forgotten(patch: Patch) -> None:
+    patch.setattr(Conversation, "_sends_first", True)
 
 
 # --- 5 and 6. compare-and-swap, epochs --------------------------------------------------------------

@@ -63,7 +63,7 @@ def recorded(prepared: runs.Prepared, done: SimulatedRun, tmp_path_factory: pyte
     folder.mkdir()
     write_log(folder / "log", done.simulation.storage)
     begun = runs.begin("library", prepared.mesh, prepared.workload, folder, seed=3)
-    measured: Any = SimpleNamespace(callers=done.history.callers, seconds=1.5, cpu_s={"desk": 0.2})
+    measured: Any = SimpleNamespace(callers=done.history.callers, seconds=1.5, cpu_s={"desk": 0.2}, asks={})
     runs.conclude(begun, prepared.mesh, prepared.workload, measured, done.history, folder, report=silent)
     return folder
 

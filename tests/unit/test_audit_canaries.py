@@ -18,6 +18,7 @@ from eventmesh.history import StateDump
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition import truncated
 from eventmesh.log.store import LogReader
+from eventmesh.mesh import parse
 from eventmesh.messages import Columns
 from eventmesh.shop.checks import CHECKS, outcomes, same_outcomes
 from eventmesh.shop.tables import Catalog, Table
@@ -339,6 +340,24 @@ def joined_before_it_was_read(offset: int) -> Tell:
     return tell
 
 
+def joined_with_an_answer(age_us: int, **cache: float) -> Tell:
+    """The stock that orders joined was replaced so long before the order was asked for; ``cache`` keeps answers."""
+
+    def tell() -> Story:
+        story = shop.opened("hybrid")
+        if cache:
+            document = story.mesh.resolved()
+            document["services"]["orders"]["policies"] = {"StockBySku": {"cache": cache}}
+            story.mesh = parse(document)
+        story.restock("s1", 5, "more")
+        story.now += age_us - 11  # the caller asks a microsecond from now, its gateway writes that down 10 later
+        story.tweak["OrderValidated"] = {"joined_lines": [(*shop.PRICE, *shop.STOCK)]}
+        story.until_reserved("o1", ONE)
+        return story
+
+    return tell
+
+
 def answered_with(carried: bool) -> Tell:
     """The vector of the append that rejects an order has passed its request, or has stayed behind it."""
 
@@ -396,6 +415,9 @@ CANARIES: list[tuple[str, Judge]] = [
     ("E9", compared(ending("shipped"), ending("cancelled"))),
     ("E10", told("E10", refused_at_validation(50))),
     ("E11", told("E11", joined_before_it_was_read(4))),
+    ("E11", told("E11", joined_with_an_answer(1))),
+    ("E11", told("E11", joined_with_an_answer(5_001, ttl_ms=5))),
+    ("E11", told("E11", joined_with_an_answer(8_001, ttl_ms=5, stale_while_revalidate_ms=3))),
 ]
 NEAR_MISSES: list[tuple[str, Judge]] = [
     ("A1", told("A1", forged(a_hole))),
@@ -440,6 +462,9 @@ NEAR_MISSES: list[tuple[str, Judge]] = [
     ("E9", compared(ending("shipped"), ending("until_confirmed"))),
     ("E10", told("E10", refused_at_validation(51))),
     ("E11", told("E11", joined_before_it_was_read(3))),
+    ("E11", told("E11", joined_with_an_answer(0))),
+    ("E11", told("E11", joined_with_an_answer(5_000, ttl_ms=5))),
+    ("E11", told("E11", joined_with_an_answer(8_000, ttl_ms=5, stale_while_revalidate_ms=3))),
 ]
 
 

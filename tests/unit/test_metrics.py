@@ -48,7 +48,12 @@ def status(**changed: Any) -> dict[str, Any]:
     return {
         "service": "orders",
         "instance": 1,
-        "counters": {"inputs": 9, "facts": 7, "inputs_refused": 1},
+        "counters": {
+            "inputs": 9,
+            "facts": 7,
+            "inputs_refused": 1,
+            "asks": {"StockBySku": {"attempts": 3, "repeats": 0}},
+        },
         "answered_rows": 5,
         "throttled_rows": 2,
         "inputs": {"orders/1": ["stock/0", "stock/1"], "orders/3": ["stock/1"]},
@@ -76,6 +81,7 @@ def test_a_service_tells_what_it_decided_and_how_far_it_is_behind() -> None:
         ("refused_inputs_total", "orders", "1"): 1,
         ("answered_rows_total", "orders", "1"): 5,
         ("throttled_rows_total", "orders", "1"): 2,
+        ("counted_asks_total", "orders", "1", "StockBySku", "attempts"): 3,
         ("lag_rows", "orders", "1", "stock", "0"): 0,
         ("lag_rows", "orders", "1", "stock", "1"): 60,
         ("view_age_ms", "orders", "1", "stock"): 2_000,
@@ -142,7 +148,7 @@ def test_a_process_without_a_registry_publishes_nothing() -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_name_says_its_unit_last(name: str) -> None:
-    assert re.fullmatch(r"eventmesh_[a-z_]+_(rows|bytes|inputs|facts|offset|ms)(_total)?", name)
+    assert re.fullmatch(r"eventmesh_[a-z_]+_(rows|bytes|inputs|facts|asks|offset|ms)(_total)?", name)
 
 
 def test_one_module_knows_of_rays_metrics() -> None:

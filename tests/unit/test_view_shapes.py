@@ -129,7 +129,7 @@ OVER_TOPICS: list[tuple[Any, str]] = [
     (ViewShape("sale", (Top(3, "lines"),)), "VIEWS['seen'].top(3, lines): the column 'lines' of sales is of type list"),
     (ViewShape("sale", (), ("Sould",)), "VIEWS['seen'].types: 'Sould' is no fact of sales. Did you mean 'Sold'?"),
     (ViewShape("sale", (), ("TakenBack",)), "VIEWS['seen'].types: 'TakenBack' is no fact of sales. Allowed: "
-                                            "InputRefused, Repriced, Sold, Voided"),
+                                            "InputRefused, Repriced, Sold, TimerDue, Voided"),
 ]  # fmt: skip
 CONDITIONS: list[tuple[Where, str]] = [
     (Where("amount", "=="), "unknown operator '=='. Did you mean '='? Allowed: !=, <, <=, =, >, >=, in, is not null, "),

@@ -19,7 +19,7 @@ from eventmesh.runtime.on_ray.strikes import KeepsUndos, Strikes
 from eventmesh.runtime.process.directory import peer_name
 from eventmesh.runtime.process.moments import Moments
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.running import Progress, Standstill, Usage, timer_is_due
+from eventmesh.runtime.running import AskMarks, Progress, Standstill, Usage, timer_is_due
 from eventmesh.runtime.waiting import NO_LOG, explained
 from eventmesh.workload import Requests
 
@@ -44,6 +44,7 @@ class RayMesh:
         self.strikes = Strikes(mesh, actors, undos)
         self.moments = Moments(log_directory)
         self._baseline = Usage()
+        self._ask_marks = AskMarks()
 
     def wait_until_live(self) -> None:
         """Until every service decides."""
@@ -181,6 +182,7 @@ class RayMesh:
             {role: max(0.0, value - before.cpu_s.get(role, 0.0)) for role, value in used.cpu_s.items()},
             used.memory_mb,
             used.bytes_appended - before.bytes_appended,
+            self._ask_marks.since(self.statuses()),
         )
 
     def staleness(self) -> list[int]:
@@ -189,8 +191,9 @@ class RayMesh:
         return [sample for each in samples for sample in each]
 
     def mark(self) -> None:
-        """Count CPU from now on."""
+        """Count CPU, and what came of asks, from now on."""
         self._baseline = self._usage_now()
+        self._ask_marks.mark(self.statuses())
 
     def _usage_now(self) -> Usage:
         services = ((service, actor) for (service, _), actor in self.actors.services.items())

@@ -41,6 +41,10 @@ METRICS = {
     "eventmesh_refused_inputs_total": Metric("inputs that broke a rule and were refused on record", INSTANCE),
     "eventmesh_answered_rows_total": Metric("rows of commands and queries answered for good", INSTANCE),
     "eventmesh_throttled_rows_total": Metric("rows of commands and queries told to come later", INSTANCE),
+    "eventmesh_counted_asks_total": Metric(
+        "attempts of asks, and what policies did: repeats, cache_hits, circuit_not_permitted",
+        (*INSTANCE, "message", "count"),
+    ),
     "eventmesh_lag_rows": Metric("rows of an input that are not decided yet", (*INSTANCE, *PARTITION)),
     "eventmesh_view_age_ms": Metric("age of a view that lags; 0 where it lacks nothing", (*INSTANCE, "view")),
 }
@@ -170,6 +174,9 @@ def of_service(status: Mapping[str, Any], ends: Mapping[str, int], now: int) -> 
         ("eventmesh_throttled_rows_total", status["throttled_rows"]),
     ):
         yield Reading(name, tags, value)
+    for message, counts in status["counters"]["asks"].items():
+        for count, value in counts.items():
+            yield Reading("eventmesh_counted_asks_total", {**tags, "message": message, "count": count}, value)
     if not ends:
         return
     for position, lag in _lags(status, ends).items():

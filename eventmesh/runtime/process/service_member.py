@@ -209,7 +209,7 @@ class ServiceMember(Member):
 
     def peer_lost(self, peer: Peer) -> None:
         """Another service is gone."""
-        self.instance.peer_lost(peer[0])
+        self.instance.peer_lost(*peer)
 
     # --- what goes out --------------------------------------------------------------------------
 

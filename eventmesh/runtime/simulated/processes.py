@@ -216,8 +216,14 @@ class ServiceProcess(Asker):
                 self._lost(instance, connection)
                 self._connect_later(connection[0])
             case PeerGone(gone):
-                instance.peer_lost(gone[0].rpartition("/")[0])
-                instance.origin_lost(gone)
+                self._peer_gone(instance, gone)
+
+    @staticmethod
+    def _peer_gone(instance: Instance, gone: Origin) -> None:
+        service, _, number = gone[0].rpartition("/")
+        if service:  # else it is a caller
+            instance.peer_lost(service, int(number))
+        instance.origin_lost(gone)
 
     def _connect(self, life: int) -> None:
         """A connection to this life of the broker; the one before is given up first."""

@@ -16,7 +16,7 @@ from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import Fault, FixedMoment, Struck
 from eventmesh.runtime.instance import Instance
 from eventmesh.runtime.limits import Limits
-from eventmesh.runtime.running import Progress, Standstill, Usage, timer_is_due
+from eventmesh.runtime.running import AskMarks, Progress, Standstill, Usage, timer_is_due
 from eventmesh.runtime.simulated.network import Speeds
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.runtime.simulated.world import Deadlock
@@ -53,6 +53,7 @@ class SimulatedMesh:
             if service in rows_per_s:
                 host.speeds = replace(host.speeds, row=round(SECOND / rows_per_s[service]))
         self._appended_before = 0
+        self._ask_marks = AskMarks()
 
     def call(
         self, name: str, requests: Requests, *,
@@ -112,10 +113,12 @@ class SimulatedMesh:
     def mark(self) -> None:
         """See :class:`RunningMesh`."""
         self._appended_before = self._appended()
+        self._ask_marks.mark(self.statuses())
 
     def usage(self) -> Usage:
         """See :class:`RunningMesh`: no CPU and no memory, since time is virtual."""
-        return Usage(bytes_appended=self._appended() - self._appended_before)
+        asks = self._ask_marks.since(self.statuses())
+        return Usage(bytes_appended=self._appended() - self._appended_before, asks=asks)
 
     def _appended(self) -> int:
         return sum(instance.counters.bytes_appended for instance in self._instances())

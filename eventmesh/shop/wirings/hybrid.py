@@ -20,5 +20,5 @@ async def validate(orders: Orders, order: OrderRequested, talk: Talk) -> None:
 
 TRIGGERS: dict[str, Trigger] = {
     **OTHERS,
-    "orders": Trigger({**ORDERS, OrderRequested: validate}, sends=queries),
+    "orders": Trigger({**ORDERS, OrderRequested: validate}, sends=queries, until_answered=queries),
 }

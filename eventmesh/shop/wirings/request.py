@@ -2,17 +2,18 @@
 
 Every answer becomes a fact before the next step, and the fold says which step is next: after a restart
 the same commands go out again under the same ids, and find what they did the first time. A command that
-got no answer may have happened: the order is then *cancelling* until all that was asked for is undone.
+got no answer may have happened: the order is then *cancelling* until all that was asked for is undone. Where an ask
+policy let nothing out, and nothing was done before, the order is rejected at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
 from eventmesh.declared import A, Command, Named
-from eventmesh.errors import AskTimeout
+from eventmesh.errors import NOT_SENT, AskTimeout, DidNotHappen
 from eventmesh.messages import fingerprint
 from eventmesh.service import UNTIL_ANSWERED, Talk, Trigger
 from eventmesh.shop.facts import (
@@ -83,8 +84,8 @@ async def take_order(orders: Orders, order: TakeOrder, talk: Talk) -> Told:
     if talk.state.status(order_id) is None:
         try:
             step = await validate_by_asking(orders, order, talk, attempts=QUERY_ATTEMPTS)
-        except AskTimeout as timeout:
-            step = OrderRejected(order_id, f"unavailable: {timeout}")
+        except (AskTimeout, *NOT_SENT) as unanswered:
+            step = unavailable(order_id, unanswered)
         lines = order.lines or []
         await follow(talk, replace(step, customer_id=order.customer_id, lines=lines, amount=amount(lines)))
     return replace(await carry_on(orders, order_id, talk), repeated=repeated)
@@ -109,6 +110,11 @@ async def follow(talk: Talk, step: Step) -> None:
         await talk.record(step)
 
 
+def unavailable(order_id: str, why: Exception) -> OrderRejected:
+    """Rejected since nobody said what was asked; nothing was done for the order."""
+    return OrderRejected(order_id, f"unavailable: {why}")
+
+
 def inventory_partitions(orders: Orders, order: Order) -> list[int]:
     """The inventory partitions that have a line of the order."""
     return sorted({orders.place.partition_of("stock", sku) for sku, _, _ in order.lines})
@@ -126,8 +132,27 @@ async def command_inventory(
 ) -> list[A]:
     """Send one command to every inventory partition concerned, all at once."""
     command, partitions = kind(order_id, order.lines), inventory_partitions(orders, order)
-    sent = [talk.command(command, partition=partition, attempts=attempts, part=part) for partition in partitions]
-    return [await answer for answer in sent]
+    return await every(
+        [talk.command(command, partition=partition, attempts=attempts, part=part) for partition in partitions]
+    )
+
+
+async def every(asked: Sequence[Awaitable[A]]) -> list[A]:
+    """All the answers.
+
+    Where some were not sent, the others may have happened: only where none was sent, none happened.
+    """
+    answers, noes = list[A](), list[DidNotHappen]()
+    for each in asked:
+        try:
+            answers.append(await each)
+        except NOT_SENT as no:
+            noes.append(no)
+    if noes and answers:
+        raise AskTimeout(f"not all were asked: {noes[0]}")
+    if noes:
+        raise noes[0]
+    return answers
 
 
 async def reserve(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
@@ -138,6 +163,9 @@ async def reserve(orders: Orders, order_id: str, order: Order, talk: Talk) -> No
         answers = await command_inventory(orders, ReserveStock, order_id, order, talk, attempts=QUERY_ATTEMPTS)
     except AskTimeout as timeout:
         await follow(talk, OrderCancelling(order_id, str(timeout)))
+        return
+    except NOT_SENT as no:
+        await follow(talk, unavailable(order_id, no))
         return
     if order.status != "validated":
         return
@@ -152,11 +180,15 @@ async def reserve(orders: Orders, order_id: str, order: Order, talk: Talk) -> No
 
 
 async def capture(orders: Orders, order_id: str, order: Order, talk: Talk) -> None:
-    """reserved: take the money, then confirm; if it is declined, give the stock back first."""
+    """reserved: take the money, then confirm; if it is declined, give the stock back first.
+
+    Where it was not even asked for, there is still stock to give back: that is written down before it is done, so that
+    nobody asks for the money after all when half of it is undone.
+    """
     try:
         answer = await talk.command(CapturePayment(order_id, order.amount))
-    except AskTimeout as timeout:
-        await follow(talk, OrderCancelling(order_id, str(timeout)))
+    except (AskTimeout, *NOT_SENT) as unanswered:
+        await follow(talk, OrderCancelling(order_id, str(unanswered)))
         return
     talk.cancel(ReservationExpired, order_id)
     if order.status != "reserved":
@@ -208,9 +240,22 @@ async def stop_order(orders: Orders, stopped: StopOrder, talk: Talk) -> Told:
 COMMANDS = (ReserveStock, ReleaseStock, ShipStock, CapturePayment, VoidPayment, ShipOrder, CancelShipment)
 
 
+#: Those of which an order can do without an answer: it is undone then.
+TRIED = (ReserveStock, CapturePayment)
+
+
 def sent_by_orders(options: OrdersOptions) -> Iterable[Named]:
     """Questions first, then commands, one of them by option."""
-    return [*queries(options), *COMMANDS, *([CheckRestock] if options.commands_restock else [])]
+    return [*queries(options), *_commands(options)]
+
+
+def _commands(options: OrdersOptions) -> list[Named]:
+    return [*COMMANDS, *([CheckRestock] if options.commands_restock else [])]
+
+
+def until_answered(options: OrdersOptions) -> Iterable[Named]:
+    """What must get through in the end: whatever undoes something, and what happens once there is no way back."""
+    return [command for command in _commands(options) if command not in TRIED]
 
 
 STEPS = {"validated": reserve, "reserved": capture, "confirmed": ship, "cancelling": undo}
@@ -222,11 +267,13 @@ TRIGGERS: dict[str, Trigger] = {
             RequestReturn: Gateway.request_return,
         },
         sends=[TakeOrder, StopOrder],
+        until_answered=[TakeOrder, StopOrder],
     ),
     "orders": Trigger(
         {TakeOrder: take_order, StopOrder: stop_order, ReservationExpired: Orders.expire_step_by_step},
         resume={TakeOrder: carry_on},
         sends=sent_by_orders,
+        until_answered=until_answered,
     ),
     "inventory": Trigger(
         {
