@@ -7,7 +7,7 @@ read. It says who takes part; the application's wiring says how, and a runtime b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -19,6 +19,7 @@ from eventmesh.application import TO_RUN, Application, Package, Words, load_pack
 from eventmesh.configuration import no_effect, suggestion
 from eventmesh.declared import MessageType, has_key
 from eventmesh.errors import ConfigurationError, NotFound
+from eventmesh.log.manifest import gone_on_with
 from eventmesh.log.topic import Compatibility, Topic, TopicSettings
 from eventmesh.messages import ENVELOPE, REFUSAL
 from eventmesh.needs import Needs, Part, named, topic_line
@@ -27,6 +28,7 @@ from eventmesh.policies import Check as PolicyCheck
 from eventmesh.progress import position_name
 from eventmesh.service import Place, Service, Trigger
 from eventmesh.shape_checks import Misshapen, ShapeCheck
+from eventmesh.sources import Sources, sources_of
 from eventmesh.states import NoSnapshot, state_type
 from eventmesh.views import View, ViewShape
 
@@ -84,7 +86,7 @@ class TopicSection(_Section):
     key: str = Field(description="The payload column that the partition is chosen by.")
     partitions: int = Field(1, ge=1, le=PARTITIONS_MAX, description="Fixed at creation.")
     compatibility: Literal["BACKWARD"] = Field(
-        "BACKWARD", description="Of a topic's columns from one version to the next. They cannot change yet."
+        "BACKWARD", description="Of a topic's columns from one version to the next: they may be new, or wider."
     )
     cleanup_policy: Literal["delete"] = Field("delete", alias="cleanup.policy", description="Nothing is compacted yet.")
     retention_ms: int = Field(
@@ -104,7 +106,7 @@ class TopicSection(_Section):
     @classmethod
     def _can_be_compared(cls, mode: object) -> object:
         if mode in get_args(Compatibility) and mode != "BACKWARD":
-            problem = "does nothing: the columns of a topic cannot change yet, so there is nothing to compare"
+            problem = "does nothing: columns may grow as BACKWARD has it, and change in no other way yet"
             raise no_effect(problem, "Leave the key out, or write compatibility: BACKWARD")
         return mode
 
@@ -167,11 +169,17 @@ class MeshFile(_Section):
 
 @dataclass(frozen=True)
 class Mesh:
-    """A checked description. ``options`` are each service's own, as the application's models, by service name."""
+    """A checked description. ``options`` are each service's own, as the application's models, by service name.
+
+    ``earlier`` are the columns that topics had before, oldest first, in the log that it goes on with (:meth:`on_log`).
+    ``sources`` are the files of its application, as they were checked; None where nobody can tell.
+    """
 
     description: MeshFile
     schemas: Mapping[str, pa.Schema]
     options: Mapping[str, BaseModel]
+    earlier: Mapping[str, tuple[pa.Schema, ...]] = field(default_factory=dict)
+    sources: Sources | None = None
 
     @property
     def name(self) -> str:
@@ -207,6 +215,11 @@ class Mesh:
         return cast(Application, load_package(self.description.application, parts=TO_RUN))
 
     @property
+    def code(self) -> str:
+        """Which application it is, by its files; empty where nobody can tell."""
+        return "" if self.sources is None else self.sources.fingerprint
+
+    @property
     def words(self) -> Words:
         """The application's words for what its callers ask for."""
         words: Words = optional(self.application, "WORDS")
@@ -229,9 +242,18 @@ class Mesh:
                 schema=self.schemas[name],
                 settings=section.settings(),
                 compatibility=section.compatibility,
+                earlier=self.earlier.get(name, ()),
             )
             for name, section in self.description.topics.items()
         }
+
+    def on_log(self, stored: Mapping[str, Topic]) -> Mesh:
+        """The mesh as it goes on with a log that holds these topics: its columns may be their next version.
+
+        :class:`~eventmesh.errors.DataDirectoryError` where it cannot go on with them, with all that is in the way.
+        """
+        topics = gone_on_with(stored, self.topics())
+        return replace(self, earlier={name: topic.earlier for name, topic in topics.items()})
 
     def topic_of(self, service: str) -> str:
         """The one topic that ``service`` owns. Raises :class:`NotFound` for a service that owns none."""
@@ -396,7 +418,10 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     """
     framework, options = _split(_kept(document, file) if stored else document)
     description = configuration.validate(MeshFile, framework, file=file, stored=stored)
-    package = package or cast(Package, load_package(description.application, file=file))
+    sources = None
+    if package is None:
+        package = cast(Package, load_package(description.application, file=file))
+        sources = sources_of(description.application)
     _Check(file, description, package).all()
     models = {}
     for name, own in options.items():
@@ -412,7 +437,8 @@ def parse(document: Mapping[str, Any], *, file: str = "", package: Package | Non
     owners = {name: topic.owner for name, topic in description.topics.items()}
     Needs.of(package, description.wiring, owners, parts, file).check(stored=stored)
     _check_policies(description, package, models, file)
-    mesh = Mesh(description, {name: package.DECLARED.schemas[name] for name in description.topics}, models)
+    schemas = {name: package.DECLARED.schemas[name] for name in description.topics}
+    mesh = Mesh(description, schemas, models, sources=sources)
     if mesh.keeps_snapshots:
         _check_states(mesh, package, file)
     return mesh

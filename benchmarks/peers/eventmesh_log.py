@@ -115,7 +115,7 @@ def _subscribed(address: str, topic: str, deliver: Any) -> Iterator[None]:
         raise error
 
     backbone = BrokerBackbone(
-        lambda: address, Callbacks(delivered=deliver, cannot_read=failed), schemas={topic: TOPICS[topic].schema},
+        lambda: address, Callbacks(delivered=deliver, cannot_read=failed), topics={topic: TOPICS[topic]},
         once=True,
     )  # fmt: skip
     backbone.start()

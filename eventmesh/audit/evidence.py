@@ -90,8 +90,8 @@ def encode(values: pa.Array) -> tuple[Integers, pa.Array]:
 class Facts:
     """The facts of one topic as columns, control records left out; every array has one item per fact.
 
-    ``partition``, ``append`` (the place of the fact's batch among the partition's batches) and ``time``
-    (microseconds) come as int64.
+    ``partition``, ``append`` (the place of the fact's batch among the partition's batches), ``version`` (of
+    the columns that it is written in) and ``time`` (microseconds) come as int64.
     """
 
     def __init__(self, topic: Topic, partitions: Sequence[PartitionLog]) -> None:
@@ -99,14 +99,14 @@ class Facts:
         pieces = [piece for log in partitions for piece in log.facts]
         self.rows = pa.concat_batches(pieces) if pieces else pa.RecordBatch.from_pylist([], topic.schema)
         places = [
-            (log.number, place, header.epoch, header.time, header.base, header.rows)
+            (log.number, place, header.epoch, header.time, header.base, header.version, header.rows)
             for log in partitions
             for place, header in enumerate(log.headers)
             if header.kind == "facts"
         ]
-        per_batch = np.array(places, np.int64).reshape(-1, 6)
-        per_fact = np.repeat(per_batch, per_batch[:, 5], axis=0)
-        self.partition, self.append, self.epoch, self.appended_at, self.base = per_fact[:, :5].T.copy()
+        per_batch = np.array(places, np.int64).reshape(-1, 7)
+        per_fact = np.repeat(per_batch, per_batch[:, 6], axis=0)
+        self.partition, self.append, self.epoch, self.appended_at, self.base, self.version = per_fact[:, :6].T.copy()
         self._coded: dict[str, tuple[Integers, pa.Array]] = {}
         self._masks: dict[str, Mask] = {}
 

@@ -122,6 +122,26 @@ def start_moved_with_reason(evidence: Evidence) -> CheckResult:
     return findings.result()
 
 
+def versions_rise(evidence: Evidence) -> CheckResult:
+    """A8: the version of a topic's columns never falls along offsets, and each fact names the one it is written in."""
+    findings = Findings("A8", "versions of columns never fall along offsets, and each fact names its own")
+    for log in evidence.all_partitions():
+        for before, header in pairwise(log.headers):
+            if header.version < before.version:
+                findings.flag(f"{log.name}@{header.base}: version {header.version} follows version {before.version}")
+        findings.examined += len(log.headers)
+    for topic in evidence.topics:
+        facts = evidence.facts(topic)
+        codes, names = facts.coded("dataschema")
+        places = {name: place for place, name in enumerate(names.to_pylist())}
+        versions, batch = np.unique(facts.version, return_inverse=True)
+        expected = np.array([places.get(f"{topic}/{version}", len(places)) for version in versions], np.int64)[batch]
+        findings.flag_where(
+            codes != expected, lambda i, f=facts: f"{f.say(i)}: it is in version {f.version[i]}, and says otherwise"  # type: ignore[misc]
+        )  # fmt: skip
+    return findings.result()
+
+
 CHECKS: dict[str, Check] = {
     "A1": offsets_rise,
     "A2": dense,
@@ -130,4 +150,5 @@ CHECKS: dict[str, Check] = {
     "A5": appends_counted,
     "A6": keys_in_place,
     "A7": start_moved_with_reason,
+    "A8": versions_rise,
 }

@@ -29,7 +29,7 @@ from eventmesh.lab import archive
 from eventmesh.lab.run import CALLERS, LOG, MESH_FILE
 from eventmesh.log import copying
 from eventmesh.log.copying import CopiedFile, Moment
-from eventmesh.log.manifest import FORMAT_VERSION
+from eventmesh.log.manifest import FORMAT_VERSION, FORMATS_READ, formats_read
 from eventmesh.log.storage import FileStorage, MemoryStorage, machine_id
 from eventmesh.log.store import open_read_only
 from eventmesh.report.progress_bar import Report, silent
@@ -247,9 +247,9 @@ def _parsed(file: Path, manifest: Mapping[str, Any]) -> Backup:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(f"{file}: no whole backup ({archive.MANIFEST}: {where} is not as expected)") from error
-    if backup.log_format != FORMAT_VERSION:
+    if backup.log_format not in FORMATS_READ:
         raise InputError(
-            f"{file}: its log has format version {backup.log_format}, this program reads {FORMAT_VERSION}. "
+            f"{file}: its log has format version {backup.log_format}, this program reads {formats_read()}. "
             f"Restore it with the program that wrote it, eventmesh {backup.eventmesh}"
         )
     return backup

@@ -79,12 +79,13 @@ def _in(directory: Path, error: CorruptSegment) -> CorruptSegment:
 
 @dataclass(frozen=True)
 class TopicSummary:
-    """One partition as ``eventmesh log topics`` lists it."""
+    """One partition as ``eventmesh log topics`` lists it; ``version`` is that of the topic's columns."""
 
     topic: str
     partition: int
     owner: str
     key: str
+    version: int
     start: int
     end: int
 
@@ -98,6 +99,7 @@ def topics(folder: Path) -> list[TopicSummary]:
                 partition,
                 topic.owner,
                 topic.key,
+                topic.version,
                 reader.start(name, partition),
                 reader.watermark(name, partition),
             )
@@ -164,8 +166,9 @@ def records(entry: LogBatch, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _records(entry: LogBatch, name: str) -> Iterator[Timed]:
+    header = entry.header
     for time, row in _dicts(entry.batch):
-        place = {"partition": name, "offset": row["sequence"], "epoch": entry.header.epoch}
+        place = {"partition": name, "offset": row["sequence"], "epoch": header.epoch, **header.control}
         yield time, place | {column: value for column, value in row.items() if value is not None}
 
 

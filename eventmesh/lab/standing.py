@@ -8,7 +8,7 @@ all runs so far, since the log holds them all.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,6 +54,7 @@ from eventmesh.lab.standing_runs import (
     set_lost_journals_aside,
     unfinished,
 )
+from eventmesh.log.manifest import growth
 from eventmesh.log.storage import machine_id
 from eventmesh.log.store import Durability, check_directory
 from eventmesh.mesh import Mesh
@@ -93,28 +94,30 @@ def up(
     standing = Standing(name=name, data=data, ray="", listen=listen, token_file=token_file, since=datetime.now(UTC))
     if dry_run:
         _not_up(name)
-        _checked(standing, mesh_file)
+        _say_all(_checked(standing, mesh_file).growth, say)
         return standing
     with claimed(name, "started"):
         _not_up(name)
-        mesh, _, _ = _checked(standing, mesh_file)
+        checked = _checked(standing, mesh_file)
         _make(data)
         busy = f"a mesh on {data} is being {{}} now: a data directory belongs to one mesh. Name another with --data"
         with held(data / "up.lock", "started", busy):
             if left := set_lost_journals_aside(data) or unfinished(data):
-                say(left.text(mesh.words))
+                say(left.text(checked.mesh.words))
+            _say_all(checked.growth, say)
             return _up(standing, mesh_file, address, report)
 
 
 def _up(standing: Standing, mesh_file: Path | None, address: str | None, report: Report) -> Standing:
-    mesh, access, cluster_id = _checked(standing, mesh_file)  # again: nobody else starts anything on this data now
+    checked = _checked(standing, mesh_file)  # again: nobody else starts anything on this data now
+    standing = standing.model_copy(update={"code": checked.mesh.code})
     report("starting Ray" if address is None else f"joining Ray at {address}", 0, 0)
     try:
-        standing = _on_ray(standing, address, mesh.processes)
+        standing = _on_ray(standing, address, checked.mesh.processes)
         write(standing)
-        write_mesh(standing.data, mesh)
+        write_mesh(standing.data, checked.mesh)
         report("starting the mesh", 0, 0)
-        _start(standing, mesh, access, cluster_id)
+        _start(standing, checked)
     except BaseException:
         _end(standing)
         raise
@@ -156,8 +159,25 @@ def _check_same_mesh(mesh: Mesh, data: Path) -> None:
             )
 
 
-def _checked(standing: Standing, mesh_file: Path | None) -> tuple[Mesh, Access, str]:
-    """The mesh, who is let in, and the id of its log's cluster, a new one where there is no log yet."""
+@dataclass(frozen=True)
+class Checked:
+    """What can be known before anything starts: the mesh as it goes on with its log, and who is let in.
+
+    ``cluster_id`` is the log's, a new one where there is none yet. ``growth`` says which topics get other columns.
+    """
+
+    mesh: Mesh
+    access: Access
+    cluster_id: str
+    growth: Sequence[str]
+
+
+def _say_all(sentences: Iterable[str], say: Callable[[str], object]) -> None:
+    for each in sentences:
+        say(each)
+
+
+def _checked(standing: Standing, mesh_file: Path | None) -> Checked:
     data = standing.data
     load = meshes.load_stored if mesh_file is None else meshes.load
     mesh = load(_mesh_file(mesh_file, data))
@@ -171,7 +191,10 @@ def _checked(standing: Standing, mesh_file: Path | None) -> tuple[Mesh, Access, 
         found = check_directory(data / LOG, mesh.topics(), machine_id()) if (data / LOG).exists() else None
     except DataDirectoryError as error:
         raise DataDirectoryError(f"{data}: {error}") from error
-    return mesh, access, found or uuid.uuid4().hex
+    if found is None:
+        return Checked(mesh, access, uuid.uuid4().hex, ())
+    goes_on = mesh.on_log(found.topics)
+    return Checked(goes_on, access, found.cluster_id, growth(found.topics, goes_on.topics()))
 
 
 def _make(data: Path) -> None:
@@ -202,13 +225,15 @@ def _headed(standing: Standing, head: Head) -> Standing:
     return standing.model_copy(update={"ray": head.address, "head_pid": head.pid, "head_folder": head.folder})
 
 
-def _start(standing: Standing, mesh: Mesh, access: Access, cluster_id: str) -> None:
+def _start(standing: Standing, checked: Checked) -> None:
     from eventmesh.runtime.on_ray import ray_folder
     from eventmesh.runtime.on_ray.standing import StandingMesh, joined
 
     folder = standing.head_folder
     with ray_folder.logs_kept_of(folder) if folder else nullcontext(), joined(standing.ray):
-        StandingMesh.start(mesh, standing.name, standing.data / LOG, access, cluster_id=cluster_id)
+        StandingMesh.start(
+            checked.mesh, standing.name, standing.data / LOG, checked.access, cluster_id=checked.cluster_id
+        )  # fmt: skip
 
 
 # --- down ----------------------------------------------------------------------------------------
@@ -292,7 +317,10 @@ def loading(
 ) -> Iterator[OneRun]:  # fmt: skip
     """One run of the mesh, whose results go to ``folder``. See :func:`run`."""
     busy = f"{standing.name!r} is being {{}} now. Wait for the end of that run; one runs at a time"
-    with held(standing.data / "run.lock", "loaded", busy), writing(folder), reached(standing) as running:
+    with (
+        held(standing.data / "run.lock", "loaded", busy), writing(folder),
+        reached(standing, to_load=True) as running,
+    ):  # fmt: skip
         _await_earlier(standing, running, report)
         yield OneRun(standing, running, claim_run(standing.data), report, say)
 

@@ -34,7 +34,10 @@ LOOPBACK = "127.0.0.1"
 
 
 class Standing(BaseModel):
-    """What stands under a name. ``head_pid`` and ``head_folder`` are of a Ray that was started for it, if one was."""
+    """What stands under a name. ``head_pid`` and ``head_folder`` are of a Ray that was started for it, if one was.
+
+    ``code`` says by its files which application it runs.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -49,6 +52,7 @@ class Standing(BaseModel):
     listen: str = LOOPBACK
     token_file: Path | None = None
     since: datetime
+    code: str = ""
 
     @property
     def mesh(self) -> Mesh:
@@ -205,22 +209,37 @@ def _token(file: Path | None) -> str | None:
 
 
 @contextmanager
-def reached(standing: Standing) -> Iterator[StandingMesh]:
-    """The mesh, for as long as it is entered; :class:`EnvironmentUnavailable` where it cannot be reached."""
+def reached(standing: Standing, *, to_load: bool = False) -> Iterator[StandingMesh]:
+    """The mesh, for as long as it is entered; :class:`EnvironmentUnavailable` where it cannot be reached.
+
+    Who is going ``to_load`` it and to judge what it did needs all of it, and the application that it was started with.
+    """
     _must_be_reachable(standing)
+    mesh = _as_it_runs(standing) if to_load else standing.mesh
     prepare_environment(None if standing.head_pid is not None else standing.ray, standing.token_file)
     from eventmesh.runtime.on_ray.joinable import SocketLost
     from eventmesh.runtime.on_ray.standing import StandingMesh, joined
 
     try:
         with joined(standing.ray):
-            yield StandingMesh.found(standing.mesh, standing.name, standing.data / LOG, standing.access)
+            yield StandingMesh.found(mesh, standing.name, standing.data / LOG, standing.access, whole=to_load)
     except SocketLost as error:
         raise EnvironmentUnavailable(
             f"the processes of {standing.name!r} run, and nothing can reach them: {error.socket} is gone. Programs "
             f"that clean up temporary files do that. End it with: eventmesh down --name {standing.name}; its data "
             f"stays in {standing.data}. Start it again with: {_again(standing)}"
         ) from error
+
+
+def _as_it_runs(standing: Standing) -> Mesh:
+    mesh = standing.mesh
+    if standing.code and mesh.sources is not None and mesh.code != standing.code:
+        raise EnvironmentUnavailable(
+            f"{standing.name!r} does not run the application that is found here, in {mesh.sources.place}: that has "
+            f"changed since, or it is another one of the same name. To go on with this one: eventmesh down --name "
+            f"{standing.name}, then: {_again(standing)}"
+        )
+    return mesh
 
 
 def _again(standing: Standing) -> str:

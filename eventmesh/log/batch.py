@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
+from eventmesh.log.evolution import fitted
 from eventmesh.messages import Columns
 
 METADATA_KEY = b"eventmesh"
@@ -40,8 +41,9 @@ class Header:
 
     ``base`` is the end offset the writer expects, hence the offset of the first row. ``append`` counts
     the writer's appends within ``epoch`` from 0. ``progress`` is :meth:`Progress.to_json`'s vector.
-    ``time`` is the append time in microseconds since the Unix epoch, by the writer's clock. ``control``
-    is what a record of the log's own says, beside its kind.
+    ``time`` is the append time in microseconds since the Unix epoch, by the writer's clock. ``version``
+    is that of the topic's columns which the rows have. ``control`` is what a record of the log's own
+    says, beside its kind.
     """
 
     kind: BatchKind
@@ -53,6 +55,7 @@ class Header:
     incarnation: str  # unique per start of the writer's process
     time: int
     progress: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
     control: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,9 +69,11 @@ class Header:
         return int(self.control["lost_from"]) if self.kind == "truncated" else self.base
 
     def to_bytes(self) -> bytes:
-        """Compact JSON; ``control`` is left out when empty."""
+        """Compact JSON; ``control`` is left out when empty, and a ``version`` of 1 with it."""
         packed = msgspec.json.encode(self)
-        return packed if self.control else packed.removesuffix(b',"control":{}}') + b"}"
+        if self.control:
+            return packed
+        return packed.removesuffix(_NO_CONTROL if self.version > 1 else _FIRST_VERSION) + b"}"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
@@ -80,6 +85,8 @@ class Header:
 
 
 _HEADERS = msgspec.json.Decoder(Header)
+_NO_CONTROL = b',"control":{}}'
+_FIRST_VERSION = b',"version":1' + _NO_CONTROL
 
 
 @lru_cache(maxsize=256)
@@ -91,12 +98,17 @@ def schema_message(schema: pa.Schema) -> bytes:
 class LogBatch:
     """A header with its rows, decoded from the IPC message when first asked for (zero-copy).
 
-    ``head`` is the header as it travels and as it is stored: encoded once, by the writer.
+    ``head`` is the header as it travels and as it is stored: encoded once, by the writer. ``schema`` are the columns
+    that the message has, ``shown`` those that its rows are read with, where the topic's have grown since.
     """
 
-    def __init__(self, header: Header, message: pa.Buffer, schema: pa.Schema, head: bytes | None = None) -> None:
+    def __init__(
+        self, header: Header, message: pa.Buffer, schema: pa.Schema, head: bytes | None = None,
+        shown: pa.Schema | None = None,
+    ) -> None:  # fmt: skip
         self.header, self.message, self.schema = header, message, schema
         self.head = head or header.to_bytes()
+        self.shown = shown if shown is not None else schema
 
     @classmethod
     def encode(cls, header: Header, batch: pa.RecordBatch) -> LogBatch:
@@ -114,7 +126,8 @@ class LogBatch:
     @cached_property
     def batch(self) -> pa.RecordBatch:
         """The rows, in the topic's schema."""
-        return pa.ipc.read_record_batch(self.message, self.schema)
+        rows = pa.ipc.read_record_batch(self.message, self.schema)
+        return rows if self.shown is self.schema else fitted(rows, self.shown)
 
     @cached_property
     def columns(self) -> Columns:
@@ -122,10 +135,10 @@ class LogBatch:
         return Columns(self.batch)
 
     @classmethod
-    def decode(cls, message: pa.Buffer, schema: pa.Schema) -> LogBatch:
+    def decode(cls, message: pa.Buffer, schema: pa.Schema, shown: pa.Schema | None = None) -> LogBatch:
         """Read a stored message back: the header now, the rows when they are asked for."""
         head = embedded_head(message)
-        return cls(Header.from_bytes(head), message, schema, head)
+        return cls(Header.from_bytes(head), message, schema, head, shown)
 
 
 class Encoder:

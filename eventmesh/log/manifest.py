@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from eventmesh.errors import DataDirectoryError
 from eventmesh.log.batch import schema_message
-from eventmesh.log.partition import Durability, first_difference
+from eventmesh.log.evolution import NONE, Change, changes
+from eventmesh.log.partition import Durability
 from eventmesh.log.storage import Storage
 from eventmesh.log.topic import Topic, TopicSettings
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2
+#: The format that is written, and those that are read: in format 2 each topic had one version of its columns.
+FORMAT_VERSION = 3
+FORMATS_READ = frozenset({2, FORMAT_VERSION})
+#: By these modes a reader of the new columns reads what was written with the old ones; no other is carried out yet.
+READS_OLD = frozenset({"BACKWARD", "BACKWARD_TRANSITIVE"})
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,10 @@ def read_manifest(storage: Storage) -> Manifest | None:
         return None
     try:
         fields = json.loads(data)
-        if fields["format_version"] != FORMAT_VERSION:
+        if fields["format_version"] not in FORMATS_READ:
             raise DataDirectoryError(
                 f"the data directory has format version {fields['format_version']}, this program reads "
-                f"{FORMAT_VERSION}. Open it with the program that wrote it"
+                f"{formats_read()}. Open it with the program that wrote it"
             )
         topics = [_topic_from_json(entry) for entry in fields["topics"]]
         return Manifest(
@@ -75,22 +80,38 @@ def read_manifest(storage: Storage) -> Manifest | None:
         raise DataDirectoryError(f"{MANIFEST} is damaged: {error!r}. Restore it from a copy") from error
 
 
+def formats_read() -> str:
+    """In words."""
+    return " and ".join(map(str, sorted(FORMATS_READ)))
+
+
 def _topic_to_json(topic: Topic) -> dict[str, Any]:
-    schema = base64.b64encode(schema_message(topic.schema)).decode()
     return {
         "name": topic.name,
         "owner": topic.owner,
         "key": topic.key,
         "partitions": topic.partitions,
-        "schema": schema,
+        "schema": _packed(topic.schema),
+        "earlier": [_packed(each) for each in topic.earlier],
         "settings": asdict(topic.settings),
         "compatibility": topic.compatibility,
     }
 
 
 def _topic_from_json(fields: dict[str, Any]) -> Topic:
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"])))
-    return Topic(**{**fields, "schema": schema, "settings": TopicSettings(**fields["settings"])})
+    columns = {
+        "schema": _unpacked(fields["schema"]),
+        "earlier": tuple(_unpacked(each) for each in fields.get("earlier", [])),
+    }
+    return Topic(**{**fields, **columns, "settings": TopicSettings(**fields["settings"])})
+
+
+def _packed(schema: pa.Schema) -> str:
+    return base64.b64encode(schema_message(schema)).decode()
+
+
+def _unpacked(packed: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed)))
 
 
 def check_home(manifest: Manifest, cluster_id: str, node: str) -> None:
@@ -108,18 +129,74 @@ def check_home(manifest: Manifest, cluster_id: str, node: str) -> None:
         )
 
 
-def check_same(known: Topic, asked: Topic) -> None:
-    """``DataDirectoryError`` if the topic as asked for is not the one that the directory holds.
+# --- topics that grow -------------------------------------------------------------------------------
 
-    Settings and compatibility may change from one opening to the next.
+
+def gone_on_with(known: Mapping[str, Topic], asked: Mapping[str, Topic]) -> dict[str, Topic]:
+    """The topics that are asked for, as they are once the log that holds the ``known`` ones was opened with them.
+
+    Settings and compatibility may change from one opening to the next, and columns may grow: then they are the next
+    version (rule 18). ``DataDirectoryError`` with everything else that differs, field by field.
     """
-    for what in ("owner", "key", "partitions"):
-        if getattr(known, what) != getattr(asked, what):
-            raise DataDirectoryError(
-                f"topic {known.name}: {what} is {getattr(known, what)!r} in the data directory, "
-                f"{getattr(asked, what)!r} was asked for. Use another directory, or the mesh that wrote this one"
-            )
-    if not known.schema.equals(asked.schema):
-        raise DataDirectoryError(
-            f"topic {known.name}: the schema differs: asked for, {first_difference(known.schema, asked.schema)}"
+    refused: list[str] = []
+    topics = {}
+    for name, topic in asked.items():
+        stored = known.get(name)
+        if stored is None:
+            topics[name] = topic
+            continue
+        refused += [f"{name}: {each}" for each in _differing(stored, topic)]
+        same = stored.schema.equals(topic.schema)
+        earlier = stored.earlier if same else (*stored.earlier, stored.schema)
+        topics[name] = replace(topic, schema=stored.schema if same else topic.schema, earlier=earlier)
+    if refused:
+        problem = "the topics that are asked for do not go on with those that are stored:"
+        said = f" {refused[0]}" if len(refused) == 1 else "".join(f"\n  {each}" for each in refused)
+        raise DataDirectoryError(problem + said)
+    return topics
+
+
+def growth(known: Mapping[str, Topic], grown: Mapping[str, Topic]) -> list[str]:
+    """What an opening would change for good, a sentence for each topic that gets another version of its columns."""
+    return [
+        f"{name}: version {topic.version} of its columns: {_said(changes(stored.schema, topic.schema))}"
+        for name, topic in grown.items()
+        if (stored := known.get(name)) is not None and topic.version > stored.version
+    ]
+
+
+def _said(found: Sequence[Change]) -> str:
+    return (
+        ", ".join(
+            f"{each.path} ({each.found}{'' if each.stored == NONE else f', was {each.stored}'})" for each in found
         )
+        or "in another order"
+    )
+
+
+_MEND = {
+    "owner": "A topic keeps its writer: name that one, or take another topic",
+    "key": "Its partitions were chosen by that: keep it, or take another topic",
+    "partitions": "They are fixed at creation: keep them, or take another data directory",
+}
+
+
+def _differing(stored: Topic, asked: Topic) -> Iterator[str]:
+    for what, hint in _MEND.items():
+        before, found = getattr(stored, what), getattr(asked, what)
+        if before != found:
+            yield f"{what}: stored {before!r}, found {found!r}. {hint}"
+    if stored.schema.equals(asked.schema):
+        return
+    back = next((number for number, each in enumerate(stored.earlier, 1) if each.equals(asked.schema)), None)
+    if back is not None:
+        yield (
+            f"version {back} of its columns is asked for, and version {stored.version} is stored. Nothing goes back to "
+            f"earlier columns: start the application that has version {stored.version}, or restore a backup from before"
+        )
+        return
+    found_changes = changes(stored.schema, asked.schema)
+    refused = [str(each) for each in found_changes if each.advice]
+    if not refused and asked.compatibility not in READS_OLD:
+        refused = [f"{each}. By {asked.compatibility} nothing changes yet: write BACKWARD" for each in found_changes]
+    yield from refused

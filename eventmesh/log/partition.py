@@ -123,6 +123,7 @@ class Partition:
 
     def check_rows(self, entry: LogBatch) -> None:
         """``SchemaMismatch`` for other columns, ``AppendRefused`` for rows that are not what they say."""
+        self._check_version(entry.header)
         self._check_schema(entry.schema)
         batch, header = self._valid_rows(entry), entry.header
         self._check_schema(batch.schema)
@@ -148,6 +149,13 @@ class Partition:
         sequence = batch.column(_SEQUENCE).to_numpy()
         if not (sequence == np.arange(header.base, header.end)).all():
             raise AppendRefused(f"{self.name}: column sequence is not the offsets from {header.base}")
+
+    def _check_version(self, header: Header) -> None:
+        if header.version != self.topic.version:
+            raise SchemaMismatch(
+                f"{self.name}: the rows have version {header.version} of the columns, the topic has version "
+                f"{self.topic.version}. Start {header.writer} with the application that the log was opened with"
+            )
 
     def _check_schema(self, found: pa.Schema) -> None:
         expected = self.topic.schema
@@ -179,15 +187,23 @@ def control_batch(topic: Topic, partition: int, header: Header, **columns: Any) 
         "source": header.writer,
         "type": f"{CONTROL_PREFIX}{header.kind.capitalize()}",
         "time": header.time,
-        "dataschema": f"{topic.name}/1",
+        "dataschema": topic.dataschema,
         "sequence": header.base,
     }
     return LogBatch.encode(header, encode_rows(topic.schema, [{**row, **columns} if topic.enveloped else {}]))
 
 
-def granted(topic: Topic, partition: int, *, base: int, epoch: int, incarnation: str, time: int) -> LogBatch:
-    """The record that gives ``incarnation`` of the topic's owner the right to append at ``epoch``."""
-    header = Header("granted", base, 1, epoch, BEFORE_FIRST, topic.owner, incarnation, time)
+def granted(
+    topic: Topic, partition: int, *, base: int, epoch: int, incarnation: str, time: int, code: str = ""
+) -> LogBatch:
+    """The record that gives ``incarnation`` of the topic's owner the right to append at ``epoch``.
+
+    ``code`` says which application's files it runs, if that is known.
+    """
+    header = Header(
+        "granted", base, 1, epoch, BEFORE_FIRST, topic.owner, incarnation, time, version=topic.version,
+        control={"code": code} if code else {},
+    )  # fmt: skip
     name = f"{position_name(topic.name, partition)}/epoch/{epoch}"
     return control_batch(topic, partition, header, id=name, subject=incarnation)
 
@@ -204,7 +220,9 @@ def progressed(
     progress: Mapping[str, Any],
 ) -> LogBatch:
     """A writer's record that it has read up to ``progress`` (:meth:`Progress.to_json`) without a fact to write."""
-    header = Header("progressed", base, 1, epoch, append, topic.owner, incarnation, time, progress)
+    header = Header(
+        "progressed", base, 1, epoch, append, topic.owner, incarnation, time, progress, version=topic.version
+    )  # fmt: skip
     return control_batch(topic, partition, header)
 
 
@@ -223,8 +241,11 @@ def overridden(rules: Partition, *, reason: str, start: int, floor: int, deleted
 
 def _own_record(rules: Partition, kind: BatchKind, base: int, time: int, control: Mapping[str, Any]) -> Header:
     """The header of what the log writes between a writer's appends: its epoch and its number stay the newest."""
-    owner = rules.topic.owner
-    return Header(kind, base, 1, rules.epoch, rules.append, owner, rules.incarnation, time, control=control)
+    topic = rules.topic
+    return Header(
+        kind, base, 1, rules.epoch, rules.append, topic.owner, rules.incarnation, time, version=topic.version,
+        control=control,
+    )  # fmt: skip
 
 
 def gap_of(entry: LogBatch) -> tuple[int, int]:

@@ -68,7 +68,8 @@ class PartitionFiles:
         self, storage: Storage, topic: Topic, number: int, recent: RecentBatches, loaded: LoadedIndexes
     ) -> None:
         self.rules = Partition(topic, number)
-        self.storage, self.schema, self.recent, self._loaded = storage, topic.schema, recent, loaded
+        self.storage, self.recent, self._loaded = storage, recent, loaded
+        self._versions = (topic.schema, *reversed(topic.earlier))
         self.directory = f"{topic.name}/{number}"
         self._reservation = DurableNumber(storage, f"{self.directory}/reservation", 1)
         self._durable_start = DurableNumber(storage, f"{self.directory}/start", 0)
@@ -100,7 +101,7 @@ class PartitionFiles:
         return self.segments[-1]
 
     def _new_segment(self, base: int) -> Segment:
-        return Segment(self.storage, self.directory, base, self.schema)
+        return Segment(self.storage, self.directory, base, self._versions)
 
     def bases_on_storage(self) -> list[int]:
         """The bases of all segments of which a file exists."""
@@ -132,6 +133,7 @@ class PartitionFiles:
         else:
             self.active.sync()
         self._fold_tail()
+        self._begin_newest_version()
         # Where `end + 1 == reserved` every position that was given out is still there.
         if not same_boot and self.reserved > self.rules.end + 1:
             self._record_gap(clock)
@@ -216,6 +218,15 @@ class PartitionFiles:
         if not whole or segment.end != following.base:
             raise segment.corrupt(len(segment), f"{segment.index_path} should reach offset {following.base}")
         self._loaded.keep(segment)
+
+    def _begin_newest_version(self) -> None:
+        """What is appended from now on has the newest columns: end a segment of earlier ones, once it is synced."""
+        if self.active.is_newest:
+            return
+        if len(self.active):
+            self.roll()
+        else:
+            self.active.begin_anew()
 
     def _record_gap(self, clock: Callable[[], int]) -> None:
         """Go on at the reservation. Dying in here leaves a wider gap to the next opening, never a reused offset."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import google_crc32c
 import pyarrow as pa
@@ -22,6 +23,7 @@ _MAGIC = b"EVTMINDX"
 _VERSION = 1
 _HEAD = struct.Struct("<8sIIqII")  # magic, version, entry size, base, zero, crc32c of what precedes
 _ENTRY = struct.Struct("<qqIIII")  # base, byte position, rows, length, crc32c of the batch, crc32c of what precedes
+_OPENING = struct.Struct("<iI")  # Arrow's continuation marker, and the length of the schema message behind it
 ENTRY_BYTES = _ENTRY.size
 _CHECKED = ENTRY_BYTES - 4
 
@@ -40,11 +42,13 @@ class Segment:
     """The batches from offset ``base`` up to the next segment's, as files below ``directory``.
 
     ``bases``, ``rows``, ``positions``, ``lengths`` and ``checksums`` hold one item per batch. The first
-    batch lies at ``base``, or above it when it is the record of a gap.
+    batch lies at ``base``, or above it when it is the record of a gap. All of them have the columns of
+    one version, ``schema``: the first of ``versions``, newest first, that the data file begins with.
     """
 
-    def __init__(self, storage: Storage, directory: str, base: int, schema: pa.Schema) -> None:
-        self.storage, self.base, self.schema = storage, base, schema
+    def __init__(self, storage: Storage, directory: str, base: int, versions: Sequence[pa.Schema]) -> None:
+        self.storage, self.base, self.versions = storage, base, versions
+        self.schema: pa.Schema = versions[0]
         self.data_path = f"{directory}/{base:020d}.arrow"
         self.index_path = f"{directory}/{base:020d}.index"
         self.unload()
@@ -74,8 +78,9 @@ class Segment:
         return data, _HEAD.size + count * ENTRY_BYTES
 
     def create(self) -> None:
-        """Write an empty segment. ``StorageFull``: none is left."""
+        """Write an empty segment of the newest version. ``StorageFull``: none is left."""
         self.unload()
+        self.schema = self.versions[0]
         opening = schema_message(self.schema)
         head = _with_check(_HEAD.pack(_MAGIC, _VERSION, ENTRY_BYTES, self.base, 0, 0))
         try:
@@ -107,13 +112,27 @@ class Segment:
         return len(data) % ENTRY_BYTES == 0
 
     def _opens(self) -> bool:
-        opening = schema_message(self.schema)
         head = self.storage.read(self.index_path, 0, _HEAD.size).to_pybytes()
-        expected = _with_check(_HEAD.pack(_MAGIC, _VERSION, ENTRY_BYTES, self.base, 0, 0))
-        if head != expected or self.storage.read(self.data_path, 0, len(opening)).to_pybytes() != opening:
+        if head != _with_check(_HEAD.pack(_MAGIC, _VERSION, ENTRY_BYTES, self.base, 0, 0)):
             return False
-        self.size = len(opening)
-        return True
+        for schema in self.versions:
+            opening = schema_message(schema)
+            if self.storage.read(self.data_path, 0, len(opening)).to_pybytes() == opening:
+                self.schema, self.size = schema, len(opening)
+                return True
+        return False
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether its batches have the newest columns."""
+        return self.schema is self.versions[0]
+
+    def begin_anew(self) -> None:
+        """Give an empty segment the newest columns, durably: a reader or a death finds the old ones or the new."""
+        assert not len(self), f"{self.data_path} has batches, whose columns stay what they are"
+        opening = schema_message(self.versions[0])
+        self.storage.replace(self.data_path, opening)
+        self.schema, self.size = self.versions[0], len(opening)
 
     def _take(self, data: memoryview, at: int) -> bool:
         base, position, rows, length, checksum, check = _ENTRY.unpack_from(data, at)
@@ -236,7 +255,7 @@ class Segment:
 
     def batch(self, number: int) -> LogBatch:
         """A batch from the disk, checked."""
-        return LogBatch.decode(self.message(number), self.schema)
+        return LogBatch.decode(self.message(number), self.schema, self.versions[0])
 
     def first_damaged(self) -> int:
         """The number of the first batch whose bytes are wrong; ``len(self)`` if all are right."""
@@ -260,7 +279,7 @@ class Segment:
         return CorruptSegment(self.data_path, self.end, self.size, detail)
 
 
-def batches_on_disk(storage: Storage, directory: str, schema: pa.Schema, *, closed: bool) -> tuple[str, range] | None:
+def batches_on_disk(storage: Storage, directory: str, *, closed: bool) -> tuple[str, range] | None:
     """The data file that is written to, or the oldest closed one, and the bytes in it that batches take up.
 
     None where there is no such file, or no batch in it.
@@ -270,8 +289,14 @@ def batches_on_disk(storage: Storage, directory: str, schema: pa.Schema, *, clos
         return None
     path = paths[0] if closed else paths[-1]
     end = storage.size(path) - (len(END_OF_STREAM) if closed else 0)
-    found = range(len(schema_message(schema)), end)
+    found = range(_opening_bytes(storage, path), end)
     return (path, found) if found else None
+
+
+def _opening_bytes(storage: Storage, path: str) -> int:
+    """How long the schema message is that a data file begins with: a marker, its length, and no body."""
+    begins = storage.read(path, 0, _OPENING.size)
+    return _OPENING.size + _OPENING.unpack(begins)[1] if begins.size == _OPENING.size else storage.size(path)
 
 
 class LoadedIndexes:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from eventmesh.errors import CorruptSegment, DataDirectoryError, LogStopped, NotFound
 from eventmesh.log.batch import LogBatch
-from eventmesh.log.manifest import MANIFEST, Manifest, check_home, check_same, read_manifest
+from eventmesh.log.manifest import MANIFEST, Manifest, check_home, gone_on_with, read_manifest
 from eventmesh.log.partition import Durability, Grant, granted
 from eventmesh.log.partition_files import PartitionFiles, RecentBatches, as_table
 from eventmesh.log.retention import Deleted
@@ -34,7 +34,7 @@ __all__ = [
     "LogReader",
     "check_directory",
     "open_read_only",
-    "read_cluster_id",
+    "read_stored",
     "read_table",
     "read_topics",
     "verify",
@@ -87,8 +87,23 @@ class LogReader:
 
     def _files(self, topic: str, partition: int) -> PartitionFiles:
         files = self._partition(topic, partition)
-        files.follow()
+        try:
+            files.follow()
+        except CorruptSegment as error:
+            self._check_not_grown(topic, error)
+            raise
         return files
+
+    def _check_not_grown(self, topic: str, error: CorruptSegment) -> None:
+        """A segment with columns that this reader has never heard of is no damage: the topic has grown meanwhile."""
+        self._storage.release(MANIFEST)  # another file is in its place, if so
+        manifest = read_manifest(self._storage)
+        known, found = self.topics[topic], manifest.topics.get(topic) if manifest is not None else None
+        if found is not None and found.version > known.version:
+            raise DataDirectoryError(
+                f"{topic} has version {found.version} of its columns by now, and version {known.version} when this "
+                f"reader began: open the directory again"
+            ) from error
 
     def _partition(self, topic: str, partition: int) -> PartitionFiles:
         try:
@@ -185,21 +200,35 @@ class Log(LogReader):
     ) -> Log:
         """Recover every partition that the manifest names, create the new ones, and go on.
 
+        Columns that have grown are the next version of their topic: it is registered first, then each
+        partition ends its segment (rule 18).
+
         ``clock`` gives microseconds since the epoch; ``node`` names the machine, in any way that tells it
         from all others. ``DataDirectoryError`` for another cluster, node, format or topic than asked for,
         ``CorruptSegment`` for rot. Dying in here changes nothing that was owed:
         the manifest is replaced last, and until then the next opening recovers the same way.
         """
         manifest = read_manifest(storage)
-        known = _known_topics(manifest, topics, cluster_id, node)
-        log = cls(storage, {**known, **topics}, durability, clock, recent_bytes_max)
+        log = cls(storage, _all_topics(manifest, topics, cluster_id, node), durability, clock, recent_bytes_max)
         with log._stopping():
+            log._register(manifest)
             log._recover(manifest)
             written = Manifest(cluster_id, node, storage.boot_id, durability, log.topics).to_bytes()
             if storage.read(MANIFEST, 0, storage.size(MANIFEST)).to_pybytes() != written:
                 storage.replace(MANIFEST, written)
         log._sync_failed.set(0)
         return log
+
+    def _register(self, manifest: Manifest | None) -> None:
+        """Write new versions of columns down before anything has them; the rest of the manifest stays what it was."""
+        if manifest is None:
+            return
+        grown = {
+            name: replace(stored, schema=self.topics[name].schema, earlier=self.topics[name].earlier)
+            for name, stored in manifest.topics.items()
+        }
+        if any(topic.version > manifest.topics[name].version for name, topic in grown.items()):
+            self._storage.replace(MANIFEST, replace(manifest, topics=grown).to_bytes())
 
     def _recover(self, manifest: Manifest | None) -> None:
         known = manifest.topics if manifest is not None else {}
@@ -217,17 +246,19 @@ class Log(LogReader):
     def _files(self, topic: str, partition: int) -> PartitionFiles:
         return self._partition(topic, partition)
 
-    def grant(self, topic: str, partition: int, service: str, incarnation: str) -> Grant:
+    def grant(self, topic: str, partition: int, service: str, incarnation: str, code: str = "") -> Grant:
         """Give ``incarnation`` of the owning ``service`` the next epoch: synced at every level.
 
+        ``code`` is written down with it: which application's files the incarnation runs.
         From here on every older incarnation is fenced. ``NotOwner``, ``StorageFull``, ``LogStopped``.
         """
         files = self._writable(topic, partition)
         rules = files.rules
         rules.check_owner(service)
         entry = granted(
-            rules.topic, partition, base=rules.end, epoch=rules.epoch + 1, incarnation=incarnation, time=self._clock()
-        )
+            rules.topic, partition, base=rules.end, epoch=rules.epoch + 1, incarnation=incarnation,
+            time=self._clock(), code=code,
+        )  # fmt: skip
         with self._stopping():
             self._append(files, entry, crc32c(entry.message))
             files.sync()
@@ -343,15 +374,13 @@ class Log(LogReader):
         self._storage.close()
 
 
-def _known_topics(
+def _all_topics(
     manifest: Manifest | None, topics: Mapping[str, Topic], cluster_id: str, node: str
 ) -> Mapping[str, Topic]:
     if manifest is None:
-        return {}
+        return topics
     check_home(manifest, cluster_id, node)
-    for name in manifest.topics.keys() & topics.keys():
-        check_same(manifest.topics[name], topics[name])
-    return manifest.topics
+    return {**manifest.topics, **gone_on_with(manifest.topics, topics)}
 
 
 def open_read_only(directory: Path | str) -> LogReader:
@@ -359,14 +388,13 @@ def open_read_only(directory: Path | str) -> LogReader:
     return LogReader.of(FileStorage(directory, read_only=True))
 
 
-def read_cluster_id(directory: Path | str) -> str | None:
-    """The cluster that the directory belongs to; None where there is no log yet, or no directory."""
-    manifest = read_manifest(FileStorage(directory, read_only=True))
-    return None if manifest is None else manifest.cluster_id
+def read_stored(directory: Path | str) -> Manifest | None:
+    """What the directory says of itself; None where there is no log yet, or no directory."""
+    return read_manifest(FileStorage(directory, read_only=True))
 
 
-def check_directory(directory: Path | str, topics: Mapping[str, Topic], node: str) -> str | None:
-    """The cluster id of the log that lies there; None where none does yet.
+def check_directory(directory: Path | str, topics: Mapping[str, Topic], node: str) -> Manifest | None:
+    """What the log that lies there says of itself; None where none does yet.
 
     Raises ``DataDirectoryError`` as :meth:`Log.open` would, before anything is started: the directory is in use, of
     another node or format, or holds other topics of these names.
@@ -375,8 +403,8 @@ def check_directory(directory: Path | str, topics: Mapping[str, Topic], node: st
     try:
         manifest = read_manifest(storage)
         if manifest is not None:
-            _known_topics(manifest, topics, manifest.cluster_id, node)
-        return None if manifest is None else manifest.cluster_id
+            _all_topics(manifest, topics, manifest.cluster_id, node)
+        return manifest
     finally:
         storage.close()
 

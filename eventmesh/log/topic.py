@@ -43,6 +43,8 @@ class Topic:
 
     The schema begins with the whole envelope, or has none of its columns: a topic of plain rows, whose
     batches have headers all the same. ``ConfigurationError`` for a part of the envelope.
+
+    ``earlier`` are the columns of the versions before, oldest first, which some of what is stored still has.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Topic:
     schema: pa.Schema
     settings: TopicSettings = field(default_factory=TopicSettings)
     compatibility: Compatibility = "BACKWARD"
+    earlier: tuple[pa.Schema, ...] = ()
 
     def __post_init__(self) -> None:
         names = {column.name for column in ENVELOPE}
@@ -67,6 +70,22 @@ class Topic:
     def enveloped(self) -> bool:
         """Whether rows carry the CloudEvents envelope; those of a topic without it have no ids and no types."""
         return len(self.schema) >= len(ENVELOPE) and all(map(pa.Field.equals, ENVELOPE, self.schema))
+
+    @property
+    def version(self) -> int:
+        """Which version of its columns ``schema`` is, counted from 1."""
+        return len(self.earlier) + 1
+
+    @property
+    def dataschema(self) -> str:
+        """What its facts say of their columns: topic and version."""
+        return f"{self.name}/{self.version}"
+
+    def columns_of(self, version: int) -> pa.Schema | None:
+        """The columns of a version; None of one that is not known here."""
+        if version == self.version:
+            return self.schema
+        return self.earlier[version - 1] if 1 <= version < self.version else None
 
 
 def _first_unlike(schema: pa.Schema) -> str:

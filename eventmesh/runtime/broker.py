@@ -163,10 +163,12 @@ class Broker:
 
     # --- grants and appends -----------------------------------------------------------------------
 
-    def grant(self, origin: Stream, topic: str, partition: int, service: str, incarnation: str) -> None:
-        """``incarnation`` of ``service`` asks for the next epoch of a partition (rule 6)."""
+    def grant(
+        self, origin: Stream, topic: str, partition: int, service: str, incarnation: str, code: str = ""
+    ) -> None:  # fmt: skip
+        """``incarnation`` of ``service``, which runs ``code``, asks for the next epoch of a partition (rule 6)."""
         try:
-            grant = self.log.grant(topic, partition, service, incarnation)
+            grant = self.log.grant(topic, partition, service, incarnation, code)
         except EventmeshError as error:
             self._note(error)
             self._emit(Answer(origin, GrantFailed(partition, error)))

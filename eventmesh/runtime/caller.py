@@ -19,6 +19,7 @@ import pyarrow as pa
 from eventmesh.declared import MessageType
 from eventmesh.errors import EventmeshError, Throttled
 from eventmesh.history import CALLERS
+from eventmesh.log.evolution import fitted
 from eventmesh.log.topic import Topic, partitions_for
 from eventmesh.messages import Columns, fingerprints
 from eventmesh.runtime.effects import Address, AskMessage, Effect, ReplyMessage, SendAsk
@@ -75,7 +76,7 @@ class Caller:
         self.open_requests = 0
         self._targets, self._target = _targets(requests, messages, owned)
         self._questions = {
-            command: _of_schema(requests.payload, messages[command].question) for command in set(requests.commands)
+            command: fitted(requests.payload, messages[command].question) for command in set(requests.commands)
         }
         self._ticked_at = NEVER
         self._again: list[int] = []
@@ -278,10 +279,6 @@ class Caller:
                 for place, content in zip(places.tolist(), fingerprints(asked, names), strict=True):
                     contents[place] = content
         return contents
-
-
-def _of_schema(payload: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([payload.column(name) for name in schema.names], schema=schema)
 
 
 def _targets(

@@ -31,7 +31,7 @@ class FactBatch:
         self.topic, self.source, self._declared = topic, source, declared
         self._shapes = {cls: shape(cls) for cls in declared.topics.get(topic.name, ())}
         self._payload_fields = [field for field in topic.schema if field.name not in _ENVELOPE_NAMES]
-        self._dataschema = f"{topic.name}/1"
+        self._dataschema = topic.dataschema
         self.clear()
 
     def clear(self) -> None:

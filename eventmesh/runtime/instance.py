@@ -114,7 +114,7 @@ class Instance:
         for name, view in self.views.items():
             snapshot = found[name]
             if snapshot is not None and snapshot.header.fold == view_fold(view):
-                restore_view(view, snapshot)
+                restore_view(view, snapshot, {topic: self.topics[topic].schema for topic in view.topics})
             for topic in view.topics:
                 for partition in range(self.topics[topic].partitions):
                     offset = view.next.get(position_name(topic, partition), 0)

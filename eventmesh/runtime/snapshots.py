@@ -15,6 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from eventmesh.errors import LogTruncated, NotFound, OffsetOutOfRange
+from eventmesh.log.evolution import widened
 from eventmesh.log.segment import crc32c
 from eventmesh.log.storage import Storage
 from eventmesh.log.store import LogReader
@@ -34,9 +35,10 @@ _SIZES = struct.Struct("<II")  # crc32c of all that follows it, bytes of the hea
 class SnapshotHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a snapshot is of. ``next`` gives, by ``topic/partition``, the offset behind the last that is folded in.
 
-    ``fold`` names the fold that made it: another one cannot go on with it. The rest is of a state (the epoch and the
-    vector of its newest append, the commands refused on record) or of a view (the time of its newest fact; by
-    ``topic/partition``, too, where several partitions speak of one key).
+    ``fold`` names the fold that made it: another one cannot go on with it. ``code`` says which application's files it
+    was taken with, and nothing follows from that. The rest is of a state (the epoch and the vector of its newest
+    append, the commands refused on record) or of a view (the time of its newest fact; by ``topic/partition``, too,
+    where several partitions speak of one key).
     """
 
     name: str
@@ -50,6 +52,7 @@ class SnapshotHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     timers: dict[str, Any] = {}
     applied_time: int = 0
     applied_times: dict[str, int] = {}
+    code: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -139,14 +142,16 @@ def encode_view(view: View, schemas: Mapping[str, pa.Schema]) -> bytes:
     return data
 
 
-def restore_view(view: View, snapshot: Snapshot) -> None:
-    """Put a view where its snapshot stands."""
+def restore_view(view: View, snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> None:
+    """Put a view where its snapshot stands. Columns that have grown since are read as those of the log are."""
     source, header = pa.BufferReader(snapshot.body), snapshot.header
     for topic in view.topics:
         with pa.ipc.open_stream(source) as reader:
             table = reader.read_all().combine_chunks()
         [batch] = table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
-        view.restore(topic, [decode_column(column) for column in batch.columns])
+        types = pa.schema(view.fields(topic, schemas[topic])).types
+        columns = [widened(column, kind) for column, kind in zip(batch.columns, types, strict=True)]
+        view.restore(topic, [decode_column(column) for column in columns])
     view.next, view.applied_time = dict(header.next), header.applied_time
     view.applied_times = dict(header.applied_times)
 

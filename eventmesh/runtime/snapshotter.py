@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
@@ -50,6 +52,7 @@ class Snapshotter:
         clock: Callable[[], int],
     ) -> None:  # fmt: skip
         self.mesh, self.topics = mesh, mesh.topics()
+        self._schemas = {name: topic.schema for name, topic in self.topics.items()}
         self._reader, self._store, self._cluster_id, self._rows, self._clock = reader, store, cluster_id, rows, clock
         self._subjects = [*self._states(), *self._views()]
 
@@ -88,7 +91,8 @@ class Snapshotter:
             last = None  # another fold cannot go on with it
         if last is None and any(self._reader.start(*split_position(name)) for name in subject.partitions):
             return False  # what it would have to begin with is deleted
-        snapshot = subject.take(last)
+        taken = subject.take(last)
+        snapshot = Snapshot(msgspec.structs.replace(taken.header, code=self.mesh.code), taken.body)
         # A snapshot of what the machine's death may take back would stand beyond the log's end.
         for name in subject.partitions:
             self._reader.make_durable(*split_position(name))
@@ -110,13 +114,13 @@ class Snapshotter:
     def _view(self, service: str, name: str, last: Snapshot | None) -> Snapshot:
         view = self.mesh.view(service, name)
         if last is not None:
-            restore_view(view, last)
+            restore_view(view, last, self._schemas)
         for position in self.mesh.positions(view.topics):
             topic, number = split_position(position)
             for entry in self._batches(topic, number, view.next.get(position, 0)):
                 view.fold(topic, number, entry)
         header = view_header(view, service, self._cluster_id, self._clock())
-        return Snapshot(header, encode_view(view, {topic: self.topics[topic].schema for topic in view.topics}))
+        return Snapshot(header, encode_view(view, self._schemas))
 
     def _batches(self, topic: str, partition: int, offset: int) -> Iterator[LogBatch]:
         """From ``offset`` to where the partition ends now."""

@@ -492,8 +492,9 @@ class Task:
                 incarnation=self.incarnation, time=now, progress=progress,
             )  # fmt: skip
         header = Header(
-            "facts", end, len(facts), self.epoch, self.append_number, self.service.name, self.incarnation, now, progress
-        )
+            "facts", end, len(facts), self.epoch, self.append_number, self.service.name, self.incarnation, now,
+            progress, self.topic.version,
+        )  # fmt: skip
         return LogBatch.encode(header, facts.to_batch(end))
 
     def _release_without_append(self) -> None:

@@ -67,8 +67,11 @@ def test_a_folder_that_is_no_run(eventmesh: Run, tmp_path: Path, own_run: Path, 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"format_version": 1}', ["format version 1, this program reads 2", "Open it with the program that wrote it"]),
-        ('{"format_version": 2}', ["manifest.json is damaged", "Restore it from a copy"]),
+        (
+            '{"format_version": 1}',
+            ["format version 1, this program reads 2 and 3", "the program that wrote it"],
+        ),
+        ('{"format_version": 3}', ["manifest.json is damaged", "Restore it from a copy"]),
         ("{", ["manifest.json is damaged", "Restore it from a copy"]),
         (None, ["it has no manifest"]),
     ],
@@ -77,7 +80,7 @@ def test_a_data_directory_of_another_kind(
     eventmesh: Run, own_run: Path, command: list[str], content: str | None, said: list[str]
 ) -> None:
     manifest = own_run / "log" / "manifest.json"
-    assert json.loads(manifest.read_text())["format_version"] == 2
+    assert json.loads(manifest.read_text())["format_version"] == 3
     manifest.unlink()
     if content is not None:
         manifest.write_text(content)

@@ -191,7 +191,7 @@ def rows(mesh: Mesh, name: str, snapshot: Snapshot) -> list[dict[str, Any]]:
     if kind != "view":
         return []
     view = mesh.view(service, part)
-    restore_view(view, snapshot)
+    restore_view(view, snapshot, mesh.schemas)
     return view.rows()
 
 

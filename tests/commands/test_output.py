@@ -74,6 +74,8 @@ def test_log_read(eventmesh: Run, small_run: Path) -> None:
     assert [row["offset"] for row in rows] == [1, 2, 3]
     assert {row["partition"] for row in rows} == {"orders/0"}
     assert rows[0]["time"].endswith("+00:00")
+    [granted] = document(eventmesh, "log", "read", "orders", "--run", small_run, "--limit", 1)
+    assert (granted["type"], len(granted["code"])) == ("eventmesh.Granted", 32), "which application it was granted to"
 
 
 def test_log_verify(eventmesh: Run, small_run: Path) -> None:

@@ -98,7 +98,9 @@ class MemoryBackbone:
 
         def answer() -> BrokerAnswer:
             try:
-                grant = self._broker.log.grant(writer.topic, partition, writer.service, writer.incarnation)
+                grant = self._broker.log.grant(
+                    writer.topic, partition, writer.service, writer.incarnation, writer.code
+                )  # fmt: skip
             except EventmeshError as error:
                 return GrantFailed(partition, error)
             return Granted(partition, grant.epoch, grant.end)

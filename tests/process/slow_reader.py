@@ -32,9 +32,9 @@ def main(address: str, way: str) -> None:
         if entries[-1][2].header.end >= wanted[0]:
             ended.set()
 
-    schemas = {"orders": ORDERS.schema}
+    topics = {"orders": ORDERS}
     reading = Subscription(
-        address, schemas, deliver, lambda why: ended.set(), failed=lambda error: say(str(error)), local=way == "local"
+        address, topics, deliver, lambda why: ended.set(), failed=lambda error: say(str(error)), local=way == "local"
     )  # fmt: skip
     reading.subscribe(position_name("orders", 0), 0)
     wanted[0] = int(sys.stdin.readline())

@@ -34,7 +34,6 @@ from tests.unit.log_story import ORDERS, facts, rows_at
 SOON_S = 10.0
 PAYMENTS = Topic("payments", "payments", "order_id", 2, ORDERS.schema, TopicSettings(max_message_bytes=8_192))
 TOPICS = {"orders": ORDERS, "payments": PAYMENTS}
-SCHEMAS = {name: topic.schema for name, topic in TOPICS.items()}
 ORDERS_FIRST, ORDERS_SECOND = (Writer("orders", "orders", name) for name in ("first", "second"))
 
 
@@ -85,7 +84,7 @@ class AtBroker:
 
     def connect(self, callbacks: Callbacks, *, writer: Writer | None = None, once: bool = False) -> Backbone:
         return BrokerBackbone(
-            self._locate, callbacks, schemas=SCHEMAS, writer=writer, local=self._local, once=once
+            self._locate, callbacks, topics=TOPICS, writer=writer, local=self._local, once=once
         )  # fmt: skip
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class Reader:
 
     def connect(self) -> None:
         self.subscription = Subscription(
-            self._broker.address(), {"orders": ORDERS.schema}, self._take, lambda why: self.arrived.put(None),
+            self._broker.address(), {"orders": ORDERS}, self._take, lambda why: self.arrived.put(None),
             failed=self.arrived.put, local=self._local,
         )  # fmt: skip
         self.subscription.subscribe("orders/0", self._at)

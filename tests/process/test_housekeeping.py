@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from eventmesh.runtime.process import snapshot_transfer
 from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.housekeeping import Housekeeping
 from eventmesh.runtime.process.reactor import now
-from eventmesh.runtime.process.snapshot_process import Assignment, SnapshotProcess
+from eventmesh.runtime.process.snapshot_process import Assignment, SnapshotProcess, Taken
 from eventmesh.runtime.snapshots import FOLDER, SnapshotStore, state_name, view_name
 from eventmesh.runtime.snapshotter import Snapshotter
 from eventmesh.runtime.wire.channel import OPEN, Access
+from tests.process.whole_mesh import until
 from tests.simulation.scenario import Scenario
 
 SOON_S = 30.0
@@ -201,3 +202,26 @@ def test_a_log_that_cannot_be_read_is_a_failure_that_says_why(
     taking._process.wait(SOON_S)
     assert taking.taken() is None
     assert "it has no manifest" in capfd.readouterr().err
+
+
+def taken_by(assignment: Assignment) -> Taken | None:
+    process = SnapshotProcess(assignment)
+    until(process.done)
+    return process.taken()
+
+
+def test_snapshots_are_not_taken_with_another_application_than_the_one_that_was_checked(
+    mesh: Mesh, log: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert mesh.sources is not None
+    shutil.rmtree(log / FOLDER)
+    checked = replace(mesh.sources, files={**mesh.sources.files, "orders.py": "as it was"})
+    assert taken_by(Assignment(replace(mesh, sources=checked), log, "test", 1)) is None
+    said = capfd.readouterr().err
+    assert f"in {checked.place}, and not as it was checked in {checked.place}: orders.py is another" in said
+    assert not (log / FOLDER).exists()
+    taken = taken_by(Assignment(mesh, log, "test", 1))
+    assert taken is not None
+    with closing(FileStorage(log / FOLDER, read_only=True)) as storage:
+        headers = [SnapshotStore(storage).header(name) for name in taken.names]
+    assert [header.code for header in headers if header is not None] == [mesh.code] * len(taken.names)

@@ -40,7 +40,7 @@ class Service:
         self._at = {"orders": 0, "stock": 0}
         self.backbone = BrokerBackbone(
             broker.address, Callbacks(up=self._up, delivered=self._delivered),
-            schemas=dict.fromkeys(self._at, ORDERS.schema), local=local, link_faults=self.link_faults,
+            topics=dict.fromkeys(self._at, ORDERS), local=local, link_faults=self.link_faults,
         )  # fmt: skip
         self.backbone.start()
         self.ups.get(timeout=SOON_S)

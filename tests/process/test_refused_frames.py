@@ -270,7 +270,7 @@ def test_a_reader_that_hears_nonsense_is_told_and_can_read_on(
 ) -> None:
     reader = Reader()
     reading = Subscription(
-        broker.address(), {"orders": ORDERS.schema}, reader.deliver, reader.lost, failed=str, local=local
+        broker.address(), {"orders": ORDERS}, reader.deliver, reader.lost, failed=str, local=local
     )  # fmt: skip
     reading.subscribe("orders/0", 0)
     _until(lambda: len(broker.subscribers) == 1)
@@ -291,7 +291,7 @@ def test_a_broker_that_cannot_push_for_a_reason_that_nobody_foresaw_says_so(
     monkeypatch.setattr(broker.rules, "take", broken)
     reader, over = Reader(), queue.Queue[PeerLost]()
     reading = Subscription(
-        broker.address(), {"orders": ORDERS.schema}, reader.deliver, over.put, failed=str, local=False
+        broker.address(), {"orders": ORDERS}, reader.deliver, over.put, failed=str, local=False
     )  # fmt: skip
     reading.subscribe("orders/0", 0)
     assert "ZeroDivisionError: nobody foresaw this" in str(over.get(timeout=SOON_S))
@@ -308,7 +308,7 @@ def test_a_reader_of_files_that_cannot_go_on_for_a_reason_that_nobody_foresaw_sa
     monkeypatch.setattr(LogReader, "read", broken)
     reader = Reader()
     reading = Subscription(
-        broker.address(), {"orders": ORDERS.schema}, reader.deliver, reader.lost, failed=reader.failures.put
+        broker.address(), {"orders": ORDERS}, reader.deliver, reader.lost, failed=reader.failures.put
     )
     reading.subscribe("orders/0", 0)
     assert "ZeroDivisionError: nobody foresaw this" in str(reader.failures.get(timeout=SOON_S))

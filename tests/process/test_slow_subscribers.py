@@ -55,7 +55,7 @@ class Count:
     def __init__(self, broker: BrokerMember, local: bool) -> None:
         self.end, self._more = 0, threading.Condition()
         self.reading = Subscription(
-            broker.address(), {"orders": ORDERS.schema}, self.deliver, str, failed=str, local=local
+            broker.address(), {"orders": ORDERS}, self.deliver, str, failed=str, local=local
         )  # fmt: skip
         self.reading.subscribe(ORDERS_0, 0)
 

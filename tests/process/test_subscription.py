@@ -109,7 +109,7 @@ def subscribe(broker: BrokerMember, local: bool) -> Iterator[Subscribing]:
     def open_one(reader: Reader) -> Subscription:
         opened.append(
             Subscription(
-                broker.address(), {"orders": ORDERS.schema}, reader.deliver, reader.lost,
+                broker.address(), {"orders": ORDERS}, reader.deliver, reader.lost,
                 failed=reader.failures.put, local=local,
             )
         )  # fmt: skip
@@ -191,9 +191,7 @@ def test_a_reader_is_told_when_the_broker_goes_and_goes_on_with_the_next(
     assert reader.over.wait(SOON_S)
     following = start(tmp_path)
     try:
-        again = Subscription(
-            following.address(), {"orders": ORDERS.schema}, reader.deliver, str, failed=reader.failures.put
-        )
+        again = Subscription(following.address(), {"orders": ORDERS}, reader.deliver, str, failed=reader.failures.put)
         again.subscribe(ORDERS_0, reader.end)
         Writer(following.address(), "second").append("b")
         reader.until(lambda: reader.ids == ["a", "b"])
@@ -206,7 +204,7 @@ def test_nobody_at_the_address_is_an_error_that_says_so(local: bool) -> None:
     reader = Reader()
     with pytest.raises(PeerLost, match=r"127\.0\.0\.1:9"):
         Subscription(
-            "grpc://127.0.0.1:9", {"orders": ORDERS.schema}, reader.deliver, str, failed=str, local=local
+            "grpc://127.0.0.1:9", {"orders": ORDERS}, reader.deliver, str, failed=str, local=local
         )  # fmt: skip
 
 
@@ -215,7 +213,7 @@ def test_a_reader_that_does_not_see_the_brokers_files_is_sent_them(
 ) -> None:
     monkeypatch.setattr(subscription, "_same_files", lambda directory, manifest: None)  # as in another container
     producer, reader = Writer(broker.address()), Reader()
-    reading = Subscription(broker.address(), {"orders": ORDERS.schema}, reader.deliver, str, failed=str)
+    reading = Subscription(broker.address(), {"orders": ORDERS}, reader.deliver, str, failed=str)
     reading.subscribe(ORDERS_0, 0)
     producer.append("a")
     reader.until(lambda: reader.ids == ["a"])
@@ -229,9 +227,7 @@ def test_nothing_is_left_of_subscriptions_that_ended(broker: BrokerMember, local
 
     def one() -> None:
         reader = Reader()  # what it keeps of the mapped files goes with it
-        reading = Subscription(
-            broker.address(), {"orders": ORDERS.schema}, reader.deliver, str, failed=str, local=local
-        )
+        reading = Subscription(broker.address(), {"orders": ORDERS}, reader.deliver, str, failed=str, local=local)
         reading.subscribe(ORDERS_0, producer.end)
         producer.append("more")
         reader.until(lambda: reader.end == producer.end)

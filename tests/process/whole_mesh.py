@@ -13,6 +13,7 @@ import pyarrow as pa
 from eventmesh.audit.verdict import Audit
 from eventmesh.history import Dumps, History
 from eventmesh.lab.run import audit_folder
+from eventmesh.log.store import read_stored
 from eventmesh.mesh import Mesh
 from eventmesh.runtime.faults import ClockJump, Fault, Struck
 from eventmesh.runtime.limits import Limits
@@ -41,6 +42,8 @@ class WholeMesh:
     """Every process of ``mesh``, as members in this one. The log lies in ``folder``."""
 
     def __init__(self, mesh: Mesh, folder: Path, *, local: bool = True) -> None:
+        stored = read_stored(folder / "log")
+        mesh = mesh if stored is None else mesh.on_log(stored.topics)
         self.mesh, self.folder = mesh, folder
         addresses: dict[Peer, str] = {}
         directory = FixedDirectory("whole", addresses)

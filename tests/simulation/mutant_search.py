@@ -58,6 +58,8 @@ OWN_INPUT: dict[str, str] = {
     "view_by_arrival": "a view of two topics",
     "partitions_not_fixed": "another mesh file",
     "columns_not_checked": "a writer of another version",
+    "segments_go_on": "another version of the application",
+    "version_registered_last": "another version of the application",
     "poison_swallowed": "a rule that raises",
     "poison_kills": "a rule that raises",
     "expiry_before_answers": "an application with timers",

@@ -50,7 +50,7 @@ from eventmesh.shop.payments import Payments
 from eventmesh.shop.wirings import request
 from eventmesh.shop.wirings.asking import validate_by_asking
 from eventmesh.views import View
-from tests.simulation import ask_policy_story, log_scenarios, standing_story, timer_story
+from tests.simulation import ask_policy_story, log_scenarios, standing_story, timer_story, version_story
 from tests.simulation.scenario import IMPATIENT, SLOW_NETWORK, DiskFaults, Scenario, jitter, slow_streams, upheaval
 
 Patch = pytest.MonkeyPatch
@@ -143,8 +143,8 @@ def snapshot_without_vector(patch: Patch) -> None:
 def snapshot_of_a_view_empty(patch: Patch) -> None:
     restore = instance.restore_view
 
-    def empty(view: View, snapshot: Snapshot) -> None:
-        restore(view, snapshot)
+    def empty(view: View, snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> None:
+        restore(view, snapshot, schemas)
         view._tables = {topic: {} for topic in view.topics}
 
     patch.setattr(instance, "restore_view", empty)
@@ -309,10 +309,10 @@ def append_anywhere(patch: Patch) -> None:
 def grants_without_epoch(patch: Patch) -> None:
     grant = Log.grant
 
-    def lax(log: Log, topic: str, partition: int, service: str, incarnation: str) -> Grant:
+    def lax(log: Log, topic: str, partition: int, service: str, incarnation: str, code: str = "") -> Grant:
         rules = log._files(topic, partition).rules
         if rules.epoch == 0:
-            return grant(log, topic, partition, service, incarnation)
+            return grant(log, topic, partition, service, incarnation, code)
         rules.append = -1
         return Grant(rules.epoch, rules.end)
 
@@ -469,7 +469,7 @@ def view_by_arrival(patch: Patch) -> None:
     "14", "a topic is opened with another number of partitions", log_scenarios.more_partitions, seed=0, caught_by="A6"
 )
 def partitions_not_fixed(patch: Patch) -> None:
-    patch.setattr(store, "check_same", lambda known, asked: None)
+    patch.setattr(store, "gone_on_with", lambda known, asked: dict(asked))
     recover = PartitionFiles.recover
 
     def growing(files: PartitionFiles, **how: Any) -> None:
@@ -513,6 +513,22 @@ def expiry_before_answers(patch: Patch) -> None:
 @mutant("17", "a snapshot leaves out timers", timer_story.searches_and_snapshots, seed=1, caught_by="Deadlock")
 def snapshot_without_timers(patch: Patch) -> None:
     patch.setattr(Timers, "to_json", lambda timers: {})
+
+
+# --- 18. schemas grow in the log ----------------------------------------------------------------------
+
+
+@mutant(
+    "18", "a segment goes on with the columns of the next version", version_story.SHOP_GROWS.judge,
+    seed=0, caught_by="ArrowInvalid",
+)  # fmt: skip
+def segments_go_on(patch: Patch) -> None:
+    patch.setattr(PartitionFiles, "_begin_newest_version", lambda files: None)
+
+
+@mutant("18", "a version is registered last", version_story.read_beside, seed=0, caught_by="CorruptSegment")
+def version_registered_last(patch: Patch) -> None:
+    patch.setattr(Log, "_register", lambda log, manifest: None)
 
 
 # --- 23. a sync names what it covers ----------------------------------------------------------------

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from eventmesh.audit.audit import FRAMEWORK_CHECKS
@@ -103,6 +104,27 @@ def starting_at_three(retention_ms: int) -> Tell:
         return story
 
     return tell
+
+
+def in_versions(*versions: int, said: int | None = None) -> Tell:
+    """The last facts of a day are in these versions of their columns, and say so, or else that they are of another."""
+
+    def forge(entries: list[LogBatch]) -> list[LogBatch]:
+        place = [each.header.kind for each in entries].index("facts", len(entries) - len(versions))
+        changed = [
+            of_version(entry, version, said or version)
+            for entry, version in zip(entries[place:], versions, strict=True)
+        ]
+        return [*entries[:place], *changed]
+
+    return forged(forge)
+
+
+def of_version(entry: LogBatch, version: int, said: int) -> LogBatch:
+    names = pa.array([f"orders/{said}"] * entry.header.rows, pa.string())
+    place = entry.batch.schema.get_field_index("dataschema")
+    rows = entry.batch.set_column(place, entry.batch.schema.field(place), names)
+    return LogBatch.encode(replace(entry.header, version=version), rows)
 
 
 def restarted_twice() -> Story:
@@ -387,6 +409,8 @@ CANARIES: list[tuple[str, Judge]] = [
     ("A3", told("A3", damaged_at(-40))),
     ("A6", told("A6", a_price_in(0, "s9"))),
     ("A7", told("A7", starting_at_three(retention_ms=-1))),
+    ("A8", told("A8", in_versions(2, 1))),
+    ("A8", told("A8", in_versions(2, said=1))),
     ("D1", told("D1", vectors({"next": {REQUESTS: 5}}, {"next": {REQUESTS: 4}}))),
     ("D2", told("D2", vectors({"next": {REQUESTS: 22}}))),
     ("D3", told("D3", decided(3))),
@@ -428,6 +452,7 @@ NEAR_MISSES: list[tuple[str, Judge]] = [
     ("A6", told("A6", a_price_in(1, "s9"))),
     ("A6", told("A6", a_price_in(0, None))),
     ("A7", told("A7", starting_at_three(retention_ms=1_000))),
+    ("A8", told("A8", in_versions(2, 3))),
     ("D1", told("D1", vectors({"next": {REQUESTS: 5}}, {"next": {REQUESTS: 5}}))),
     ("D2", told("D2", vectors({"next": {REQUESTS: 21}}))),
     ("D3", told("D3", decided(4))),

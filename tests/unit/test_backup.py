@@ -452,7 +452,7 @@ def test_only_regular_files_are_taken(tmp_path: Path, kind: bytes) -> None:
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another version": (lambda it: it.update(schema="eventmesh.backup/2"), "a backup of format eventmesh.backup/2"),
     "another kind": (lambda it: it.update(schema="eventmesh.run/1"), "does not match"),
-    "another log": (lambda it: it.update(log_format=3), "its log has format version 3, this program reads 2"),
+    "another log": (lambda it: it.update(log_format=4), "its log has format version 4, this program reads 2 and 3"),
     "no files": (lambda it: it.update(files=[]), "1 files are there, 0 were written"),
     "a file that is not there": (lambda it: it["files"].append(it["files"][0]), "1 files are there, 2 were written"),
     "other bytes": (lambda it: it["files"][0].update({CHECKSUM: 1}), "mesh.yaml is not what was written"),

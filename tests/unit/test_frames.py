@@ -12,7 +12,7 @@ from eventmesh.runtime.effects import AskMessage
 from eventmesh.runtime.wire import frames, protocol
 from eventmesh.shop.facts import DECLARED
 from tests.unit.frame_story import ANSWERED, ASKED, QUERY, raw
-from tests.unit.log_story import facts
+from tests.unit.log_story import ORDERS, facts
 
 SKU = "sku-00000042"
 
@@ -71,13 +71,13 @@ def test_an_answer_that_nobody_knows_is_refused() -> None:
 
 
 def test_batches_without_their_bodies_or_of_a_topic_that_nobody_asked_for_are_refused() -> None:
-    entry, schema = facts(1, ["a"]), facts(1, ["a"]).schema
+    entry = facts(1, ["a"])
     bodies = [pa.py_buffer(entry.head), entry.message]
     entries = protocol.Entries(["orders/0"], 0)
-    assert frames.unpack_entries(entries, bodies, {"orders": schema})[0][:2] == ("orders", 0)
+    assert frames.unpack_entries(entries, bodies, {"orders": ORDERS})[0][:2] == ("orders", 0)
     with pytest.raises(InputError, match="1 batches with 1 bodies"):
-        frames.unpack_entries(entries, bodies[:1], {"orders": schema})
+        frames.unpack_entries(entries, bodies[:1], {"orders": ORDERS})
     with pytest.raises(InputError, match="a batch of orders/0: expected one of the topics"):
-        frames.unpack_entries(entries, bodies, {"payments": schema})
+        frames.unpack_entries(entries, bodies, {"payments": ORDERS})
     with pytest.raises(InputError, match="an append with 1 bodies"):
-        frames.unpack_append(bodies[:1], schema)
+        frames.unpack_append(bodies[:1], ORDERS.schema)

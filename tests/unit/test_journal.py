@@ -21,13 +21,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventmesh.declared import Command, Declared, MessageType
 from eventmesh.errors import DataDirectoryError, StorageFull
 from eventmesh.log import storage as storage_module
 from eventmesh.runtime.caller import Caller
 from eventmesh.runtime.effects import Effect, ReplyMessage, SendAsk
 from eventmesh.runtime.journal import NEVER, PROGRESS, REQUESTS, WORDS, Journal
 from eventmesh.workload import Requests
-from tests.unit.journal_story import START, Desk, caller, facts, is_repeat, life, requests
+from tests.unit.journal_story import MESSAGES, OWNED, START, Desk, Said, caller, facts, is_repeat, life, requests
 
 COUNT = 10
 SEED = 3  # a desk that throttles, and answers in two steps
@@ -193,6 +194,33 @@ def test_requests_come_back_as_they_were(tmp_path: Path) -> None:
     assert journal.requests.payload.equals(asked.payload)
     assert journal.requests.payload.schema.equals(asked.payload.schema, check_metadata=True)
     journal.check("load", asked)
+
+
+def wider_lend() -> MessageType:
+    """The command of a later version, with a column more."""
+
+    class Lend(Command[Said], service="desk", key="book", public=True):
+        note: str | None
+        book: str
+        days: int
+
+    return Declared(Lend).messages["Lend"]
+
+
+def test_who_asks_more_by_now_goes_on_with_what_was_asked(tmp_path: Path) -> None:
+    asked, effects = requests(COUNT, every=0), list[Effect]()
+    Journal.create(tmp_path, "load", asked, COUNT).close()
+    lend = wider_lend()
+    wider = lend.question
+    journal = reopened(tmp_path)
+    Caller(
+        "load", journal.requests, messages={**MESSAGES, "Lend": lend}, owned=OWNED,
+        clock=lambda: START, emit=effects.append, journal=journal,
+    ).resume()  # fmt: skip
+    sent = [row for effect in effects if isinstance(effect, SendAsk) for row in effect.message.rows.dicts(wider)]
+    wanted = zip(asked.commands, asked.payload.to_pylist(), strict=True)
+    lent = [{"note": None, **row} for command, row in wanted if command == "Lend"]
+    assert sorted((row for row in sent if row["days"]), key=lambda row: int(row["days"])) == lent
 
 
 def changed(**change: Any) -> Requests:

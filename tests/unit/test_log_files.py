@@ -20,7 +20,7 @@ from eventmesh.errors import CorruptSegment, DataDirectoryError, LogStopped, Sto
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.partition_files import RecentBatches
 from eventmesh.log.storage import FileStorage, MemoryStorage, machine_id
-from eventmesh.log.store import Durability, Log, open_read_only, read_cluster_id, read_table, read_topics, verify
+from eventmesh.log.store import Durability, Log, open_read_only, read_stored, read_table, read_topics, verify
 from tests.unit.log_story import ORDERS, SMALL, Writer, ids, open_log
 
 SEGMENT = "orders/0/00000000000000000000.arrow"
@@ -111,12 +111,14 @@ def test_given_another_node_then_the_directory_stays_where_it_is(tmp_path: Path)
 
 
 def test_given_a_directory_then_the_cluster_it_belongs_to_can_be_read(tmp_path: Path) -> None:
-    assert read_cluster_id(tmp_path / "nowhere") is None
-    assert read_cluster_id(tmp_path) is None
+    assert read_stored(tmp_path / "nowhere") is None
+    assert read_stored(tmp_path) is None
     log = open_log(FileStorage(tmp_path), cluster="one")
-    assert read_cluster_id(tmp_path) == "one"
+    beside = read_stored(tmp_path)
     log.close()
-    assert read_cluster_id(tmp_path) == "one"
+    for found in (beside, read_stored(tmp_path)):
+        assert found is not None
+        assert (found.cluster_id, found.topics) == ("one", {"orders": ORDERS})
 
 
 def test_given_a_machine_without_an_id_then_its_host_name_stands_for_it(
@@ -131,10 +133,10 @@ def test_given_a_machine_without_an_id_then_its_host_name_stands_for_it(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"owner": "payments"}, "owner is 'orders'"),
-        ({"partitions": 2}, "partitions is 1"),
-        ({"key": "id"}, "key is 'order_id'"),
-        ({"schema": ORDERS.schema.remove(12)}, "order_id is missing"),
+        ({"owner": "payments"}, "orders: owner: stored 'orders', found 'payments'. A topic keeps its writer"),
+        ({"partitions": 2}, "orders: partitions: stored 1, found 2. They are fixed at creation"),
+        ({"key": "id"}, "orders: key: stored 'order_id', found 'id'. Its partitions were chosen by that"),
+        ({"schema": ORDERS.schema.remove(12)}, "orders: column order_id: stored string, found none. Keep it"),
     ],
 )
 def test_given_another_description_of_a_known_topic_then_the_difference_is_named(

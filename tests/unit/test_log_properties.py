@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -24,10 +25,14 @@ from hypothesis.stateful import (
 
 from eventmesh.errors import AppendRefused, CorruptSegment, Fenced, LogStopped, OffsetMismatch, StorageFull
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.evolution import fitted
 from eventmesh.log.partition import Partition, gap_of
+from eventmesh.log.partition_files import PartitionFiles
 from eventmesh.log.segment import Segment
 from eventmesh.log.simulated_storage import ProcessDied, SimulatedStorage
 from eventmesh.log.store import Log
+from eventmesh.log.topic import Topic
+from eventmesh.messages import ENVELOPE
 from tests.unit.log_story import NOON, SMALL, Writer, open_log
 
 BYTES = st.integers(0, 5_000)
@@ -39,11 +44,17 @@ class LogUnderFailures(RuleBasedStateMachine):
     """One partition, its writers and its disk."""
 
     level = "os"
+    topic: Topic = RETAINED
+    log: Log
+    writer_of: type[Writer] = Writer
+
+    def opened(self) -> Log:
+        return open_log(self.disk, self.topic, level=self.level)
 
     @initialize(seed=st.integers(0, 2**32 - 1))
     def begin(self, seed: int) -> None:
         self.disk = SimulatedStorage(random.Random(seed))
-        self.log: Log = open_log(self.disk, RETAINED, level=self.level)
+        self.log = self.opened()
         self.writer: Writer | None = None
         self.zombies: list[Writer] = []
         self.last: LogBatch | None = None
@@ -72,7 +83,7 @@ class LogUnderFailures(RuleBasedStateMachine):
         self.disk.fail_sync = self.disk.full = False
         self.waiting.clear()
         self.retire()
-        self.log = open_log(self.disk, RETAINED, level=self.level)
+        self.log = self.opened()
 
     def retire(self) -> None:
         if self.writer is not None:
@@ -88,7 +99,7 @@ class LogUnderFailures(RuleBasedStateMachine):
         self.closed = False
         self.retire()
         try:
-            self.writer = Writer(self.log, f"incarnation-{self.names}")
+            self.writer = self.writer_of(self.log, f"incarnation-{self.names}")
         except StorageFull:
             return
         grant = self.writer.grant
@@ -201,7 +212,7 @@ class LogUnderFailures(RuleBasedStateMachine):
     def restart_after_crash(self) -> None:
         self.waiting.clear()
         self.retire()
-        self.log = open_log(self.disk, RETAINED, level=self.level)
+        self.log = self.opened()
         self.disk.die_after = None
 
     @rule(full=st.booleans())
@@ -230,6 +241,7 @@ class LogUnderFailures(RuleBasedStateMachine):
                 assert gap_of(entry) == (offset, header.base)
                 offset = header.base
             assert header.base == offset, "offsets are dense (P2)"
+            assert entry.batch.schema == self.topic.schema, "old rows are read with the newest columns"
             assert header.epoch >= epoch, "epochs rise (P3)"
             offset, epoch = header.end, header.epoch
             visible.update(zip(range(header.base, header.end), entry.batch.column("id").to_pylist(), strict=True))
@@ -277,7 +289,45 @@ class RetainedLogUnderFailuresSynced(RetainedLogUnderFailures):
     level = "fsync"
 
 
-MACHINES = [LogUnderFailures, LogUnderFailuresSynced, RetainedLogUnderFailures, RetainedLogUnderFailuresSynced]
+class NewestWriter(Writer):
+    """One that was started with the columns that the log was opened with."""
+
+    def batch(self, *names: str) -> LogBatch:
+        entry, topic = super().batch(*names), self.log.topics["orders"]
+        return LogBatch.encode(replace(entry.header, version=topic.version), fitted(entry.batch, topic.schema))
+
+
+class GrowingLogUnderFailures(RetainedLogUnderFailures):
+    """The same, and now and then the process that comes next has one column more."""
+
+    writer_of = NewestWriter
+
+    @rule(die_after=st.none() | BYTES)
+    def grow(self, die_after: int | None) -> None:
+        column = pa.field(f"column-{len(self.topic.schema)}", pa.int64())
+        self.topic = replace(self.topic, schema=self.topic.schema.insert(len(ENVELOPE), column))
+        self.closed = False
+        self.disk.restart_process()
+        self.disk.fail_sync = self.disk.full = False
+        self.waiting.clear()
+        self.retire()
+        self.disk.die_after = die_after
+        self.attempt(self._open)
+
+    def _open(self) -> None:
+        self.log = self.opened()
+
+
+class GrowingLogUnderFailuresSynced(GrowingLogUnderFailures):
+    """The same at level fsync."""
+
+    level = "fsync"
+
+
+MACHINES = [
+    LogUnderFailures, LogUnderFailuresSynced, RetainedLogUnderFailures, RetainedLogUnderFailuresSynced,
+    GrowingLogUnderFailures, GrowingLogUnderFailuresSynced,
+]  # fmt: skip
 QUICK = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
@@ -291,6 +341,9 @@ def _mutant(monkeypatch: pytest.MonkeyPatch, name: str) -> type[LogUnderFailures
         monkeypatch.setattr(Partition, "check_writer", lambda self, header: None)
         monkeypatch.setattr(Partition, "check_place", lambda self, header: None)
         return LogUnderFailures
+    if name == "a segment goes on with the next version":
+        monkeypatch.setattr(PartitionFiles, "_begin_newest_version", lambda files: None)
+        return GrowingLogUnderFailures
     if name == "failed syncs are believed":
         monkeypatch.setattr(Segment, "copy_anew", Segment.sync)
         return LogUnderFailures
@@ -298,9 +351,11 @@ def _mutant(monkeypatch: pytest.MonkeyPatch, name: str) -> type[LogUnderFailures
     return LogUnderFailuresSynced
 
 
-@pytest.mark.parametrize("name", ["no fencing", "failed syncs are believed", "syncs lie"])
+@pytest.mark.parametrize(
+    "name", ["no fencing", "failed syncs are believed", "syncs lie", "a segment goes on with the next version"]
+)
 def test_given_a_mutant_then_the_search_finds_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     machine = _mutant(monkeypatch, name)
     found = settings(QUICK, max_examples=1_000, phases=[Phase.generate], report_multiple_bugs=False)
-    with pytest.raises((AssertionError, CorruptSegment, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, CorruptSegment, OSError, pa.ArrowInvalid, pytest.fail.Exception)):
         run_state_machine_as_test(machine, settings=found)

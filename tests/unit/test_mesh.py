@@ -171,8 +171,8 @@ def test_a_resolved_mesh_reads_back_the_same(tmp_path: Path) -> None:
          "topics.shelf.cleanup.policy: does nothing: there is no compaction yet, found text 'compact'. All of it is "
          "kept, as before", {"cleanup.policy": "delete", "retention.ms": -1, "retention.bytes": -1}),
         (("topics", "loans"), {"compatibility": "FULL"},
-         "topics.loans.compatibility: does nothing: the columns of a topic cannot change yet, so there is nothing to "
-         "compare, found text 'FULL'. It is passed over", {"compatibility": "BACKWARD"}),
+         "topics.loans.compatibility: does nothing: columns may grow as BACKWARD has it, and change in no other way "
+         "yet, found text 'FULL'. It is passed over", {"compatibility": "BACKWARD"}),
         (("services", "stacks"), {"shelves": 3},
          "services.stacks.shelves: does nothing in wiring 'events', found number 3. It is passed over", {"shelves": 3}),
     ],
@@ -266,7 +266,7 @@ def test_asks_stay_inside_a_context() -> None:
         (
             lambda d: d["topics"]["loans"].update(compatibility="FULL"),
             "topics.loans.compatibility",
-            "does nothing: the columns of a topic cannot change yet, so there is nothing to compare, found text "
+            "does nothing: columns may grow as BACKWARD has it, and change in no other way yet, found text "
             "'FULL'. Leave the key out, or write compatibility: BACKWARD",
         ),
         (

@@ -11,14 +11,17 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from eventmesh import mesh as meshes
 from eventmesh.lab.simulated_run import SimulatedRun, run_simulated
+from eventmesh.log.evolution import fitted
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
 from eventmesh.mesh import Mesh
+from eventmesh.messages import Columns
 from eventmesh.progress import position_name
 from eventmesh.runtime.limits import Counters
 from eventmesh.runtime.partition_state import PartitionState
@@ -36,7 +39,7 @@ from eventmesh.runtime.snapshots import (
 )
 from eventmesh.runtime.snapshotter import Snapshotter
 from eventmesh.service import Service
-from eventmesh.views import ViewShape
+from eventmesh.views import View, ViewShape
 from tests.market import sales
 from tests.simulation.scenario import Scenario
 from tests.tiny import workload as library_workload
@@ -117,10 +120,30 @@ def test_a_view_is_what_its_topics_say_wherever_the_snapshot_was_taken(applicati
             header = view_header(first, service, CLUSTER, 0)
             kept = Snapshot.from_bytes(Snapshot(header, encode_view(first, schemas)).to_bytes())
             assert kept is not None
-            restore_view(rest, kept)
+            restore_view(rest, kept, schemas)
             for topic, number, entry in entries[cut:]:
                 rest.fold(topic, number, entry)
             assert (rest.rows(), rest.next) == (whole.rows(), whole.next), f"{service}'s {name} cut at {cut}"
+
+
+def test_a_view_of_columns_that_have_grown_since_is_what_all_its_facts_say() -> None:
+    """A service finds what is in a list by its place, so that what was folded before has to have the new place, too."""
+    line = [pa.field("sku", pa.string()), pa.field("quantity", pa.int16())]
+    grown = [line[0], pa.field("gift", pa.bool_()), line[1].with_type(pa.int64())]
+    before, after = (
+        pa.schema([("order_id", pa.string()), ("lines", pa.list_(pa.struct(each))), ("sequence", pa.int64())])
+        for each in (line, grown)
+    )
+    facts = pa.RecordBatch.from_pylist(
+        [{"order_id": "a", "lines": [{"sku": "s", "quantity": 3}], "sequence": 0}], before
+    )
+    old, restored, folded = (View("orders", ViewShape("order_id", ("lines",)), ["orders"]) for _ in range(3))
+    old.apply("orders", 0, 0, Columns(facts))
+    header = view_header(old, "shipping", CLUSTER, 0)
+    restore_view(restored, Snapshot(header, encode_view(old, {"orders": before})), {"orders": after})
+    folded.apply("orders", 0, 0, Columns(fitted(facts, after)))
+    assert restored.rows() == folded.rows()
+    assert restored.lookup(["a"]) == [(0, [("s", None, 3)])]
 
 
 # --- those that are not gone on with ---------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from eventmesh.errors import PeerLost
 from eventmesh.log.partition import Durability
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import journal
@@ -21,6 +22,7 @@ from eventmesh.runtime.on_ray.ray_metrics import RayRegistry
 from eventmesh.runtime.process.broker_member import BrokerMember
 from eventmesh.runtime.process.caller_member import CallerMember
 from eventmesh.runtime.process.directory import BROKER, GENERATOR, Peer, peer_name
+from eventmesh.runtime.process.handed import Handed
 from eventmesh.runtime.process.housekeeping import Housekeeping
 from eventmesh.runtime.process.service_member import ServiceMember
 
@@ -45,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Actors:
-    """Handles to every process of a mesh but its supervisor."""
+    """Handles to every process of a mesh but its supervisor; None for one that is not there any more."""
 
     broker: Any
     services: Mapping[Peer, Any]
@@ -53,8 +55,9 @@ class Actors:
 
     @property
     def all(self) -> dict[Peer, Any]:
-        """By name, in the order in which they are to close: who writes before who keeps."""
-        return {GENERATOR: self.generator, **self.services, BROKER: self.broker}
+        """Those that are there, by name, in the order in which they are to close: who writes before who keeps."""
+        listed = {GENERATOR: self.generator, **self.services, BROKER: self.broker}
+        return {peer: actor for peer, actor in listed.items() if actor is not None}
 
     def end(self) -> None:
         """Ask every process to close, then kill it. One that is stopped outlives this: see the supervisor."""
@@ -74,6 +77,9 @@ def place(mesh: Mesh, directory: RayDirectory, log_directory: Path, settings: Se
     # A log in memory dies with its process: another one in its place would have lost what was acknowledged.
     kept = mesh.log.durability != Durability.memory
 
+    # As the mesh that it is once it is unpacked: by a process that imports the application that was checked.
+    handed: Any = Handed(mesh, mesh.sources)
+
     def actor(kind: type, peer: Peer, where: NodeAffinitySchedulingStrategy, *, restarts: bool = True) -> Any:
         return declare(
             kind, peer, directory.namespace, restarts=restarts, detached=settings.detached, scheduling_strategy=where
@@ -82,18 +88,18 @@ def place(mesh: Mesh, directory: RayDirectory, log_directory: Path, settings: Se
     broker = actor(BrokerMember, BROKER, home(), restarts=kept).remote(
         mesh.topics(), log_directory, mesh.log.durability, settings.cluster_id, int(settings.rtt_ms * 500),
         directory.access,
-        partial(Housekeeping, mesh, log_directory, settings.cluster_id) if mesh.keeps_snapshots else None,
+        partial(Housekeeping, handed, log_directory, settings.cluster_id) if mesh.keeps_snapshots else None,
         directory.mesh, RayRegistry,
     )  # fmt: skip
     services = {
         peer: actor(ServiceMember, peer, where).remote(
-            mesh, *peer, directory, rtt_ms=settings.rtt_ms, seed=settings.seed, limits=settings.limits,
+            handed, *peer, directory, rtt_ms=settings.rtt_ms, seed=settings.seed, limits=settings.limits,
             local=settings.local, registries=RayRegistry,
         )
         for peer, where in zip(service_peers(mesh), nodes_in_turn(), strict=False)
     }  # fmt: skip
     generator = actor(CallerMember, GENERATOR, home()).remote(
-        mesh, directory, log_directory.with_name(journal.GENERATOR), rtt_ms=settings.rtt_ms, seed=settings.seed
+        handed, directory, log_directory.with_name(journal.GENERATOR), rtt_ms=settings.rtt_ms, seed=settings.seed
     )
     return Actors(broker, services, generator)
 
@@ -114,12 +120,21 @@ def nodes_in_turn() -> Iterator[NodeAffinitySchedulingStrategy]:
     return cycle([NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes])
 
 
-def find(mesh: Mesh, directory: RayDirectory) -> Actors:
-    """The processes of a mesh that stands; :class:`~eventmesh.errors.PeerLost` where one is not there."""
-    return Actors(
-        directory.actor(BROKER), {peer: directory.actor(peer) for peer in service_peers(mesh)},
-        directory.actor(GENERATOR),
-    )  # fmt: skip
+def find(mesh: Mesh, directory: RayDirectory, *, whole: bool = True) -> Actors:
+    """The processes of a mesh that stands; :class:`~eventmesh.errors.PeerLost` where one of a ``whole`` one is gone.
+
+    One that found other files of its application than were checked is not started again, and has no name any more.
+    """
+
+    def found(peer: Peer) -> Any:
+        try:
+            return directory.actor(peer)
+        except PeerLost:
+            if whole:
+                raise
+            return None
+
+    return Actors(found(BROKER), {peer: found(peer) for peer in service_peers(mesh)}, found(GENERATOR))
 
 
 def declare(kind: type, peer: Peer, namespace: str, *, restarts: bool, detached: bool, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -11,12 +12,15 @@ from typing import Any
 import ray
 
 from eventmesh.errors import EnvironmentUnavailable, EventmeshError, PeerLost
+from eventmesh.sources import OtherSources
 
 #: Seconds that a call of the control plane may take; starting a process on a busy machine is the slowest.
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.02
 #: What to do where a process of the mesh is gone, or silent, and Ray does not mend it.
 TRY = "`eventmesh status` shows which one. Where it stays so, end the mesh and start it again: its data stays"
+#: The last line of a traceback that says why a process did not start.
+_REFUSED = re.compile(rf"^(?:\w+\.)*{OtherSources.__name__}: (.+)$", re.MULTILINE)
 #: Seconds that a connection to Ray may take.
 CONNECT_S = 3.0
 
@@ -39,12 +43,20 @@ def get(what: Any) -> Any:
     except ray.exceptions.ActorUnavailableError as error:
         raise ProcessDown("a process of the mesh is being started again") from error
     except ray.exceptions.RayActorError as error:
+        if (refusal := refused_to_start(str(error))) is not None:
+            raise OtherSources(refusal) from error
         raise EnvironmentUnavailable(f"a process of the mesh died, and Ray does not start it again. {TRY}") from error
     except ray.exceptions.GetTimeoutError as error:
         raise EnvironmentUnavailable(
             f"a process of the mesh did not answer within {CALL_TIMEOUT_S:g} s: it is stopped, or the machine is too "
             f"busy. {TRY}"
         ) from error
+
+
+def refused_to_start(said: str) -> str | None:
+    """Why a process did not start, where it did not find the application: Ray keeps of that no more than a text."""
+    found = _REFUSED.search(said)
+    return found[1] if found is not None else None
 
 
 def wait_until(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from eventmesh.log.store import read_cluster_id
+from eventmesh.log.store import read_stored
 from eventmesh.mesh import Mesh
 from eventmesh.runtime import journal
 from eventmesh.runtime.limits import Limits
@@ -64,7 +64,10 @@ class MeshOnRay(RayMesh):
         lease_s: float = LEASE_S,
     ) -> None:
         self.directory = RayDirectory.of(uuid.uuid4().hex[:12])
-        cluster_id = read_cluster_id(directory) or uuid.uuid4().hex
+        stored = read_stored(directory)
+        if stored is not None:
+            mesh = mesh.on_log(stored.topics)
+        cluster_id = stored.cluster_id if stored is not None else uuid.uuid4().hex
         settings = Settings(cluster_id, rtt_ms=rtt_ms, seed=seed, limits=limits, local=local)
         super().__init__(mesh, place(mesh, self.directory, directory, settings), directory)
         self.supervisor = Supervisor(self.actors.all, lease_s=lease_s)

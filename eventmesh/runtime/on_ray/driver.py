@@ -17,6 +17,7 @@ from ray.job_config import JobConfig
 
 from eventmesh.errors import EnvironmentUnavailable
 from eventmesh.runtime.on_ray.joinable import must_be_joinable
+from eventmesh.runtime.process.handed import search_path
 from eventmesh.runtime.process.vitals import SAFE_PATH
 
 _STDERR = 2
@@ -107,14 +108,17 @@ class _CodePaths(list[str]):
     """Folders that workers look for modules in first; Ray adds the driver's own, the working directory among them."""
 
     def extend(self, paths: Iterable[str]) -> None:
-        """Leave the working directory out: a ``yaml.py`` that lies there by chance would take a library's place."""
-        super().extend(path for path in paths if path in sys.path)
+        """Leave them out: where this process looks is in the list already, and in its order.
+
+        A ``yaml.py`` that lies in the working directory by chance would take a library's place, and a package of the
+        application's name its own.
+        """
 
 
 def _with_code_of_ours() -> JobConfig:
-    """Workers import what this process would import: what is not on its own path is not on theirs."""
+    """Workers look for modules where this process does, in the same order: Ray puts each folder before the others."""
     config = JobConfig()
-    config._py_driver_sys_path = _CodePaths()
+    config._py_driver_sys_path = _CodePaths(reversed(search_path().before))
     return config
 
 

@@ -14,6 +14,7 @@ import ray
 
 from eventmesh.errors import PeerLost
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.store import read_topics
 from eventmesh.mesh import Mesh
 from eventmesh.progress import position_name
 from eventmesh.runtime.on_ray.actors import Actors, Settings, declare, find, home, place
@@ -105,10 +106,13 @@ class StandingMesh(RayMesh):
         return all(each["pid"] for each in watched.values())
 
     @classmethod
-    def found(cls, mesh: Mesh, name: str, log_directory: Path, access: Access) -> StandingMesh:
-        """The mesh called ``name``, which stands; :class:`~eventmesh.errors.PeerLost` if it does not."""
+    def found(cls, mesh: Mesh, name: str, log_directory: Path, access: Access, *, whole: bool = True) -> StandingMesh:
+        """The mesh called ``name``, which stands; :class:`~eventmesh.errors.PeerLost` if it does not, or not ``whole``.
+
+        Of one that may have lost processes for good, look at it, heal it or end it.
+        """
         directory = RayDirectory.of(name, access)
-        return cls(mesh, directory, log_directory, find(mesh, directory))
+        return cls(mesh, directory, log_directory, find(mesh, directory, whole=whole))
 
     def heal(self) -> None:
         """End every fault that lasts, also those that another command made."""
@@ -122,15 +126,17 @@ class StandingMesh(RayMesh):
         what each instance says of itself, ``log`` what the broker says of it; both only of those that answered.
         ``flight`` is where any Flight client reads the log, None where the broker did not answer.
         """
-        asked = {peer: actor.status.remote() for peer, actor in self.actors.services.items()}
-        asked[BROKER] = self.actors.broker.status.remote()
-        asked[GENERATOR] = self.actors.generator.pid.remote()
-        located = self.actors.broker.address.remote()
+        there, peers = self.actors.all, [*self.actors.services, BROKER, GENERATOR]
+        asked = {
+            peer: actor.pid.remote() if peer == GENERATOR else actor.status.remote() for peer, actor in there.items()
+        }
+        if BROKER in there:
+            asked[_LOCATION] = there[BROKER].address.remote()
         watched = self._watched()
-        answers = answered({**asked, _LOCATION: located}, LOOK_S)
+        answers = answered(asked, LOOK_S)
         location = answers.pop(_LOCATION, None)
         return {
-            "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*asked, SUPERVISOR)],
+            "processes": [_process(peer, watched.get(peer, {}), answers.get(peer)) for peer in (*peers, SUPERVISOR)],
             "services": {peer_name(peer): answers[peer] for peer in self.actors.services if peer in answers},
             "log": answers.get(BROKER),
             "flight": flight_location(location) if location is not None else None,
@@ -163,11 +169,11 @@ class StandingMesh(RayMesh):
         Goes on with the broker that follows one that died; :class:`~eventmesh.errors.PeerLost` where none does, or
         where this process and the broker do not understand each other.
         """
-        schemas = {topic: self.mesh.topics()[topic].schema}
+        topics = {topic: read_topics(self.log_directory)[topic]}  # as the log has them, whatever is found here
 
         def connect(callbacks: Callbacks) -> Backbone:
             return BrokerBackbone(
-                self._broker_address, callbacks, schemas=schemas, access=self.directory.access, once=True
+                self._broker_address, callbacks, topics=topics, access=self.directory.access, once=True
             )  # fmt: skip
 
         cursors = {(topic, partition): offset for partition, offset in offsets.items()}

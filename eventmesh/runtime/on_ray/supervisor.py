@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import ray
 
+from eventmesh.errors import PeerLost
 from eventmesh.runtime.on_ray import strikes
 from eventmesh.runtime.on_ray.directory import RayDirectory
 from eventmesh.runtime.process.actor_log import log
@@ -137,6 +138,14 @@ class Supervisor:
             self._thread.join(timeout=5)
 
 
+def _found(directory: RayDirectory, peer: Peer) -> Any:
+    """None where it is gone for good: it found other files of its application than were checked."""
+    try:
+        return directory.actor(peer)
+    except PeerLost:
+        return None
+
+
 class SupervisorProcess(Process):
     """The supervisor of a mesh that stays: it finds the processes by their names, whichever of them Ray made anew."""
 
@@ -144,7 +153,7 @@ class SupervisorProcess(Process):
         self, directory: RayDirectory, peers: Sequence[Peer], lease_s: float = LEASE_S, *, undos: Path
     ) -> None:  # fmt: skip
         super().__init__()
-        actors = {peer: directory.actor(peer) for peer in peers}
+        actors = {peer: actor for peer in peers if (actor := _found(directory, peer)) is not None}
         follows = ray.get_runtime_context().was_current_actor_reconstructed
         self._undos = Undos(undos, lambda: strikes.heal(actors))
         self._supervisor = Supervisor(actors, lease_s=lease_s, follows=follows, beside=self._undos.look)

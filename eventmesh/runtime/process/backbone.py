@@ -19,6 +19,7 @@ import pyarrow.flight as flight
 
 from eventmesh.errors import EventmeshError, InputError, PeerLost, ProtocolError, Unauthenticated
 from eventmesh.log.batch import LogBatch
+from eventmesh.log.topic import Topic
 from eventmesh.progress import position_name
 from eventmesh.runtime.effects import BrokerAnswer
 from eventmesh.runtime.process import snapshot_transfer
@@ -65,11 +66,12 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes: an incarnation of the ``service`` that owns ``topic``."""
+    """Who writes: an incarnation of the ``service`` that owns ``topic``, which runs the application ``code``."""
 
     topic: str
     service: str
     incarnation: str
+    code: str = ""
 
 
 class Backbone(Protocol):
@@ -143,7 +145,7 @@ class BrokerStreams:
 class BrokerBackbone:
     """The log of the broker that ``locate`` finds, see :class:`Backbone`.
 
-    It reads the topics of ``schemas``, and writes as ``writer``, if there is one. With ``once`` it connects only once,
+    It reads the ``topics``, and writes as ``writer``, if there is one. With ``once`` it connects only once,
     and sending waits for a broker that does not read; otherwise nothing waits. ``local`` False goes over Flight.
     ``link_faults`` are those of the client's process, on which faults may act.
     """
@@ -153,7 +155,7 @@ class BrokerBackbone:
         locate: Callable[[], str],
         callbacks: Callbacks,
         *,
-        schemas: Mapping[str, pa.Schema] | None = None,
+        topics: Mapping[str, Topic] | None = None,
         writer: Writer | None = None,
         access: Access = OPEN,
         local: bool = True,
@@ -161,7 +163,7 @@ class BrokerBackbone:
         link_faults: LinkFaults | None = None,
     ) -> None:
         self._link_faults = link_faults or LinkFaults()
-        self._locate, self._callbacks, self._schemas, self._writer = locate, callbacks, schemas or {}, writer
+        self._locate, self._callbacks, self._topics, self._writer = locate, callbacks, topics or {}, writer
         self._access, self._local = access, local
         self._asked_on: dict[int, BrokerStreams | None] = {}  # the streams that a partition's last request went out on
         self._lost: Lost = _nothing
@@ -187,7 +189,7 @@ class BrokerBackbone:
                 address, "write", self._answered, lost, access, local=local, link_faults=self._link_faults, peer=_BROKER
             )  # fmt: skip
         try:
-            reading = self._reading(address, lost) if self._schemas else None
+            reading = self._reading(address, lost) if self._topics else None
         except EventmeshError:
             if writing is not None:
                 writing.close()
@@ -197,7 +199,7 @@ class BrokerBackbone:
     def _reading(self, address: str, lost: Lost) -> Subscription:
         told = self._callbacks
         return Subscription(
-            address, self._schemas, told.delivered, lost, failed=told.cannot_read, local=self._local,
+            address, self._topics, told.delivered, lost, failed=told.cannot_read, local=self._local,
             access=self._access, link_faults=self._link_faults, peer=_BROKER,
         )  # fmt: skip
 
@@ -207,7 +209,7 @@ class BrokerBackbone:
         """See :class:`Backbone`."""
         writer = self._writer
         assert writer is not None, "a reader writes nothing"
-        asked = protocol.Grant(writer.topic, partition, writer.service, writer.incarnation, now())
+        asked = protocol.Grant(writer.topic, partition, writer.service, writer.incarnation, now(), writer.code)
         self._write(partition, protocol.pack(asked))
 
     def append(self, partition: int, entry: LogBatch) -> None:

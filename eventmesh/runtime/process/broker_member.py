@@ -86,7 +86,7 @@ class BrokerMember(Process):
         self.storage: Storage = MemoryStorage()
         if self.durability is not Durability.memory:
             self.storage = FaultyStorage(FileStorage(directory), die=die)
-            self.strikes.disk = Disk(self.storage, directory, topics)
+            self.strikes.disk = Disk(self.storage, directory)
         self.lock = threading.Lock()
         self.subscribers: dict[Channel, Subscriber] = {}
         self.closing = False
@@ -206,7 +206,7 @@ class BrokerMember(Process):
         topic, partition = header.topic, header.partition
         if isinstance(header, protocol.Grant):
             with self.lock:
-                self.rules.grant(channel, topic, partition, header.service, header.incarnation)
+                self.rules.grant(channel, topic, partition, header.service, header.incarnation, header.code)
                 answers = self._taken_answers()
             _send(answers)
             return

@@ -6,13 +6,11 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from eventmesh.log.faulty_storage import FaultyStorage, flip
 from eventmesh.log.segment import batches_on_disk
-from eventmesh.log.topic import Topic
-from eventmesh.progress import split_position
 from eventmesh.runtime.faults import DiskFault, FailingSyncs, FlippedBit, FullDisk, SlowDisk, Struck, TornWrite
 from eventmesh.runtime.process.actor_log import log
 
@@ -29,10 +27,10 @@ def die() -> None:
 
 
 class Disk:
-    """The faults on ``storage``, which keeps the log of these topics in ``directory``."""
+    """The faults on ``storage``, which keeps the log in ``directory``."""
 
-    def __init__(self, storage: FaultyStorage, directory: Path, topics: Mapping[str, Topic]) -> None:
-        self._storage, self._directory, self._topics = storage, directory, topics
+    def __init__(self, storage: FaultyStorage, directory: Path) -> None:
+        self._storage, self._directory = storage, directory
         self._lasting: list[Struck] = []
         self._extra_s, self._changed = 0.0, threading.Condition()
         storage.noticed, storage.before_sync = self._noticed, self._take_longer
@@ -79,8 +77,7 @@ class Disk:
                 each.shows[what] += 1
 
     def _flip(self, fault: FlippedBit, struck: Struck, dice: random.Random) -> None:
-        topic = self._topics[split_position(fault.partition)[0]]
-        found = batches_on_disk(self._storage, fault.partition, topic.schema, closed=fault.segment == "closed")
+        found = batches_on_disk(self._storage, fault.partition, closed=fault.segment == "closed")
         if found is None:
             return  # nothing is in it yet
         path, batches = found

@@ -110,7 +110,7 @@ class Producer:
             rows = rows.set_column(place, rows.schema.field(place), offsets)
         header = Header(
             "facts", self.end, rows.num_rows, self.epoch, self._number, self.topic.owner, self.incarnation,
-            self._clock(),
+            self._clock(), version=self.topic.version,
         )  # fmt: skip
         entry = LogBatch.encode(header, rows)
         with self._lock:

@@ -89,8 +89,8 @@ class ServiceMember(Member):
                 delivered=self._deliver, cannot_read=self._cannot_read,
                 refused=lambda problem: self.note_refusal("broker", problem),
             ),
-            schemas={name: topic.schema for name, topic in self.instance.topics.items()},
-            writer=Writer(self.instance.topic.name, service, self.incarnation),
+            topics=self.instance.topics,
+            writer=Writer(self.instance.topic.name, service, self.incarnation, mesh.code),
             access=directory.access, local=local, link_faults=self.link_faults,
         )  # fmt: skip
         self._backbone.start()

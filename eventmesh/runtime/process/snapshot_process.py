@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eventmesh.runtime.process.handed import Handed
 from eventmesh.runtime.process.vitals import SAFE_PATH
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class SnapshotProcess:
             [sys.executable, "-m", __name__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(pickle.dumps(assignment))
+        self._process.stdin.write(pickle.dumps(Handed(assignment, assignment.mesh.sources)))
         self._process.stdin.flush()
 
     @property

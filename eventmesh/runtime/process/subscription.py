@@ -18,6 +18,7 @@ from eventmesh.errors import EventmeshError
 from eventmesh.log.batch import LogBatch
 from eventmesh.log.manifest import MANIFEST
 from eventmesh.log.store import LogReader, open_read_only
+from eventmesh.log.topic import Topic
 from eventmesh.progress import split_position
 from eventmesh.runtime.broker import DELIVERY_BYTES
 from eventmesh.runtime.process.reactor import now
@@ -51,7 +52,7 @@ def _size(entries: Sequence[Entry]) -> int:
 
 
 class Subscription:
-    """A stream from the broker at ``address``. ``deliver`` is called on a thread of the subscription.
+    """A stream of these ``topics`` from the broker at ``address``. ``deliver`` is called on a thread of its own.
 
     ``lost`` is called once when the stream is over, ``failed`` for each partition that cannot be read on: its offset is
     below the log start or in a gap, or its segment is damaged. With ``local`` False batches always come over Flight.
@@ -62,7 +63,7 @@ class Subscription:
     def __init__(
         self,
         address: str,
-        schemas: Mapping[str, pa.Schema],
+        topics: Mapping[str, Topic],
         deliver: Deliver,
         lost: Lost,
         *,
@@ -72,7 +73,7 @@ class Subscription:
         link_faults: LinkFaults | None = None,
         peer: str = "",
     ) -> None:
-        self._schemas, self._handed_on, self._failed = schemas, deliver, failed
+        self._topics, self._handed_on, self._failed = topics, deliver, failed
         self._link_faults = link_faults or LinkFaults()
         self._late_topics: dict[str, Line[Arrival]] = {}
         self._from_files: Line[Arrival] | None = None
@@ -127,7 +128,7 @@ class Subscription:
             case protocol.ReadFailed():
                 self._failed(header.failure.error())
             case protocol.Entries():
-                self._deliver(frames.unpack_entries(header, bodies, self._schemas), header.sent_at)
+                self._deliver(frames.unpack_entries(header, bodies, self._topics), header.sent_at)
             case _:
                 raise protocol.unexpected(header, protocol.Attached, protocol.Entries, protocol.ReadFailed)
 

@@ -400,7 +400,8 @@ class BrokerProcess(Process):
         match content:
             case RequestGrant(partition):  # also of a life that has ended meanwhile: the broker cannot know
                 service = sender[0].rpartition("/")[0]
-                broker.grant(sender, self._owned[service], partition, service, f"{sender[0]}.{sender[1]}")
+                incarnation, code = f"{sender[0]}.{sender[1]}", self.around.mesh.code
+                broker.grant(sender, self._owned[service], partition, service, incarnation, code)
             case Append(partition, entry):
                 broker.append(sender, self._owned[entry.header.writer], partition, entry)
                 self._appended(entry.header.rows)

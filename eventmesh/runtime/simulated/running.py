@@ -44,11 +44,11 @@ class SimulatedMesh:
         self, mesh: Mesh, *, seed: int = 0, rtt_ms: float = 0.0, limits: Limits | None = None,
         rows_per_s: Mapping[str, float] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        self.mesh = mesh
         one_way, there = int(rtt_ms * 500), Speeds().network
         self.simulation = Simulation(
             mesh, seed=seed, speeds=Speeds(network=(there[0] + one_way, there[1] + one_way)), limits=limits
         )
+        self.mesh = self.simulation.mesh
         for (service, _), host in self.simulation.hosts.items():
             if service in rows_per_s:
                 host.speeds = replace(host.speeds, row=round(SECOND / rows_per_s[service]))

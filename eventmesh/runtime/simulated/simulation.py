@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from eventmesh.errors import LogStopped, PeerLost, StorageFull
 from eventmesh.history import CALLERS, Dumps, History
+from eventmesh.log.manifest import read_manifest
 from eventmesh.log.simulated_storage import SimulatedStorage
 from eventmesh.log.storage import MemoryStorage
 from eventmesh.log.store import Durability, Log, LogReader
@@ -59,14 +60,16 @@ class Simulation:
         self, mesh: Mesh, *, seed: int, speeds: Speeds | None = None, limits: Limits | None = None,
         storage: MemoryStorage | None = None, now: int = START, lives_before: int = 0,
     ) -> None:  # fmt: skip
-        self.mesh, self.seed, self.speeds = mesh, seed, speeds or Speeds()
+        self.seed, self.speeds = seed, speeds or Speeds()
         self.world = World(seed, now)
         self.network = self.network_of(self.world, self.speeds)
-        self.topics = mesh.topics()
         self.durability = Durability(mesh.log.durability)
         self.storage = storage or (
             MemoryStorage() if self.durability is Durability.memory else SimulatedStorage(self.world.dice("disk"))
         )
+        stored = read_manifest(self.storage)
+        self.mesh = mesh = mesh if stored is None else mesh.on_log(stored.topics)
+        self.topics = mesh.topics()
         self.snapshots = SnapshotStore(self.storage, FOLDER)
         self.floors = Floors(mesh, self.snapshots.header, grace_us=GRACE)
         self.deaths = 0

@@ -399,8 +399,7 @@ class Strikes:
             lasting.struck.shows["writes torn"] += 1
 
     def _flip(self, fault: FlippedBit, struck: Struck, name: str) -> None:
-        topic = self._simulation.topics[split_position(fault.partition)[0]]
-        found = batches_on_disk(self._disk, fault.partition, topic.schema, closed=fault.segment == "closed")
+        found = batches_on_disk(self._disk, fault.partition, closed=fault.segment == "closed")
         if found is None:
             return  # nothing is in it yet
         path, batches = found

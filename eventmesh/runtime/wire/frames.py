@@ -13,6 +13,7 @@ import pyarrow as pa
 from eventmesh.declared import MessageType
 from eventmesh.errors import InputError
 from eventmesh.log.batch import Header, LogBatch
+from eventmesh.log.topic import Topic
 from eventmesh.messages import Columns, encode_rows
 from eventmesh.progress import split_position
 from eventmesh.runtime.effects import (
@@ -151,9 +152,12 @@ def pack_entries(entries: Sequence[tuple[str, LogBatch]], sent_at: int) -> Frame
 
 
 def unpack_entries(
-    header: protocol.Entries, bodies: Sequence[pa.Buffer], schemas: Mapping[str, pa.Schema]
+    header: protocol.Entries, bodies: Sequence[pa.Buffer], topics: Mapping[str, Topic]
 ) -> list[tuple[str, int, LogBatch]]:
-    """(topic, partition, batch) of each; ``InputError`` for a topic that nobody asked for."""
+    """(topic, partition, batch) of each, read with the newest columns.
+
+    ``InputError`` for a topic that nobody asked for, and for a version of its columns that is not known here.
+    """
     if len(bodies) != 2 * len(header.names):
         raise InputError(
             f"{len(header.names)} batches with {len(bodies)} bodies: expected a head and a message of each"
@@ -161,10 +165,22 @@ def unpack_entries(
     entries = []
     for name, head, message in zip(header.names, bodies[::2], bodies[1::2], strict=True):
         topic, partition = split_position(name)
-        if topic not in schemas:
-            raise InputError(f"a batch of {name}: expected one of the topics {sorted(schemas)}")
-        entries.append((topic, partition, _entry(head, message, schemas[topic])))
+        if topic not in topics:
+            raise InputError(f"a batch of {name}: expected one of the topics {sorted(topics)}")
+        entries.append((topic, partition, _of_topic(topics[topic], _entry(head, message, topics[topic].schema))))
     return entries
+
+
+def _of_topic(topic: Topic, entry: LogBatch) -> LogBatch:
+    version = entry.header.version
+    if version == topic.version:
+        return entry
+    stored = topic.columns_of(version)
+    if stored is None:
+        raise InputError(
+            f"a batch of {topic.name} with version {version} of its columns: known here are 1 to {topic.version}"
+        )
+    return LogBatch(entry.header, entry.message, stored, entry.head, topic.schema)
 
 
 def pack_answer(answer: BrokerAnswer, sent_at: int) -> Frame:

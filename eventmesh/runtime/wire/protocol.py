@@ -125,13 +125,14 @@ class Goodbye(FrameHeader, frozen=True, gc=False):
 
 
 class Grant(FrameHeader, frozen=True, gc=False):
-    """``incarnation`` of ``service`` asks for an epoch of a partition."""
+    """``incarnation`` of ``service``, which runs ``code``, asks for an epoch of a partition."""
 
     topic: str
     partition: Natural
     service: str
     incarnation: str
     sent_at: Natural
+    code: str = ""
 
 
 class Granted(FrameHeader, frozen=True, gc=False):
