@@ -275,7 +275,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Every second, until Ctrl-C.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Processes, partitions, lag and views of a mesh that is up.
+    """Processes, partitions, lag, views and asks of a mesh that is up.
 
     \b
     Examples:

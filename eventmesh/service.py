@@ -204,12 +204,17 @@ class Talk(Protocol):
         """The id of the command, or the position of the fact, that began the conversation."""
 
     def ask(self, queries: Iterable[Query[A]], *, attempts: int | None = None) -> Awaitable[list[A]]:
-        """Send queries of one class; an answer for each. Asked until answered, or AskTimeout when ``attempts`` end."""
+        """Send queries of one class; an answer for each. Asked until answered, or AskTimeout when ``attempts`` end.
+
+        An ask policy of the mesh file may answer it from a cache. Where ``attempts`` is a number, it may say another
+        one, and it may send nothing (``CircuitOpen``, ``BulkheadFull``).
+        """
 
     def command(
         self, command: Command[A], *, attempts: int = 4, partition: int | None = None, part: str = ""
     ) -> Awaitable[A]:
-        """Send a command under an id that does not change over retries and restarts.
+        """Send a command under an id that does not change over retries and restarts; attempts and errors as of ask.
+
 
         ``part`` names each of several commands of one name that a conversation sends to one partition: "food", "tip".
         ``TypeError`` for a second one of the same name and part: the receiver would take it for a repeat.

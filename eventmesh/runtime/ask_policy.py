@@ -257,9 +257,16 @@ class Bulkhead:
         self._inside.add(ask)
         return True
 
-    def wait(self, ask: str, entered: Callable[[], None]) -> bool:
-        """Whether it may wait for a place; ``entered`` is called when it has one. It must only take note of it."""
-        if ask not in self._queue and len(self._queue) >= self.queued_max:
+    def waits(self, ask: str) -> bool:
+        """Whether it waits for a place."""
+        return ask in self._queue
+
+    def wait(self, ask: str, entered: Callable[[], None], *, in_any_case: bool = False) -> bool:
+        """Whether it may wait for a place; ``entered`` is called when it has one. It must only take note of it.
+
+        What must get through waits ``in_any_case``: as many as there are conversations, which are bounded.
+        """
+        if ask not in self._queue and len(self._queue) >= self.queued_max and not in_any_case:
             return False
         self._queue[ask] = entered
         return True

@@ -207,15 +207,20 @@ class Asks:
 
     def _enter(self, ask: OpenAsk) -> None:
         """An attempt, if the bulkhead has a place for the ask."""
-        bulkhead, counts = ask.guard.bulkhead, ask.guard.counts
-        if bulkhead is None or bulkhead.enter(ask.message.id):
+        bulkhead, counts, name = ask.guard.bulkhead, ask.guard.counts, ask.message.id
+        if bulkhead is None or bulkhead.enter(name):
             self._attempt(ask)
-        elif bulkhead.wait(ask.message.id, partial(self._entered, ask)):
-            counts.bulkhead_queued += 1
-            self._not_let_out(ask, self._no_place(ask, bulkhead), self.clock() + ask.guard.retry.timeout)
-        else:
+            return
+        is_new = not bulkhead.waits(name)
+        if not bulkhead.wait(name, partial(self._entered, ask), in_any_case=ask.persists):
             counts.bulkhead_full += 1
             self._not_let_out(ask, self._no_place(ask, bulkhead))
+            return
+        counts.bulkhead_queued += is_new
+        if ask.persists:
+            ask.due_at = None  # until there is a place
+        else:
+            self._not_let_out(ask, self._no_place(ask, bulkhead), self.clock() + ask.guard.retry.timeout)
 
     def _no_place(self, ask: OpenAsk, bulkhead: Bulkhead) -> BulkheadFull:
         limit = f"{bulkhead.in_flight_max} asks are on their way and {bulkhead.queued} wait for a place"

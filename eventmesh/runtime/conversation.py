@@ -105,10 +105,10 @@ class Conversation:
 
     @property
     def _sends_first(self) -> bool:
-        """Whether what it sends now cannot have gone out before: it follows from a fact that it wrote in this life.
+        """Whether what it sends now cannot have gone out before: it wrote its first fact in this life.
 
-        A command follows from a fact (rule 3). What follows from one that an earlier life wrote, or from none, an
-        earlier life may have sent: nobody remembers.
+        An input takes effect once (P4), so no earlier life wrote that fact, and a command follows from a fact (rule 3).
+        What follows from no fact, or from one that was found in the fold, an earlier life may have sent.
         """
         return not self.again and self.first_record is not None and self.first_record.resolved
 

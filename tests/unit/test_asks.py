@@ -398,11 +398,25 @@ def test_tasks_of_one_process_share_places_and_none_decides_in_the_step_of_anoth
     assert not waits.resolved
 
 
-def test_what_is_asked_until_it_is_answered_is_refused_by_no_bulkhead() -> None:
-    here = Asking({"default": {"bulkhead": {"in_flight_max": 1}, "timeout_ms": 10}})
-    asked = [here.take(f"o{number}", insists=True) for number in range(3)]
-    for _ in range(3):
+def test_what_is_asked_until_it_is_answered_waits_for_its_place_however_long_the_queue_is() -> None:
+    here = Asking({"default": {"bulkhead": {"in_flight_max": 1, "queued_max": 1}, "timeout_ms": 10}})
+    asked = [here.take(f"o{number}", insists=True) for number in range(4)]
+    refused = here.take("o5")
+    here.pass_ms(5 * SECOND)
+    assert isinstance(error_of(refused), BulkheadFull)
+    for number in range(4):
         here.pass_ms(5 * SECOND)
+        assert here.sent[-1][1].message.ids == [f"here/0:Take:o{number}:0"], "in their order"
         here.answer()
     assert all(each.resolved and each.error is None for each in asked)
-    assert here.counts("Take").bulkhead_full > 0
+    assert (here.counts("Take").bulkhead_queued, here.counts("Take").bulkhead_full) == (3, 1)
+
+
+def test_one_that_waits_for_longer_than_an_attempt_is_counted_once() -> None:
+    here = Asking({"default": {**BULKHEAD, "timeout_ms": 10, "attempts": 3}})
+    for story in ("o1", "o2"):
+        here.take(story, insists=True)
+    unknown = here.take("o3", unsent=False)
+    here.pass_ms(5 * SECOND)
+    assert isinstance(error_of(unknown), MayHaveHappened)
+    assert (here.counts("Take").bulkhead_queued, here.counts("Take").bulkhead_full) == (1, 0)
