@@ -14,6 +14,7 @@ try:
 
     from eventmesh.errors import EXIT_CODES, InputError
     from eventmesh.lab import known, shell
+    from eventmesh.lab.application_commands import check, new
     from eventmesh.lab.chaos_commands import chaos_app
     from eventmesh.lab.command_line import (
         RUNS,
@@ -493,6 +494,8 @@ def describe(
 
 
 app.command()(fuzz)
+app.command()(new)
+app.command()(check)
 
 
 def main() -> None:

@@ -7,8 +7,11 @@ and even the words in which a report speaks of it, come from there.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
@@ -90,11 +93,15 @@ def optional(package: Any, name: str) -> Any:
 
 
 def load_package(package: str, *, file: str = "", parts: Sequence[str] = TO_READ) -> ModuleType:
-    """Import the application ``package``. Raises :class:`ConfigurationError` where it is absent or lacks a part."""
+    """Import the application ``package``, also from the current folder, where it is not to be found elsewhere.
+
+    Raises :class:`ConfigurationError` where it is absent or lacks a part.
+    """
+    _look_here_for(package.partition(".")[0])
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        hint = "Is it installed, or its folder on PYTHONPATH?"
+        hint = "Is it installed, in the current folder, or its folder on PYTHONPATH?"
         raise ConfigurationError(
             f"the package {package!r} cannot be imported: {error}", file=file, path="application", hint=hint
         ) from error
@@ -107,3 +114,11 @@ def load_package(package: str, *, file: str = "", parts: Sequence[str] = TO_READ
         problem = f"the package {package!r} is not an application: it has no {', '.join(missing)}"
         raise ConfigurationError(problem, file=file, path="application", hint="Name a package that has them")
     return module
+
+
+def _look_here_for(top: str) -> None:
+    """Behind all other places: a file that lies here by chance takes the place of no library."""
+    here = str(Path.cwd())
+    if top not in sys.modules and here not in sys.path and find_spec(top) is None:
+        sys.path.append(here)
+        importlib.invalidate_caches()  # what was written a moment ago is found, too

@@ -44,7 +44,7 @@ from typing import (
 import pyarrow as pa
 from msgspec import Meta, Struct, StructMeta, structs
 
-from eventmesh.messages import ENVELOPE, OWN_FACTS, REFUSAL, TIMESTAMP, Columns, topic_schema
+from eventmesh.messages import ENVELOPE, OWN_FACTS, REFUSAL, REFUSED, TIMESTAMP, Columns, topic_schema
 from eventmesh.values import DoesNotFit, Shape
 
 #: Whole numbers of other widths than ``int``, which is an ``int64``.
@@ -96,6 +96,16 @@ class Fact(_Message, frozen=True):
 
     __takes__ = ("topic",)
     __topic__: ClassVar[str] = ""
+
+
+class InputRefused(Fact, frozen=True):
+    """An input of a topic's owner that broke its rule (rule 16), on any topic: the framework alone writes it.
+
+    Its story is that of the input. ``position`` is where that lies, ``topic/partition/offset``, empty for a command.
+    """
+
+    position: str
+    reason: str
 
 
 class Answer(_Message, frozen=True):
@@ -357,6 +367,8 @@ class Declared:
 
     def class_of(self, name: str) -> type[_Message] | None:
         """The class of a fact, command or query; None for what is not declared, such as a record of the framework."""
+        if name == REFUSED:
+            return InputRefused
         message = self.messages.get(name)
         return self.facts.get(name) if message is None else message.asked
 

@@ -17,7 +17,7 @@ from eventmesh import configuration
 from eventmesh.configuration import nearest, suggestion
 from eventmesh.declared import Declared, MessageType, name_of
 from eventmesh.errors import ConfigurationError
-from eventmesh.messages import ENVELOPE, REFUSAL
+from eventmesh.messages import ENVELOPE, REFUSAL, REFUSED
 from eventmesh.service import Names, Service, Trigger, by_name
 from eventmesh.views import ViewShape
 
@@ -101,7 +101,7 @@ class Needs:
         """A topic of whose facts no rule takes any is read for nothing."""
         for place, topic in enumerate(part.listens):
             kinds = self.facts.get(topic, ())
-            if any(kind in trigger.rules for kind in kinds):
+            if any(kind in trigger.rules for kind in (*kinds, REFUSED)):
                 continue
             path = f"services.{service}.listens[{place}]"
             problem = f"in wiring {self.wiring!r} no rule of {service} takes a fact of {topic}: it reads for nothing"
@@ -127,6 +127,8 @@ class Needs:
                 raise self._missing(service, "listens", f"{problem}, and does not listen to it", _list(lines))
 
     def _topics_of(self, kind: str, service: str) -> list[str]:
+        if kind == REFUSED:  # whoever owns a topic may have refused something there
+            return [topic for topic, owner in self.owners.items() if owner != service]
         topics = [topic for topic, kinds in self.facts.items() if kind in kinds]
         if not topics:
             known = {each for kinds in self.facts.values() for each in kinds} | set(self.messages)

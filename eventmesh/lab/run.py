@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -134,7 +135,10 @@ def run(
     """Run ``workload`` on ``mesh``, audit it, and leave ``folder`` with log, history and ``run.json``."""
     with writing(folder):
         begun = begin(mesh.name, mesh, workload, folder, seed=seed, runtime=runtime)
-        with running_mesh(mesh, folder / LOG, runtime, seed=seed, rtt_ms=rtt_ms, report=report) as running:
+        with (
+            own_mistakes(mesh),
+            running_mesh(mesh, folder / LOG, runtime, seed=seed, rtt_ms=rtt_ms, report=report) as running,
+        ):
             measured = load_mesh(running, workload, report)
             history = running.history(measured.callers)
             running.save_log(folder / LOG)
@@ -313,7 +317,7 @@ def prepare(
     mesh = meshes.load_stored(mesh_file) if stored else meshes.load(mesh_file)
     model: type[WorkloadOptions] = optional(mesh.application, "WORKLOAD") or WorkloadOptions
     options = model(seed=seed, rate=rate, number=number, asked=asked, **chosen)
-    workload = _workload_of(mesh, mesh_file)(options)
+    workload = _asked(mesh, mesh_file, options)
     _check_answered(mesh, mesh_file, workload)
     if asked is not None:
         _check_asks_anew(mesh, mesh_file, workload, asked)
@@ -350,6 +354,44 @@ def _check_answered(mesh: Mesh, mesh_file: Path, workload: Workload) -> None:
         else:
             continue
         raise ConfigurationError(problem, file=str(mesh_file), path="services", hint=hint)
+
+
+def _asked(mesh: Mesh, mesh_file: Path, options: WorkloadOptions) -> Workload:
+    """What the application's workload asks; whatever its code does is said as its own, with the line that did it."""
+    make = _workload_of(mesh, mesh_file)
+    with own_mistakes(mesh, str(mesh_file)):
+        return make(options)
+
+
+@contextmanager
+def own_mistakes(mesh: Mesh, file: str = "") -> Iterator[None]:
+    """What the application's own code raises within is a :class:`ConfigurationError` that says where it did.
+
+    The shop is ours: what it raises is a fault of the framework's, with its traceback.
+    """
+    try:
+        yield
+    except (EventmeshError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        package = mesh.description.application
+        if package.startswith("eventmesh.") or not raised_at(error, package):
+            raise
+        problem = f"the package {package!r} fails: {said_by(error, package)}"
+        raise ConfigurationError(problem, file=file, path="application") from error
+
+
+def said_by(error: Exception, package: str) -> str:
+    """An error in a sentence, with where the application raised it."""
+    where = raised_at(error, package)
+    return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}"
+
+
+def raised_at(error: Exception, package: str) -> str:
+    """The innermost line of the application's own that an error went through; empty where it went through none."""
+    folder = Path(load_package(package).__file__ or "").parent
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename).is_relative_to(folder)]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}, {frames[-1].name}" if frames else ""
 
 
 def _workload_of(mesh: Mesh, mesh_file: Path) -> Callable[[WorkloadOptions], Workload]:

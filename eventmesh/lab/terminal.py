@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -25,7 +25,9 @@ from eventmesh.report.legible import encoding_of, legible, legible_lines, plainl
 from eventmesh.report.tables import Fitted, Row, number
 
 if TYPE_CHECKING:
+    from eventmesh.lab.check import Checked
     from eventmesh.lab.inspect import Step
+    from eventmesh.lab.scaffold import Application
     from eventmesh.lab.standing_record import Standing
     from eventmesh.lab.standing_runs import Unfinished
     from eventmesh.log.store import Finding
@@ -106,6 +108,36 @@ class Screen:
 
     def _fitted(self, rows: Sequence[Row], **options: Any) -> Fitted:
         return Fitted(rows, encoding=self._encoding, **options)
+
+    def made(self, application: Application, *, dry_run: bool) -> None:
+        """The files of a new application, and what to type next."""
+        self.line(f"{'would make' if dry_run else 'made'} {', '.join(application.files)}")
+        self.line("next:")
+        for command in application.next:
+            self.line(f"  {command}")
+
+    def checked(self, checked: Checked) -> None:
+        """What was looked at, what is wrong, and what nobody looked at."""
+        self.line(f"{legible(checked.mesh)}: {checked.verdict}")
+        looked_at = {
+            "application": f"{checked.application}, wiring {checked.wiring}",
+            "services": ", ".join(checked.services),
+            "topics": ", ".join(f"{topic} of {owner}" for topic, owner in checked.topics.items()),
+            "rules": _by_service(checked.rules),
+            "queries": _by_service(checked.queries),
+            "not answered here": _by_service(checked.unanswered),
+            "timers": ", ".join(checked.timers) or "none",
+        }
+        if (tried := checked.tried) is not None:
+            looked_at["folds"] = (
+                f"{_count(tried.facts, 'fact')} of {_count(tried.requests, 'request')} simulated from seed "
+                f"{tried.seed}, in {_count(tried.partitions, 'partition')}: folded again all at once, and the first "
+                f"{tried.one_by_one_max} of each partition one by one"
+            )
+        self.pairs(looked_at)
+        for title, said in (("wrong", tried.wrong if tried is not None else ()), ("not checked", checked.not_checked)):
+            for each in said:
+                self.line(f"{title}: {legible(each)}")
 
     def run(self, finished: Run, folder: Path | None) -> None:
         """What came of a run, and where everything about it is."""
@@ -321,6 +353,10 @@ def _state(name: str, value: Any) -> Any:
 
 def _count(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _by_service(names: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{service}: {', '.join(each)}" for service, each in names.items() if each) or "none"
 
 
 def _size(size: float) -> str:

@@ -96,5 +96,5 @@ def _at(name: str, entry: LogBatch, kind: str, declared: Declared, places: list[
     chosen: range | list[int] = range(first, last + 1) if last - first + 1 == len(places) else places
     base, columns = entry.header.base, entry.columns
     ids, stories = at_places(columns["id"], chosen), at_places(columns["correlationid"], chosen)
-    inputs = Inputs[Any](kind, declared.facts.get(kind), columns, chosen, ids, stories)
+    inputs = Inputs[Any](kind, declared.class_of(kind), columns, chosen, ids, stories)
     return Incoming(inputs, name, [base + place for place in places])

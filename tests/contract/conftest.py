@@ -103,7 +103,7 @@ def on_ray(request: pytest.FixtureRequest) -> Runtime:
 
 
 #: The library's meshes by wiring: who is asked does not listen.
-MESHES = {"events": "mesh.yaml", "asking": "asking.yaml"}
+MESHES = {"events": "mesh.yaml", "asking": "asking.yaml", "hearing": "hearing.yaml"}
 RUNTIMES: dict[str, Callable[[pytest.FixtureRequest], Runtime]] = {"simulated": simulated, "on_ray": on_ray}
 DescribeMesh = Callable[..., Mesh]
 

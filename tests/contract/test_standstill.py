@@ -34,6 +34,16 @@ def test_what_waits_in_vain_ends_without_an_outcome(
     assert len(run.facts("copies", "InputRefused")) == len(REFUSED)
 
 
+def test_who_hears_a_refusal_answers_for_it(runtime: Runtime, library: DescribeMesh) -> None:
+    run = runtime(library("hearing"), after(BOOKS, LOANS))
+    declined = {row["request"]: row["reason"] for row in run.callers("Borrow") if row["outcome"] == "declined"}
+    assert list(declined) == list(REFUSED)
+    refused = run.facts("copies", "InputRefused")
+    assert sorted(declined.values()) == sorted(f"{fact['position']}: {fact['reason']}" for fact in refused)
+    assert all("nobody borrows book-3 for 0 days" in reason for reason in (declined[3], declined[7]))
+    assert {fact["correlationid"] for fact in run.facts("loans", "LoanDeclined")} == {"loan-3", "loan-7", "loan-8"}
+
+
 def test_the_next_load_has_its_outcomes_and_the_audit_says_what_was_refused(library: DescribeMesh) -> None:
     mesh = SimulatedMesh(library("events"), seed=2)
     seed_with(mesh, BOOKS)

@@ -15,6 +15,7 @@ import yaml
 import tests.tiny
 from eventmesh import mesh as meshes
 from eventmesh import shop
+from eventmesh.declared import InputRefused
 from eventmesh.errors import ConfigurationError
 from eventmesh.lab.run import prepare
 from eventmesh.lab.simulated_run import run_simulated
@@ -24,6 +25,7 @@ from eventmesh.service import Trigger
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 from eventmesh.workload import Workload
+from tests.tiny.lending import Borrow, Desk
 
 ROOT = Path(__file__).parents[2]
 SHOP = {path.stem: path for path in sorted((ROOT / "configs" / "meshes").glob("*.yaml"))}
@@ -119,6 +121,18 @@ def test_each_need_is_told_and_needed(monkeypatch: pytest.MonkeyPatch, name: str
     if not path.endswith(".asks"):  # who is asked may be told by the boundaries of contexts: it is no wire
         monkeypatch.setattr(Needs, "check", lambda self, **stored: None)
         assert not works(name, changed), "it is refused, so it must not work"
+
+
+def test_who_hears_refusals_listens_to_the_topic_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tests.tiny.WIRINGS["events"]
+    desk = Trigger({Borrow: Desk.borrow, InputRefused: Desk.give_up})
+    monkeypatch.setitem(tests.tiny.WIRINGS, "events", {**events, "desk": desk})
+    changed = document("library-events")
+    assert changed["services"]["desk"]["listens"] == ["copies"], "it takes no other fact of copies, and needs it"
+    changed["services"]["desk"]["listens"] = []
+    error = refused(changed)
+    assert "it acts on InputRefused, a fact of copies, and does not listen to it" in error.problem
+    assert error.hint == "Write under services.desk: listens: [copies]"
 
 
 def less(name: str, service: str, *, topic: bool) -> Document:

@@ -63,11 +63,11 @@ def installed(site: Path, tmp_path: Path) -> Callable[..., Ended]:
     """``installed(word, ..., neighbours=folder)``: the command, in an empty folder."""
     program = COMMAND.replace("sys.path[-1]", repr(str(site)))
 
-    def run(*words: str, neighbours: Path | None = None) -> Ended:
+    def run(*words: str, neighbours: Path | None = None, folder: Path = tmp_path) -> Ended:
         paths = os.pathsep.join(str(path) for path in (neighbours, site) if path is not None)
         environment = {**os.environ, "PYTHONPATH": paths, "EVENTMESH_STATE": str(tmp_path / "state")}
         command = [sys.executable, "-P", "-c", program, *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
     return run
 
@@ -101,6 +101,32 @@ def test_a_command_away_from_a_checkout(installed: Callable[..., Ended], tmp_pat
     ended = installed(*line.split())
     assert (ended.returncode, ended.stderr) == (0, "")
     assert said in ended.stdout
+
+
+@pytest.mark.timeout(300)  # five commands and a run of pytest, one after the other
+def test_a_new_application_away_from_a_checkout(installed: Callable[..., Ended], site: Path, tmp_path: Path) -> None:
+    """All that is typed next works in the folder where it was made, and so do its tests."""
+    made = installed("new", "bikes", "--json")
+    assert (made.returncode, made.stderr) == (0, "")
+    for line, said in zip(json.loads(made.stdout)["next"], ("valid", "audit valid", "0 findings"), strict=True):
+        ended = installed(*line.split()[1:])
+        assert ended.returncode == 0, ended
+        assert said in ended.stdout
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "bikes"]
+    tested = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (tested.returncode, "12 passed" in tested.stdout) == (0, True), tested.stdout
+
+
+def test_what_lies_in_the_folder_takes_the_place_of_no_library(installed: Callable[..., Ended], tmp_path: Path) -> None:
+    assert installed("new", "bikes").returncode == 0
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('the one that lies there')\n")
+    (tmp_path / "bikes" / "checks.py").write_text("import colorsys\n\nCHECKS = {}\n")
+    assert installed("describe", "bikes/told.yaml").returncode == 0
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = installed("describe", "../bikes/told.yaml", folder=tmp_path / "elsewhere")
+    assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
+    assert "Is it installed, in the current folder, or its folder on PYTHONPATH?" in elsewhere.stderr
 
 
 def test_a_path_wins_over_what_ships(installed: Callable[..., Ended], root: Path, tmp_path: Path) -> None:

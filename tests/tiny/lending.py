@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from eventmesh.declared import Answer, Command, Fact, Facts, Query
+from eventmesh.declared import Answer, Command, Fact, Facts, InputRefused, Query
 from eventmesh.service import Inputs, Outcome, Service
 from eventmesh.views import ViewShape
 
@@ -200,6 +200,14 @@ class Desk(Service):
                 settled = LoanGranted if isinstance(copy, CopyLent) else LoanDeclined
                 out.fact(row, settled(copy.loan_id, copy.book))
             out.tell(copy.loan_id, LoanAnswer(copy.loan_id, state.loans[copy.loan_id].status))
+
+    def give_up(self, state: Book, refused: Inputs[InputRefused], out: Outcome) -> None:
+        """The shelf could not decide on a loan, whose id is the story's."""
+        for row, broken in refused.each():
+            loan_id = refused.stories[row]
+            if state.status(loan_id) == "requested":
+                out.fact(row, LoanDeclined(loan_id, state.loans[loan_id].book))
+                out.tell(loan_id, LoanAnswer(loan_id, "declined", f"{broken.position}: {broken.reason}"))
 
     def give_back(self, state: Book, loans: Inputs[GiveBack], out: Outcome) -> None:
         """Write down that a book came back; whose it is, the shelf knows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from eventmesh.declared import InputRefused
 from eventmesh.service import Talk, Trigger
 from tests.tiny.lending import (
     Borrow,
@@ -50,6 +51,17 @@ WIRINGS: dict[str, Mapping[str, Trigger]] = {
             }
         ),
         "shelf": Trigger({Buy: Shelf.buy, LoanRequested: Shelf.lend, LoanReturned: Shelf.take_back}),
+    },
+    "hearing": {  # as events, and the desk hears what the shelf could not decide
+        "desk": Trigger(
+            {
+                Borrow: Desk.borrow,
+                CopyLent: Desk.settled,
+                CopyRefused: Desk.settled,
+                InputRefused: Desk.give_up,
+            }
+        ),
+        "shelf": Trigger({Buy: Shelf.buy, LoanRequested: Shelf.lend}),
     },
     "asking": {
         "desk": Trigger({Borrow: borrow}, resume={Borrow: carry_on}, sends=[Lend]),
