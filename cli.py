@@ -34,7 +34,7 @@ try:
     )
     from eventmesh.lab.examples import Commands
     from eventmesh.lab.fuzz_commands import fuzz
-    from eventmesh.lab.load_options import RunCommand, given
+    from eventmesh.lab.load_options import BenchCommand, RunCommand, given
     from eventmesh.lab.log_commands import log_app
 except KeyboardInterrupt:  # the imports take a third of a second, in which Ctrl-C is a traceback otherwise
     sys.stderr.write("eventmesh: stopped\n")
@@ -358,8 +358,9 @@ def bench_list(json_output: Json = False) -> None:
     show(found, json_output, lambda screen: screen.pairs(found))
 
 
-@bench_app.command("run")
+@bench_app.command("run", cls=BenchCommand)
 def bench_run(
+    ctx: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
@@ -370,7 +371,18 @@ def bench_run(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="An empty folder for the results.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of all orders.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=SEED_MAX, help="Seed of what is generated and of every chance.")
+    ] = 0,
+    mesh: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--mesh", metavar="MESH", autocompletion=_mesh, help="A mesh to compare, by name or file; once for each."
+        ),
+    ] = None,
+    runtime: Annotated[
+        Runtime | None, typer.Option(help="What meshes that are compared run on; ray if not given.")
+    ] = None,
     input_file: Input = None,
     mapping: MappingFile = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="List the points, measure nothing.")] = False,
@@ -378,9 +390,12 @@ def bench_run(
 ) -> None:
     """Run a benchmark and write report.html, summary.md and run.json.
 
+    `compare` takes any meshes of one application, and the options that its application gives to `eventmesh run`.
+
     \b
     Examples:
       eventmesh bench run join-scaling --quick
+      eventmesh bench run compare --mesh views --mesh request --quick
       eventmesh bench run replay --input orders.parquet \\
         --mapping online-retail
     """
@@ -391,8 +406,11 @@ def bench_run(
     if output is not None:
         runs.must_be_empty(output)
     with progress() as (console, report):
-        given = {"input": input_file, "mapping": mapping}
-        benchmark = catalog.load(shipped.folder("benchmarks"), name, quick=quick, given=given)
+        chosen = {
+            "input": input_file, "mapping": mapping, "meshes": mesh or None, "options": given(ctx),
+            "runtime": runtime.value if runtime else None,
+        }  # fmt: skip
+        benchmark = catalog.load(shipped.folder("benchmarks"), name, quick=quick, given=chosen)
         points = benchmark.describe()
         if not dry_run:
             folder = runs.empty_folder(output) if output else runs.new_folder(RUNS, benchmark.name)

@@ -75,6 +75,11 @@ class Settings(Part):
     question: str
     repetitions: int = Field(ge=1)
 
+    @classmethod
+    def given(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings that a user gave on the command line, by the names that they have in a file."""
+        return options
+
 
 class Benchmark(Protocol):
     """One question, answered by measuring. ``name`` is that of the run; a quick one says so."""
@@ -103,7 +108,7 @@ def begin(
     """The record of a benchmark that starts now; ``known`` holds further fields of it."""
     return record.start(
         name, seed=seed, config=settings.model_dump(mode="json", by_alias=True), source=Path(__file__).parent,
-        now=datetime.now(UTC), durability=durability, warmup_s=warmup_s, words=WORDS, **known,
+        now=datetime.now(UTC), durability=durability, warmup_s=warmup_s, **({"words": WORDS} | known),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.backbone import Backbone
 from benchmarks.benchmark import Benchmark
+from benchmarks.compare import Compare
 from benchmarks.join_scaling import JoinScaling
 from benchmarks.order_flow import OrderFlow
 from benchmarks.recovery import Recovery
@@ -20,12 +21,15 @@ from eventmesh.errors import ConfigurationError, InputError, NotFound
 #: By the ``name`` in the benchmark's file.
 KINDS: dict[str, type[Benchmark]] = {
     "backbone": Backbone,
+    "compare": Compare,
     "join-scaling": JoinScaling,
     "order-flow": OrderFlow,
     "recovery": Recovery,
     "replay": Replay,
     "simulation": SimulatedSeeds,
 }
+#: Options of the command line that have another name than the setting.
+FLAGS = {"meshes": "mesh"}
 
 
 def questions(folder: Path) -> dict[str, str]:
@@ -55,7 +59,8 @@ def load(folder: Path, name: str, *, quick: bool, given: Mapping[str, Any] | Non
         raise ConfigurationError(problem, file=str(path), hint=hint)
     if quick:
         document = _over(document, overrides)
-    document |= _known({key: value for key, value in (given or {}).items() if value is not None}, kind)
+    chosen = kind.settings_type.given(given or {})
+    document = _over(document, _known({key: value for key, value in chosen.items() if value not in (None, {})}, kind))
     settings = configuration.validate(kind.settings_type, document, file=str(path))
     return kind(settings, quick=quick, meshes=folder.parent / "meshes")
 
@@ -82,5 +87,5 @@ def _kind(document: Mapping[str, Any], path: Path) -> type[Benchmark]:
 def _known(given: Mapping[str, Any], kind: type[Benchmark]) -> Mapping[str, Any]:
     for key in given.keys() - kind.settings_type.model_fields.keys():
         takers = sorted(name for name, each in KINDS.items() if key in each.settings_type.model_fields)
-        raise InputError(f"--{key} is for {', '.join(takers)} only")
+        raise InputError(f"--{FLAGS.get(key, key)} is for {', '.join(takers)} only")
     return given

@@ -8,7 +8,7 @@ disturbed is made up for by another, within the time there is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,13 +19,12 @@ from pydantic import Field
 from benchmarks import load_steps
 from benchmarks.benchmark import Part, Say, Settings, begin, label, recorded
 from benchmarks.load_steps import LoadSettings, Runtime, Subject
+from benchmarks.turns import MESH_S, Turns
 from eventmesh import mesh as meshes
 from eventmesh.mesh import Mesh
 from eventmesh.report import record
 from eventmesh.report.progress_bar import Report
 
-#: Seconds from the start of a mesh to its audit, beside its loads, on two cores.
-MESH_S = 10.0
 JOINED: dict[int, list[str]] = {1: ["customers"], 3: ["customers", "prices", "stock"]}
 
 
@@ -126,7 +125,7 @@ class JoinScaling:
         return recorded(folder, begun, measuring, say=say, line=load_steps.line, conclude=_conclusion)
 
     def _measured(self, folder: Path, seed: int, report: Report) -> Generator[record.Repetition, None, None]:
-        turns = Turns(self.grid(), self.settings, self.clock)
+        turns = Turns(self.grid(), self.settings.repetitions, self.settings.time_budget_s, self.clock)
         with self.runtime() as put_under_load:
             for done, (turn, setting) in enumerate(turns):
                 report("meshes", done, max(turns.planned, done + 1))
@@ -138,45 +137,6 @@ class JoinScaling:
                 )  # fmt: skip
                 turns.took(setting, disturbed=any(each.disturbed for each in measured))
                 yield from measured
-
-
-class Turns:
-    """Which mesh comes next: every scenario gets its turns undisturbed, as far as the time allows."""
-
-    def __init__(self, grid: list[list[Setting]], settings: JoinScalingSettings, clock: Callable[[], float]) -> None:
-        self.grid, self.wanted, self.clock = grid, settings.repetitions, clock
-        self.planned = sum(len(group) for group in grid) * settings.repetitions
-        self.deadline = clock() + settings.time_budget_s
-        self._seconds: dict[Setting, float] = {}
-        self._quiet = [0] * len(grid)  # undisturbed turns of each scenario
-        self._begun = clock()
-        self._disturbed = False
-
-    def __iter__(self) -> Iterator[tuple[int, Setting]]:
-        turn = 0
-        while lacking := [place for place, quiet in enumerate(self._quiet) if quiet < self.wanted]:
-            for place in lacking:
-                self._disturbed = False
-                # Backwards every other time: what changes steadily with time then favours nobody.
-                group = self.grid[place][:: -1 if turn % 2 else 1]
-                for number, setting in enumerate(group):
-                    if not self._fits(group[number:]):
-                        return
-                    self._begun = self.clock()
-                    yield turn, setting
-                self._quiet[place] += not self._disturbed
-            turn += 1
-
-    def took(self, setting: Setting, *, disturbed: bool) -> None:
-        """The mesh that came last is done."""
-        self._seconds[setting] = self.clock() - self._begun
-        self._disturbed |= disturbed
-
-    def _fits(self, group: Sequence[Setting]) -> bool:
-        """Whether these would be done in time: a pair of which one is missing was measured for nothing."""
-        slowest = max(self._seconds.values(), default=0.0)
-        expected = sum(self._seconds.get(setting, slowest) for setting in group)
-        return self.clock() + expected <= self.deadline
 
 
 def _conclusion(repetitions: list[record.Repetition]) -> dict[str, Any]:

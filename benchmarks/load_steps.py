@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from benchmarks.benchmark import PROCESSES, Settings, scratch
+from eventmesh.application import Words
 from eventmesh.audit.verdict import Audit
 from eventmesh.lab.run import audit_folder
 from eventmesh.mesh import Mesh
@@ -22,6 +23,7 @@ from eventmesh.report.machine import Watch
 from eventmesh.report.measure import Window
 from eventmesh.report.repetitions import summarise
 from eventmesh.runtime.running import measure_load, seed_with
+from eventmesh.shop import WORDS
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.order_history import OrderHistory
 from eventmesh.shop.workloads import of_history
@@ -30,16 +32,14 @@ if TYPE_CHECKING:
     from eventmesh.runtime.running import Measured
 
 PRIMARY = "PlaceOrder"
-#: Orders of one step, which are made before it begins: about a kilobyte each.
-ORDERS_MAX = 10_000_000
+#: Requests of one step, which are made before it begins: about a kilobyte each.
+REQUESTS_MAX = 10_000_000
 
 
-class LoadSettings(Settings):
-    """The orders of a step, and how long it lasts. Steps rise; the warm-up comes before the window."""
+class StepSettings(Settings):
+    """The loads, and how long each lasts. They rise; the warm-up comes before the window."""
 
     offered_per_s: list[float] = Field(min_length=1)
-    lines_per_order: int = Field(ge=1)
-    products: int = Field(ge=1)
     window_s: float = Field(gt=0)
     warmup_s: float = Field(ge=0)
 
@@ -52,13 +52,19 @@ class LoadSettings(Settings):
 
     @model_validator(mode="after")
     def _fit_in_memory(self) -> Self:
-        orders = self.offered_per_s[-1] * (self.warmup_s + self.window_s)
-        if orders > ORDERS_MAX:
+        if self.offered_per_s[-1] * (self.warmup_s + self.window_s) > REQUESTS_MAX:
             raise PydanticCustomError(
-                "too_many_orders", "offered_per_s times the seconds must be at most {most} orders",
-                {"most": f"{ORDERS_MAX:,}"},
+                "too_many_requests", "offered_per_s times the seconds must be at most {most} requests",
+                {"most": f"{REQUESTS_MAX:,}"},
             )  # fmt: skip
         return self
+
+
+class LoadSettings(StepSettings):
+    """The orders of a step as well."""
+
+    lines_per_order: int = Field(ge=1)
+    products: int = Field(ge=1)
 
 
 @dataclass(frozen=True)
@@ -176,11 +182,11 @@ def points(repetitions: Sequence[record.Repetition]) -> list[record.Point]:
     """The repetitions of each point together, in the order in which the points were first measured."""
     places: dict[tuple[object, ...], list[record.Repetition]] = {}
     for each in repetitions:
-        places.setdefault((each.wiring, each.join, *each.axis.items()), []).append(each)
+        places.setdefault((each.wiring, each.join, each.mesh, *each.axis.items()), []).append(each)
     return [summarise(members) for members in places.values()]
 
 
-def little(repetitions: Sequence[record.Repetition]) -> record.Figure:
+def little(repetitions: Sequence[record.Repetition], words: Words = WORDS) -> record.Figure:
     """V9, tolerance fixed beforehand: concurrency from the records over throughput times mean latency.
 
     The law is of a steady state: a saturated mesh has none.
@@ -190,7 +196,7 @@ def little(repetitions: Sequence[record.Repetition]) -> record.Figure:
         for each in repetitions
         if not each.saturated and each.little.predicted
     ]
-    name = "Little's law: open orders over throughput × mean latency"
+    name = f"Little's law: open {words.requests} over throughput × mean latency"
     return measure.figure(name, ratios, "ratio", predicted=1.0, tolerance=0.1)
 
 

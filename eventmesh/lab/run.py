@@ -164,9 +164,9 @@ def running_mesh(
             yield running
 
 
-def write_mesh(folder: Path, mesh: Mesh) -> None:
+def write_mesh(folder: Path, mesh: Mesh, name: str = MESH_FILE) -> None:
     """The resolved description, as ``mesh.yaml``."""
-    (folder / MESH_FILE).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
+    (folder / name).write_text(yaml.safe_dump(mesh.resolved(), sort_keys=False))
 
 
 def begin(name: str, mesh: Mesh, workload: Workload, folder: Path, *, seed: int, runtime: str = "ray") -> record.Run:
@@ -318,7 +318,7 @@ def prepare(
     model: type[WorkloadOptions] = optional(mesh.application, "WORKLOAD") or WorkloadOptions
     options = model(seed=seed, rate=rate, number=number, asked=asked, **chosen)
     workload = _asked(mesh, mesh_file, options)
-    _check_answered(mesh, mesh_file, workload)
+    check_answered(mesh, mesh_file, workload)
     if asked is not None:
         _check_asks_anew(mesh, mesh_file, workload, asked)
     return Prepared(mesh, workload)
@@ -337,7 +337,7 @@ def _check_asks_anew(mesh: Mesh, mesh_file: Path, workload: Workload, asked: pa.
         raise ConfigurationError(problem, file=str(mesh_file), path="application", hint=hint)
 
 
-def _check_answered(mesh: Mesh, mesh_file: Path, workload: Workload) -> None:
+def check_answered(mesh: Mesh, mesh_file: Path, workload: Workload) -> None:
     """Whoever sends a command that nobody takes waits for ever: each that the run sends has its service and rule."""
     for stage in (*workload.seeding, workload.load):
         check_public(mesh, stage)

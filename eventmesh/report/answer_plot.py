@@ -62,14 +62,16 @@ def plot(
     repetitions: Sequence[Repetition], found: Conclusions, axis: Axis, styles: Mapping[Way, int]
 ) -> AnswerPlot | None:
     """Of one scenario; None where nothing is known to draw."""
-    ways = sorted({way for at, way in found.places if at == axis}, key=lambda way: (way.asks, way))
-    if any(isinstance(found.capacities.get((axis, way)), Holds) for way in ways):
+    ways = sorted({way for at, way in found.places if at == axis}, key=lambda way: (way.rank, way))
+    held = [each for way in ways if isinstance(each := found.capacities.get((axis, way)), Holds)]
+    # Ways that all held everything that was tried would be bars of one length.
+    if held and (len(ways) == 1 or any(each.not_held is not None for each in held) or len(held) < len(ways)):
         return _capacities(found, axis, ways, styles)
     return _times(repetitions, found, axis, ways, styles)
 
 
 def _name(way: Way) -> str:
-    return f"asking: {way.joining}" if way.asks else f"listening: {way.joining}"
+    return way.label if way.mesh else f"{way.kind}: {way.joining}"
 
 
 def _capacities(found: Conclusions, axis: Axis, ways: Sequence[Way], styles: Mapping[Way, int]) -> AnswerPlot:

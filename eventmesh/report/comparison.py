@@ -1,7 +1,7 @@
 """The table that a report begins with: asking beside listening, criterion by criterion, and what may be said of each.
 
 It compares in one scenario: that of the headline, else the hardest. Asking is there at its best: the way that held
-most, and at each load the fastest of those that held it.
+most, and at each load the fastest of those that held it. Of meshes the first stands beside the others at their best.
 Figures are medians with their range, of the repetitions that count; whether they differ is what was concluded.
 """
 
@@ -19,7 +19,6 @@ from eventmesh.report.conclusions import (
     NoDifference,
     NotCompared,
     Range,
-    Stale,
 )
 from eventmesh.report.differences import CRITERIA, Criterion
 from eventmesh.report.headline import Headline
@@ -42,37 +41,45 @@ class Row:
 
     section: str
     criterion: str
-    asking: str
-    listening: str
+    rival: str
+    base: str
     ratio: str
     lost: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One scenario; ``asking`` is the way that held most, each section names the fastest at its load."""
+    """One scenario; ``rival`` is the way that held most, each section names the fastest at its load."""
 
     axis: Axis
-    asking: Way
-    listening: Way
+    rival: Way
+    base: Way
     rows: Sequence[Row]
 
     @property
     def title(self) -> str:
         """``Asking at its best beside listening, with 3 joined services``."""
+        if self.base.mesh:
+            return capital(f"{self.base.label} beside {self.rival.label}")
         return f"Asking at its best beside listening{f', with {axes_label(self.axis)}' if self.axis else ''}"
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """The heading of each column of figures, and the field of a row that stands in it."""
+        columns = [(sentences.name(self.rival), "rival"), (sentences.name(self.base), "base")]
+        return columns[::-1] if self.base.mesh else columns
 
 
 def compare(repetitions: Sequence[Repetition], found: Conclusions, said: Headline) -> Comparison | None:
     """None where nobody asks, nobody listens, or all was disturbed."""
     axes = [each.axis for each in said.rests_on if isinstance(each, HoldsMore | KeptUp | Less | NoDifference)]
     axis = axes[0] if axes else max((axis for axis, _ in found.places), default=())
-    listening = [way for at, way in found.places if at == axis and not way.asks]
-    asking = found.best_asking.get(axis)
-    if asking is None or not listening:
+    bases = [way for at, way in found.places if at == axis and not way.is_rival]
+    rival = found.best_rival.get(axis)
+    if rival is None or not bases:
         return None
-    table = _Table(repetitions, found, axis, asking, listening[0], said.winner)
-    return Comparison(axis, asking, listening[0], list(table.rows()))
+    table = _Table(repetitions, found, axis, rival, bases[0], said.winner)
+    return Comparison(axis, rival, bases[0], list(table.rows()))
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,8 @@ class _Table:
     repetitions: Sequence[Repetition]
     found: Conclusions
     axis: Axis
-    asking: Way
-    listening: Way
+    rival: Way
+    base: Way
     winner: Way | None
 
     def rows(self) -> Iterator[Row]:
@@ -99,24 +106,30 @@ class _Table:
         met = sorted({each.load for each in self.found.differences if each.axis == self.axis and each.load})
         return list(dict.fromkeys([met[0], met[-1]])) if met else []
 
-    def _asking(self, load: float) -> Way:
+    def _rival(self, load: float) -> Way:
         """The fastest at that load; where none held it, the one that held most."""
-        return self.found.fastest_asking.get((self.axis, load), self.asking)
+        return self.found.fastest_rival.get((self.axis, load), self.rival)
 
     def _section(self, load: float) -> str:
-        return f"at {number(load)} {self.found.words.requests}/s, asking by {self._asking(load).joining}"
+        return f"at {number(load)} {self.found.words.requests}/s{self._named(self._rival(load))}"
+
+    def _named(self, rival: Way) -> str:
+        """Which of several rivals it is; of two meshes the title has named both."""
+        if not rival.mesh:
+            return f", asking by {rival.joining}"
+        return f", {rival.mesh}" if len({way for _, way in self.found.places}) > 2 else ""
 
     def _differences(self, load: float) -> list[Less | NoDifference | NotCompared]:
-        pair = {self._asking(load), self.listening}
+        pair = {self._rival(load), self.base}
         place = (self.axis, load)
         found = [each for each in self.found.differences if (each.axis, each.load) == place]
         return [each for each in found if {each.way, each.other} == pair]
 
     def _capacities(self) -> Row:
-        pair = {self.asking, self.listening}
+        pair = {self.rival, self.base}
         ratios = [each for each in self.found.ratios if each.axis == self.axis and {each.way, each.other} == pair]
-        texts = self._capacity(self.asking), self._capacity(self.listening)
-        name = f"Load held, {self.found.words.requests}/s, asking by {self.asking.joining}"
+        texts = self._capacity(self.rival), self._capacity(self.base)
+        name = f"Load held, {self.found.words.requests}/s{self._named(self.rival)}"
         if ratios and isinstance(each := ratios[0], HoldsMore):
             return Row("", name, *texts, _better(each.way, each.times), each.other == self.winner)
         return Row("", name, *texts, "no difference seen" if ratios else NO_DATA)
@@ -127,13 +140,13 @@ class _Table:
 
     def _kept(self, load: float) -> Row:
         kept = {each.way: each for each in self.found.kept_up if (each.axis, each.load) == (self.axis, load)}
-        one, two = kept.get(self._asking(load)), kept.get(self.listening)
+        one, two = kept.get(self._rival(load)), kept.get(self.base)
         texts = _tries(one), _tries(two)
         if one is None or two is None or one.kept == two.kept:
             said = NO_DATA if one is None or two is None else "both" if one.kept else "neither"
             return Row(self._section(load), "Kept up", *texts, said)
         better, worse = (one.way, two.way) if one.kept else (two.way, one.way)
-        return Row(self._section(load), "Kept up", *texts, f"{_side(better)} better", worse == self.winner)
+        return Row(self._section(load), "Kept up", *texts, f"{sentences.name(better)} better", worse == self.winner)
 
     def _criteria(self, load: float) -> Iterator[Row]:
         differences = self._differences(load)
@@ -143,7 +156,7 @@ class _Table:
             if isinstance(each, Less | NoDifference) and each.criterion is not None
         }
         for criterion in CRITERIA if differences else ():
-            ways = self._asking(load), self.listening
+            ways = self._rival(load), self.base
             texts = self._figure(criterion, ways[0], load), self._figure(criterion, ways[1], load)
             if texts != (NO_DATA, NO_DATA):
                 yield self._row(
@@ -152,9 +165,7 @@ class _Table:
                     texts,
                     said.get(criterion.name),
                 )
-        for stale in self.found.stale:
-            if (stale.axis, stale.way, stale.load) == (self.axis, self.listening, load):
-                yield self._stale(stale)
+        yield from self._ages(load)
 
     def _row(self, load: float, name: str, texts: tuple[str, str], known: Less | NoDifference | None) -> Row:
         section = self._section(load)
@@ -167,9 +178,20 @@ class _Table:
             return Row(section, name, *texts, f"no difference seen, ratio {times(low)} to {times(high)}")
         return Row(section, name, *texts, f"no difference seen: {known.pairs} pairs are too few to tell")
 
-    def _stale(self, stale: Stale) -> Row:
-        texts, lost = ("the owner's own", number(stale.ms)), self.winner == self.listening
-        return Row(self._section(stale.load), "Age of what was read, p99, ms", *texts, "asking better", lost)
+    def _ages(self, load: float) -> Iterator[Row]:
+        """How old was what each side read; who asks gets the owner's own, and a mesh need not read any view."""
+        ages = {each.way: each for each in self.found.stale if (each.axis, each.load) == (self.axis, load)}
+        rival, base = ages.get(self._rival(load)), ages.get(self.base)
+        name, none = "Age of what was read, p99, ms", "the owner's own"
+        if self.base.mesh:
+            name, none = "Age of what reached a view, p99, ms", "no view"
+        texts = (number(rival.ms) if rival else none, number(base.ms) if base else none)
+        if rival or base:
+            alone = None if rival and base else rival or base
+            better = self.base if alone is rival else self._rival(load)
+            said = f"{sentences.name(better)} better" if alone else NO_DATA
+            lost = alone is not None and alone.way == self.winner
+            yield Row(self._section(load), name, *texts, said, lost)
 
     def _figure(self, criterion: Criterion, way: Way, load: float) -> str:
         values = [
@@ -182,7 +204,7 @@ class _Table:
 
 
 def _better(way: Way, found: Range) -> str:
-    return f"{_side(way)} better, {sentences.ratio(found)} times"
+    return f"{sentences.name(way)} better, {sentences.ratio(found)} times"
 
 
 def spread_text(spread: Spread) -> str:
@@ -190,10 +212,6 @@ def spread_text(spread: Spread) -> str:
     if number(spread.low) == number(spread.high):
         return number(spread.median)
     return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
-
-
-def _side(way: Way) -> str:
-    return "asking" if way.asks else "listening"
 
 
 def _tries(kept: KeptUp | None) -> str:

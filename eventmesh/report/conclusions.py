@@ -159,10 +159,11 @@ class Conclusions:
     ratios: list[HoldsMore | NoDifference] = field(default_factory=list)
     differences: list[Less | NoDifference | NotCompared] = field(default_factory=list)
     stale: list[Stale] = field(default_factory=list)
-    #: Listening is held against asking at its best: of each scenario the way that held most, of each load the fastest
-    #: of those that held it. The intervals are corrected for every pair, so that choosing among them makes none false.
-    best_asking: dict[Axis, Way] = field(default_factory=dict)
-    fastest_asking: dict[tuple[Axis, float], Way] = field(default_factory=dict)
+    #: Of rivals (:attr:`Way.is_rival`) the best is looked at: of each scenario the way that held most, of each load the
+    #: fastest of those that held it. The intervals are corrected for every pair, so that choosing among them makes none
+    #: false.
+    best_rival: dict[Axis, Way] = field(default_factory=dict)
+    fastest_rival: dict[tuple[Axis, float], Way] = field(default_factory=dict)
     disturbed: Disturbed | None = None
     places: list[tuple[Axis, Way]] = field(default_factory=list)  # what was tried at all
     comparisons: int = 0  # how many differences were tested, for which the intervals are corrected
@@ -190,13 +191,13 @@ def conclude(
     }, words)  # fmt: skip
     capacities = {} if first_look else {place: _capacity(place, ladder) for place, ladder in ladders.items()}
     compared = _comparisons(tried, ladders)
-    fastest = _fastest_asking(tried, ladders)
+    fastest = _fastest_rival(tried, ladders)
     differences: list[Less | NoDifference | NotCompared] = [_difference(each, len(compared)) for each in compared]
     differences += _not_compared(tried, ladders, compared)
     return Conclusions(
         kept_up=_kept_up(tried, ladders), capacities=capacities, ratios=_ratios(capacities),
-        differences=differences, stale=_stale(tried, ladders), best_asking=_best_asking(ladders, fastest),
-        fastest_asking=fastest, places=list(tried), comparisons=len(compared), words=words,
+        differences=differences, stale=_stale(tried, ladders), best_rival=_best_rival(ladders, fastest),
+        fastest_rival=fastest, places=list(tried), comparisons=len(compared), words=words,
     )  # fmt: skip
 
 
@@ -266,18 +267,18 @@ def _capacity(place: tuple[Axis, Way], ladder: Ladder | Unresolved) -> Capacity:
 
 
 def opponents(ways: Sequence[Way]) -> list[tuple[Way, Way]]:
-    """Every way that listens beside every way that asks."""
-    listening, asking = [way for way in ways if not way.asks], [way for way in ways if way.asks]
-    return list(product(listening, asking))
+    """Every way that listens beside every way that asks; of meshes, the first beside every other."""
+    bases, rivals = [way for way in ways if not way.is_rival], [way for way in ways if way.is_rival]
+    return list(product(bases, rivals))
 
 
 def _ratios(capacities: Mapping[tuple[Axis, Way], Capacity]) -> list[HoldsMore | NoDifference]:
     found: list[HoldsMore | NoDifference] = []
     for axis in dict.fromkeys(axis for axis, _ in capacities):
         for pair in opponents([way for at, way in capacities if at == axis]):
-            listening, asking = (capacities[axis, way] for way in pair)
-            if isinstance(listening, Holds) and isinstance(asking, Holds):
-                found.append(_ratio(listening, asking))
+            base, rival = (capacities[axis, way] for way in pair)
+            if isinstance(base, Holds) and isinstance(rival, Holds):
+                found.append(_ratio(base, rival))
     return found
 
 
@@ -323,12 +324,12 @@ def _turns_together(tries: Sequence[Sequence[Repetition]]) -> int:
 def _meetings(
     tried: Mapping[tuple[Axis, Way], Tries], ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved]
 ) -> list[tuple[Axis, tuple[Way, Way], float]]:
-    """Where a way that listens and one that asks both held the load: a latency above the capacity has no meaning."""
+    """Where a way and its rival both held the load: a latency above the capacity has no meaning."""
     found = []
     for axis in dict.fromkeys(axis for axis, _ in tried):
         for pair in opponents([way for at, way in tried if at == axis]):
-            listening, asking = (held_loads.held(ladders[axis, way]) for way in pair)
-            found += [(axis, pair, load) for load in sorted(listening & asking)]
+            base, rival = (held_loads.held(ladders[axis, way]) for way in pair)
+            found += [(axis, pair, load) for load in sorted(base & rival)]
     return found
 
 
@@ -344,24 +345,24 @@ def _stale(
     return found
 
 
-def _fastest_asking(
+def _fastest_rival(
     tried: Mapping[tuple[Axis, Way], Tries], ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved]
 ) -> dict[tuple[Axis, float], Way]:
     best: dict[tuple[Axis, float], tuple[float, Way]] = {}
     for (axis, way), loads in tried.items():
-        for load in held_loads.held(ladders[axis, way]) if way.asks else ():
+        for load in held_loads.held(ladders[axis, way]) if way.is_rival else ():
             times = [time for each in loads[load] if (time := COMPLETED.value(each)) is not None]
             rank = (statistics.median(times), way)
             best[axis, load] = min(rank, best.get((axis, load), rank))
     return {place: way for place, (_, way) in best.items()}
 
 
-def _best_asking(
+def _best_rival(
     ladders: Mapping[tuple[Axis, Way], Ladder | Unresolved], fastest: Mapping[tuple[Axis, float], Way]
 ) -> dict[Axis, Way]:
     best: dict[Axis, tuple[float, bool, Way]] = {}
     for (axis, way), ladder in ladders.items():
-        if way.asks:
+        if way.is_rival:
             most = max(held_loads.held(ladder), default=0.0)
             rank = (-most, fastest.get((axis, most)) != way, way)
             best[axis] = min(rank, best.get(axis, rank))

@@ -106,16 +106,16 @@ def words(sentence: str) -> int:
 
 def _decided(found: Conclusions, axis: Axis) -> Iterator[tuple[list[Conclusion], Way]]:
     """What decides a scenario: capacity, then who keeps up with a load, then time and cost at the greatest load."""
-    asking = found.best_asking.get(axis)
+    rival = found.best_rival.get(axis)
     for ratio in found.ratios:
-        if isinstance(ratio, HoldsMore) and ratio.axis == axis and asking in (ratio.way, ratio.other):
+        if isinstance(ratio, HoldsMore) and ratio.axis == axis and rival in (ratio.way, ratio.other):
             yield [ratio], ratio.way
-    kept = [each for each in found.kept_up if each.axis == axis and (each.way == asking or not each.way.asks)]
+    kept = [each for each in found.kept_up if each.axis == axis and (each.way == rival or not each.way.is_rival)]
     for one, two in _apart(kept):
         yield [one, two], one.way
     differences = [each for each in found.differences if isinstance(each, Less) and each.axis == axis]
     for each in sorted(differences, key=lambda each: -each.load):
-        if found.fastest_asking.get((axis, each.load)) in (each.way, each.other):
+        if found.fastest_rival.get((axis, each.load)) in (each.way, each.other):
             yield [each, *_to_the_outcome(found, each)], each.way
 
 
@@ -132,10 +132,10 @@ def _to_the_outcome(found: Conclusions, each: Less) -> list[NoDifference]:
 
 
 def _apart(kept: Sequence[KeptUp]) -> Iterator[tuple[KeptUp, KeptUp]]:
-    """At one load, who kept up beside who did not, one of them asking."""
+    """At one load, who kept up beside who did not, one of them a rival."""
     for one in kept:
         for two in kept:
-            met = (one.axis, one.load) == (two.axis, two.load) and one.way.asks != two.way.asks
+            met = (one.axis, one.load) == (two.axis, two.load) and one.way.is_rival != two.way.is_rival
             if met and one.kept and not two.kept:
                 yield one, two
 
@@ -152,20 +152,27 @@ def _losses(found: Conclusions, winner: Way) -> list[Loss]:
     behind = [two for one, two in _apart(found.kept_up) if two.way == winner]
     if COMPLETED.name in lost:  # of the same time, the p99 adds little to a sentence
         lost.pop(SLOWEST.name, None)
-    stale = [each for each in found.stale if each.way == winner]
+    stale = [each for each in found.stale if each.way == winner and not _others_too(found, each)]
     return [*held[:1], *behind[:1], *list(lost.values())[:LOSSES_TOLD], *stale[-1:]]
+
+
+def _others_too(found: Conclusions, stale: Stale) -> bool:
+    """Whether all that it was compared with at this load have views that lag, too."""
+    place = (stale.axis, stale.load)
+    met = {each.way for each in found.kept_up if (each.axis, each.load) == place and each.kept} - {stale.way}
+    return bool(met) and met <= {each.way for each in found.stale if (each.axis, each.load) == place}
 
 
 def _undecided(found: Conclusions) -> Headline:
     for kind in (NoDifference, NotCompared):
         for each in reversed(found.differences):
-            if isinstance(each, kind) and each.load and found.fastest_asking[each.axis, each.load] == each.other:
+            if isinstance(each, kind) and each.load and found.fastest_rival[each.axis, each.load] == each.other:
                 return Headline(_short([each], found), [each])
     equal = [each for each in found.ratios if isinstance(each, NoDifference)]
     if equal:
         return Headline(_short(equal[-1:], found), equal[-1:])
     held = [each for each in found.capacities.values() if isinstance(each, Holds)]
-    if held and len({way.asks for _, way in found.places}) == 1:
+    if held and len({way.is_rival for _, way in found.places}) == 1:
         return Headline(_short(held[-1:], found), held[-1:])
     return Headline(sentences.nothing(found), [])
 

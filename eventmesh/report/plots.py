@@ -176,8 +176,8 @@ def _drawable(point: Point) -> bool:
 
 
 def _styles(scenarios: Sequence[Scenario]) -> dict[Way, int]:
-    # Listening first, so that it has the same colour in every report.
-    ways = sorted({way for scenario in scenarios for way in scenario.ways}, key=lambda way: (way.asks, way))
+    # Listening first, so that it has the same colour in every report; of meshes the first.
+    ways = sorted({way for scenario in scenarios for way in scenario.ways}, key=lambda way: (way.rank, way))
     return {way: index % len(SHAPES) for index, way in enumerate(ways)}
 
 

@@ -179,13 +179,16 @@ class _OfAWay(_Part):
     """A wiring, and by ``join`` how its services learn what they do not own: the way that a figure is of.
 
     ``joining`` is the same in the application's words. ``asks``: whether services ask each other on the way, instead of
-    listening only.
+    listening only. Where whole meshes are compared, ``mesh`` names the one and ``place`` is its place among them, from
+    0: the others are held against the first. Where ``place`` is None, what asks is held against what listens.
     """
 
     wiring: str
     join: str
     joining: str = ""
     asks: bool = Field(default_factory=_asks)
+    mesh: str = ""
+    place: int | None = None
 
 
 class Repetition(_OfAWay):
@@ -211,6 +214,7 @@ class Repetition(_OfAWay):
     generator_lag_ms_p99: float
     saturated: bool
     counts: Counts
+    outcomes: dict[str, int] = {}  # what callers were told, the warm-up included; of comparisons of meshes only
     little: Little
     audit: AuditRecord
 
@@ -240,6 +244,7 @@ class Point(_OfAWay):
     disturbed: str | None = None
     disturbed_repetitions: int = 0
     counts: Counts
+    outcomes: dict[str, Spread] = {}
     audit: AuditRecord
     samples: list[Repetition] = []
 
@@ -261,6 +266,25 @@ class Figure(_Part):
     tolerance: float | None = None
     met: bool | None = None
     samples: list[float] = []
+
+
+class Agreement(_Part):
+    """Whether two meshes that were asked the same at one load told their callers the same.
+
+    ``differed`` has a number for each turn in which both were measured: how many of the ``requests`` were told another
+    outcome by ``other`` than by ``mesh``. ``totals_differed``: in how many of those turns some outcome was told more
+    often by one mesh than by the other. ``within``: how many were told another outcome than in the first repetition of
+    the same mesh, a number for each further repetition of either. ``examples`` name some that differed.
+    """
+
+    mesh: str
+    other: str
+    axis: dict[str, float]
+    requests: int
+    differed: list[int]
+    totals_differed: int
+    within: list[int]
+    examples: list[str] = []
 
 
 class FirstLook(_Part):
@@ -425,6 +449,7 @@ class Run(_Part):
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     asks: list[AskRecord] = []  # of a run without points, whose services ask each other
     points: list[Point] = []
+    agreements: list[Agreement] = []  # of a comparison of meshes, for each load
     figures: list[Figure] = []
     experiment: ExperimentRecord | None = None
 

@@ -23,7 +23,7 @@ def summarise(repetitions: Sequence[Repetition]) -> Point:
     Where any of them is invalid the point shows counts and verdict only.
     """
     first = repetitions[0]
-    if any((each.wiring, each.join, each.axis) != (first.wiring, first.join, first.axis) for each in repetitions):
+    if len({(each.wiring, each.join, each.mesh, *each.axis.items()) for each in repetitions}) > 1:
         raise ValueError("repetitions of different points cannot be summarised together")
     audit = AuditRecord.together([each.audit for each in repetitions])
     performance = _no_performance() if audit.verdict == "invalid" else _performance(repetitions)
@@ -32,11 +32,14 @@ def summarise(repetitions: Sequence[Repetition]) -> Point:
         join=first.join,
         joining=first.joining,
         asks=first.asks,
+        mesh=first.mesh,
+        place=first.place,
         axis=first.axis,
         repetitions=len(repetitions),
         offered_per_s=Spread.of(each.offered_per_s for each in repetitions),
         generator_lag_ms_p99=Spread.of(each.generator_lag_ms_p99 for each in repetitions),
         counts=_sum([each.counts for each in repetitions]),
+        outcomes=_counted([each.outcomes for each in repetitions]),
         audit=audit,
         **performance,
     )
@@ -104,6 +107,12 @@ def _over(samples: Sequence[Percentiles | None]) -> Latency | None:
 def _by_role(samples: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
     roles = sorted({role for sample in samples for role in sample})
     return {role: Spread.of(sample[role] for sample in samples if role in sample) for role in roles}
+
+
+def _counted(samples: Sequence[Mapping[str, int]]) -> dict[str, Spread]:
+    """How often each outcome was told: none of it in a repetition is a count as well."""
+    names = sorted({name for sample in samples for name in sample})
+    return {name: Spread.of(sample.get(name, 0) for sample in samples) for name in names}
 
 
 def _sum(parts: Sequence[Counts]) -> Counts:

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from eventmesh.application import Words
 from eventmesh.report import (
+    agreement,
     answer_plot,
     comparison,
     conclusions,
@@ -157,7 +158,7 @@ def _cell(text: object) -> str:
 
 def _content(run: Run) -> dict[str, Any]:
     scenarios = ways.scenarios(run)
-    told = [scenario for scenario in scenarios if scenario.lowest]
+    costed = [scenario for scenario in scenarios if scenario.lowest]
     found = conclusions.of_run(run)
     drawn = plots.plot(scenarios, found.capacities, run.words)
     said = headline.of_run(run, found)
@@ -168,7 +169,9 @@ def _content(run: Run) -> dict[str, Any]:
         "run": run,
         "headline": said,
         "compared": compared,
-        "winner": "asking" if said.winner and said.winner.asks else "listening",
+        "agreed": agreement.sentences(run),
+        "told": agreement.table(run),
+        "winner": sentences.name(said.winner) if said.winner else "",
         "answer": answer_plot.plot(samples, found, axis, drawn.styles if drawn else {}),
         "answer_plot": answer_plot,
         "unmeasured": unmeasured.unmeasured(run, found),
@@ -178,7 +181,7 @@ def _content(run: Run) -> dict[str, Any]:
         "limit": percent(machine.DISTURBED_FROM),
         "found": found,
         "scenarios": scenarios,
-        "main": told[-1] if told else None,
+        "main": costed[-1] if costed else None,
         "plot": drawn,
         "plots": plots,
         "aims": plots.aims(run.figures),
@@ -222,6 +225,10 @@ def _again(run: Run) -> str | None:
         return None
     quick = " --quick" if run.name.endswith(QUICK) else ""
     given = "".join(f" --{name} {shlex.quote(str(run.config[name]))}" for name in FILES if run.config.get(name))
+    given += "".join(f" --mesh {shlex.quote(str(mesh))}" for mesh in run.config.get("meshes", ()))
+    options: dict[str, Any] = run.config.get("options", {})
+    given += "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items())
+    given += " --runtime simulated" if run.virtual else ""
     return f"eventmesh bench run {run.name.removesuffix(QUICK)}{quick}{given} --seed {run.seed}"
 
 

@@ -38,8 +38,15 @@ _PHRASES = {
 
 
 def side(way: Way) -> str:
-    """``listening`` or ``asking (batched queries)``: there is one way to listen and many to ask."""
+    """``listening`` or ``asking (batched queries)``: one can listen in one way and ask in many. Of meshes the label."""
+    if way.mesh:
+        return way.label
     return f"asking ({way.joining})" if way.asks else "listening"
+
+
+def name(way: Way) -> str:
+    """In a word: ``listening``, ``asking``, or the name of a mesh."""
+    return way.mesh or way.kind
 
 
 def ratio(found: Range) -> str:
@@ -96,6 +103,8 @@ def loss(each: HoldsMore | KeptUp | Less | Stale, words: Words, *, apart: bool) 
         return f"{side(each.way)} held {ratio(each.times)} times its load{where}"
     load = f"{number(each.load)} {words.requests}/s"
     match each:
+        case Stale() if each.way.mesh:
+            return f"its views were {duration(each.ms)} behind (p99) at {load}{where}"
         case Stale():
             return f"it decided on values {duration(each.ms)} old (p99) at {load}{where}"
         case KeptUp():

@@ -27,8 +27,9 @@ def unmeasured(run: Run, found: Conclusions) -> list[str]:
     told += [f"loads other than {_numbers(load(point) for point in run.points)} {run.words.requests}/s"]
     told += _absent(run)
     told += [] if run.faults else ["failures of any kind"]
-    told += ["several machines: everything shared this one"]
-    if all(each.machine is None for point in run.points for each in point.samples):
+    machines = "speed, CPU and memory of any machine" if run.virtual else "several machines: everything shared this one"
+    told.append(machines)
+    if not run.virtual and all(each.machine is None for point in run.points for each in point.samples):
         told.append("what other programs did meanwhile: this system does not tell")
     return [*told, *_unknown(found)]
 
@@ -44,6 +45,8 @@ def _axes(run: Run) -> list[tuple[str, list[float], str]]:
 
 def _absent(run: Run) -> list[str]:
     ways, words = {way_of(point) for point in run.points}, run.words
+    if any(way.mesh for way in ways):
+        return [f"any other {words.requests} than those that seed {run.seed} gives"]
     wirings = [name for name in words.wirings if name not in {way.wiring for way in ways}]
     joins = [text for name, text in words.joins.items() if name not in {way.join for way in ways} and name != "none"]
     told = [f"the wiring{'s' if len(wirings) > 1 else ''} {listed(wirings)}"] if wirings else []

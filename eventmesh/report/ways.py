@@ -29,21 +29,41 @@ AXES: dict[str, Callable[[float], str]] = {
 class Way:
     """A wiring and how it joins. ``joining`` is that in words; ``asks``: services ask each other, instead of listening.
 
-    A way is what it is by its two names; the rest is only known of it.
+    Where whole meshes are compared, it is the ``mesh`` of that name, at its ``place`` among them. A way is what it is
+    by its names; the rest is only known of it.
     """
 
     wiring: str
     join: str
     joining: str = field(compare=False)
     asks: bool = field(compare=False)
+    mesh: str = ""
+    place: int | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
-        """``views (local view)``."""
-        return f"{self.wiring} ({self.joining})"
+        """``views (local view)``; of a whole mesh its name and what its services do: ``library (listening)``."""
+        return f"{self.mesh} ({self.kind})" if self.mesh else f"{self.wiring} ({self.joining})"
+
+    @property
+    def kind(self) -> str:
+        """What its services do."""
+        return "asking" if self.asks else "listening"
+
+    @property
+    def rank(self) -> int:
+        """Its place in every list: meshes as they were named, else what listens before what asks."""
+        return self.place if self.place is not None else int(self.asks)
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is held against others: what asks against what listens, a further mesh against the first."""
+        return self.rank > 0
 
     def short(self, among: Iterable[Way]) -> str:
         """``views``; ``hybrid batched`` where ``among`` holds another way of the same wiring."""
+        if self.mesh:
+            return self.mesh
         alone = all(other.wiring != self.wiring or other == self for other in among)
         return self.wiring if alone else f"{self.wiring} {self.join.replace('_', ' ')}"
 
@@ -72,7 +92,7 @@ class Scenario:
 
 def way_of(each: Point | Repetition) -> Way:
     """The way that a point or a repetition is of."""
-    return Way(each.wiring, each.join, each.joining or each.join.replace("_", " "), each.asks)
+    return Way(each.wiring, each.join, each.joining or each.join.replace("_", " "), each.asks, each.mesh, each.place)
 
 
 def axis_label(name: str, value: float) -> str:
@@ -107,7 +127,11 @@ def scenarios(run: Run) -> list[Scenario]:
     for point in sorted(run.points, key=load):
         ways = found.setdefault(axis_of(point.axis), {})
         ways.setdefault(way_of(point), []).append(point)
-    return [Scenario(axis, dict(sorted(ways.items(), reverse=True))) for axis, ways in sorted(found.items())]
+    return [Scenario(axis, _in_order(ways)) for axis, ways in sorted(found.items())]
+
+
+def _in_order(ways: Mapping[Way, list[Point]]) -> dict[Way, list[Point]]:
+    return dict(sorted(sorted(ways.items(), reverse=True), key=lambda item: item[0].place or 0))
 
 
 def axis_of(axis: Mapping[str, float]) -> Axis:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 
 import tests.tiny
+from eventmesh import configuration
 from eventmesh.audit.audit import audit
 from eventmesh.errors import ConfigurationError
 from eventmesh.history import History
@@ -202,6 +204,27 @@ def test_a_report_of_what_was_measured_speaks_of_loans(
     assert "a copy of the catalogue" in page
     for text in (page, summary, report.junit(made)):
         assert words_of_the_shop(text) == []
+
+
+def test_two_of_its_meshes_are_compared_in_its_own_words(eventmesh: Run, tmp_path: Path) -> None:
+    small = {"offered_per_s": [400], "window_s": 0.1, "warmup_s": 0.02, "repetitions": 3, "time_budget_s": 600}
+    shipped = configuration.read(Path(__file__).parents[2] / "configs" / "benchmarks" / "compare.yaml")
+    benchmark = tmp_path / "small.yaml"
+    benchmark.write_text(yaml.safe_dump({**shipped, **small, "quick": {"repetitions": 1}}))
+    pair = ("--mesh", MESH, "--mesh", MESH.with_name("asking.yaml"), "--loans", LOANS, "--runtime", "simulated")
+    ended = eventmesh("bench", "run", benchmark, *pair, "--seed", 3, "-o", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    made = record.read(tmp_path / "run")
+    assert (made.words, made.virtual, made.verdict) == (WORDS, True, "valid")
+    assert {point.mesh: set(point.outcomes) for point in made.points} == {
+        name: {"granted", "declined"} for name in ("library", "library-asking")
+    }
+    page, summary = unescape(report.render(made)), report.summary(made)
+    assert "library (listening)" in page
+    assert "| Granted |" in summary
+    assert re.search(r"Outcomes agree: each of 180 loans, over all turns, ended in library as", summary)
+    for text in (page, summary, report.junit(made), ended.out, ended.err, (tmp_path / "run" / "run.json").read_text()):
+        assert words_of_the_shop(text.replace(str(MESH.parent), "")) == []
 
 
 def test_whether_services_ask_each_other_follows_from_the_wiring() -> None:

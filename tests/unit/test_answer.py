@@ -38,7 +38,7 @@ def test_listening_stands_beside_the_best_way_of_asking_at_each_load_and_where_i
     ], first_look=True)  # fmt: skip
     low, high = rows(told, "Time to the outcome, p50")
     assert low.section == "at 20 orders/s, asking by queries per order"
-    assert (low.asking, low.listening) == ("5.51 (5–6.01)", "11 (10–12)")
+    assert (low.rival, low.base) == ("5.51 (5–6.01)", "11 (10–12)")
     assert low.ratio.startswith("asking better, 1.9")
     assert low.lost
     assert high.section == "at 300 orders/s, asking by batched queries"
@@ -50,7 +50,7 @@ def test_listening_stands_beside_the_best_way_of_asking_at_each_load_and_where_i
 def test_who_did_not_keep_up_loses_the_load() -> None:
     told = compared([*tried(VIEWS, {20: "hhh", 300: "sss"}), *tried(BATCHED, {20: "hhh", 300: "hhh"})], first_look=True)
     row = rows(told, "Kept up")[-1]
-    assert (row.asking, row.listening, row.ratio) == ("in all 3 tries", "in none of 3", "asking better")
+    assert (row.rival, row.base, row.ratio) == ("in all 3 tries", "in none of 3", "asking better")
     assert not row.lost, "asking is the winner"
 
 

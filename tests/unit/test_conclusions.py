@@ -337,5 +337,5 @@ def test_the_asking_way_that_listening_is_held_against_is_the_one_that_held_most
     found = conclude([
         *tried(VIEWS, loads), *tried(BATCHED, loads), *tried(REQUEST, {50: "hhh", 100: "sss"}, p50=(5, 5, 5))
     ])  # fmt: skip
-    assert found.best_asking == {AXIS: BATCHED}
+    assert found.best_rival == {AXIS: BATCHED}
     assert axis_of({"rtt_ms": 1, "offered_per_s": 9, "joined_services": 3}) == AXIS

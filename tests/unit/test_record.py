@@ -22,7 +22,7 @@ from tests.unit.run_story import INVALID, VALID, axes, callers, point, run
 AGREED = {
     "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "runtime",
     "started_at", "status", "warmup_s", "first_look", "faults", "verdict", "words", "import", "import_told", "outcomes",
-    "refusals", "machine_use", "audit", "points",
+    "refusals", "machine_use", "audit", "points", "agreements",
     "figures", "experiment", "asks", "timers",
 }  # fmt: skip
 AGREED_OF_A_POINT = {
