@@ -20,6 +20,7 @@ from eventmesh.application import optional
 from eventmesh.audit.evidence import Evidence
 from eventmesh.audit.refusal_checks import refusals_are_right
 from eventmesh.audit.state_checks import ONE_BY_ONE_MAX, states_equal_folds
+from eventmesh.audit.timer_checks import timers_are_kept
 from eventmesh.lab import run as runs
 from eventmesh.log.store import LogReader
 from eventmesh.mesh import Mesh
@@ -60,7 +61,7 @@ class Checked:
     unanswered: Mapping[str, Sequence[str]]  # by the service that they are for
     tried: Tried | None  # None: there was nothing to make facts with
     not_checked: Sequence[str]
-    timers: Sequence[str] = ()  # an application has no way to declare one
+    timers: Sequence[str]  # facts of their own that services have rules for: what timers write
 
     @property
     def verdict(self) -> str:
@@ -87,12 +88,24 @@ def check(mesh_file: Path, *, seed: int = 0) -> Checked:
         unanswered=_unanswered(mesh),
         tried=tried,
         not_checked=list(_not_checked(mesh_file, tried)),
+        timers=_timers(mesh),
     )
 
 
 def document(checked: Checked) -> dict[str, Any]:
     """As ``--json`` prints it."""
     return {"schema": SCHEMA, **asdict(checked), "verdict": checked.verdict}
+
+
+def _timers(mesh: Mesh) -> list[str]:
+    """The facts of its own topic that each service has a rule for: a timer writes them."""
+    triggers, kinds = mesh.application.WIRINGS[mesh.wiring], mesh.application.DECLARED.kinds()
+    return [
+        f"{service}: {kind}"
+        for service in mesh.services
+        for kind in triggers.get(service, Trigger()).rules
+        if kind in kinds[mesh.topic_of(service)]
+    ]
 
 
 def _unanswered(mesh: Mesh) -> dict[str, list[str]]:
@@ -134,9 +147,10 @@ def _tried(mesh: Mesh, workload: Workload, seed: int) -> Tried:
     history = running.history(measured.callers)
     with closing(Evidence(mesh, LogReader.of(running.simulation.storage), history)) as evidence:
         broken, folded = refusals_are_right(evidence), states_equal_folds(evidence)
+        kept = timers_are_kept(evidence)
         seen = {str(kind) for topic in mesh.topics() for kind in evidence.facts(topic).kinds[1]}
     unseen = [kind for topic in mesh.topics() for kind in mesh.application.DECLARED.kinds()[topic] if kind not in seen]
     return Tried(
         seed, len(few.load), folded.examined, len(history.states), unseen=unseen,
-        wrong=[example for found in (broken, folded) if found.violations for example in found.examples],
+        wrong=[example for found in (broken, folded, kept) if found.violations for example in found.examples],
     )  # fmt: skip

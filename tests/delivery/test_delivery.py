@@ -62,6 +62,12 @@ def test_ten_minutes_are_waited_for_on_a_virtual_clock(eventmesh: Run, wiring: s
     assert "failed 3" in ended.out
 
 
+def test_a_check_names_what_timers_write(eventmesh: Run) -> None:
+    checked = eventmesh("check", HERE / "told.yaml")
+    assert (checked.code, checked.err) == (0, "")
+    assert "couriers: SearchTimedOut" in checked.out
+
+
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_it_is_fuzzed(eventmesh: Run, wiring: str) -> None:
     ended = eventmesh("fuzz", HERE / f"{wiring}.yaml", "--seeds", 3, "--jobs", 1)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from eventmesh.audit import state_checks
 from eventmesh.audit.audit import FRAMEWORK_CHECKS
 from eventmesh.audit.verdict import CheckResult
 from eventmesh.history import StateDump
@@ -265,6 +266,11 @@ def by_the_batch(self: Catalog, state: Table, facts: Columns) -> None:
     state.rows["batches"] = (state.rows.get("batches", (0,))[0] + 1,)
 
 
+def by_chance_later(self: Catalog, state: Table, facts: Columns) -> None:
+    for sku, offset in facts.rows("sku", "sequence"):
+        state.rows[sku] = (random.random() if offset > 1 else 0.0,)
+
+
 def not_at_all(self: Catalog, state: Table, facts: Columns) -> None:
     if len(facts) > 1:
         raise KeyError("s9")
@@ -512,3 +518,20 @@ def test_every_check_has_a_canary_and_a_near_miss() -> None:
     checks = {*FRAMEWORK_CHECKS, *CHECKS, "E9"}  # E9 compares two runs, and is in no registry
     assert checks - ELSEWHERE - {check for check, _ in CANARIES} == set(), "no canary"
     assert checks - {check for check, _ in NEAR_MISSES} == set(), "no near miss"
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (folding_as(by_chance), "its facts fold to another state each time: evolve throws dice"),
+        (folding_as(by_chance_later), "its facts fold to another state each time: evolve throws dice"),
+        (folding_as(EVOLVE, changed=True), "it is not what its facts below offset "),
+    ],
+)
+def test_a_state_that_is_no_fold_is_told_from_a_fold_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, judge: Judge, said: str
+) -> None:
+    """Also where the first facts, which alone are folded one by one, do not show it."""
+    monkeypatch.setattr(state_checks, "ONE_BY_ONE_MAX", 1)
+    [found] = judge().examples
+    assert said in found
