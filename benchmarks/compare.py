@@ -239,7 +239,7 @@ class Compare:
                 load = measure_load(running, "load", work.load, window=work.window, timeout_s=LOAD_S, drain_s=LOAD_S)
             history = running.history(load.callers)
             running.save_log(room / runs.LOG)
-        audited, _ = runs.audit_folder(mesh, room, history)
+        audited, *_ = runs.audit_folder(mesh, room, history)
         found = _repetition(setting, load, record.AuditRecord.of(audited), turn, self.settings.warmup_s, watch.use)
         name = record.slug(setting.candidate.name, mesh.wiring, setting.axis, turn)
         record.write_table(folder / "records" / f"{name}.arrow", load.callers)

@@ -128,7 +128,7 @@ def _mesh_on_ray(
             if measure.saturated(cut(loads[-1], settings)):
                 break
         history = running.history(pa.concat_tables([load.callers for load in loads]))
-    audited, _ = audit_folder(subject.mesh, folder, history)
+    audited, *_ = audit_folder(subject.mesh, folder, history)
     return Loaded(loads, audited, uses)
 
 

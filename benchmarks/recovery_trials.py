@@ -134,7 +134,7 @@ class OnRay:
             history = running.history(pa.concat_tables(tables)) if part.audited else None
         if history is None:
             return struck
-        audited, _ = audit_folder(mesh, folder, history)
+        audited, *_ = audit_folder(mesh, folder, history)
         return [replace(each, audit=record.AuditRecord.of(audited)) for each in struck]
 
     def overload(self, mesh: Mesh, part: Overload, folder: Path, *, seed: int) -> Overloaded:

@@ -102,7 +102,7 @@ def _mesh_on_ray(mesh: Mesh, work: Workload, folder: Path, seed: int, report: Re
     with MeshOnRay(mesh, folder / "log", seed=seed) as running:
         measured = load_mesh(running, work, report)
         history = running.history(measured.callers)
-    audited, totals = audit_folder(mesh, folder, history)
+    audited, totals, _ = audit_folder(mesh, folder, history)
     cpu_s = sum(seconds for role, seconds in measured.cpu_s.items() if role != GENERATOR)
     ends = _ends(mesh, folder, history)
     return Replayed(mesh.wiring, measured.seconds, cpu_s, measured.callers, audited, totals, ends)

@@ -34,6 +34,18 @@ def refusals_are_right(evidence: Evidence) -> CheckResult:
     return findings.result()
 
 
+def refused_inputs(evidence: Evidence) -> dict[str, tuple[int, str]]:
+    """How many inputs each service has refused on record, and the reason of the first; those that refused any."""
+    found = {}
+    for topic in evidence.topics.values():
+        facts = evidence.facts(topic.name)
+        rows = np.flatnonzero(facts.of(REFUSED))
+        if rows.size:
+            first = int(rows[np.argmin(facts.time[rows])])
+            found[topic.owner] = (int(rows.size), f"{facts.say(first)}: {facts.column('reason')[first].as_py()}")
+    return found
+
+
 def _names_its_input(evidence: Evidence, facts: Facts, rows: Integers, findings: Findings) -> None:
     """The position refused is that of the cause, and a fact stands there; a command has none."""
     cause, positions = causes(evidence, facts.topic.name), facts.column("position")

@@ -84,7 +84,7 @@ def overload(
         calm = measure_load(running, "normal", normal)
         queues = _queues(running)
         history = running.history(pa.concat_tables([surged.callers, calm.callers]))
-    audited, _ = audit_folder(mesh, folder, history)
+    audited, *_ = audit_folder(mesh, folder, history)
     return Overloaded(surged.callers, calm.callers, queues, before, surged.memory_mb, audited)
 
 

@@ -81,7 +81,7 @@ def survive(mesh: Mesh, workload: Workload, death: Death, folder: Path, *, seed:
         seed_with(running, workload.seeding)
         recovery, measured = strike(running, "load", workload.load, death, window=workload.window)
         history = running.history(measured.callers)
-    audited, _ = audit_folder(mesh, folder, history)
+    audited, *_ = audit_folder(mesh, folder, history)
     return Survived(recovery, audited)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,7 @@ from eventmesh import configuration, shipped
 from eventmesh import mesh as meshes
 from eventmesh.application import load_package, optional
 from eventmesh.audit.audit import Evidence, judge
+from eventmesh.audit.refusal_checks import refused_inputs
 from eventmesh.audit.verdict import Audit
 from eventmesh.errors import ConfigurationError, EnvironmentUnavailable, EventmeshError, InputError
 from eventmesh.history import History
@@ -193,8 +194,10 @@ def conclude(
     """
     history.write(folder)
     report("audit", 0, 0)
-    audited, totals = audit_folder(mesh, folder, history)
-    finished = finish(begun, measured, audited, {} if shared_log else totals, open_timers(history))
+    found = audit_folder(mesh, folder, history)
+    if shared_log:
+        found = found._replace(totals={})
+    finished = finish(begun, measured, found, open_timers(history))
     histograms = {}
     if measure.work_done(measured.callers):
         latencies = measure.window(measured.callers, primary=None, closed=not workload.load.at.any())
@@ -203,12 +206,27 @@ def conclude(
     return finished
 
 
-def audit_folder(mesh: Mesh, folder: Path, history: History) -> tuple[Audit, dict[str, int]]:
-    """Audit the log under ``folder``; the application's own totals come with the verdict."""
+class Audited(NamedTuple):
+    """An audit, the application's own totals, and by service how many inputs it has refused on record and why first."""
+
+    audit: Audit
+    totals: Mapping[str, int]
+    refused: Mapping[str, tuple[int, str]]
+
+
+def audit_folder(mesh: Mesh, folder: Path, history: History) -> Audited:
+    """Audit the log under ``folder``, and count what it holds."""
     with closing(open_read_only(folder / LOG)) as reader, closing(Evidence(mesh, reader, history)) as evidence:
         audited = judge(evidence)
         (folder / "audit.json").write_text(json.dumps(audited.to_json(), indent=2))
-        return audited, _totals(evidence)
+        return Audited(audited, _totals(evidence), _refused(evidence))
+
+
+def _refused(evidence: Evidence) -> dict[str, tuple[int, str]]:
+    try:
+        return refused_inputs(evidence)
+    except EventmeshError:  # as for the totals
+        return {}
 
 
 def _totals(evidence: Evidence) -> dict[str, int]:
@@ -227,9 +245,7 @@ def open_timers(history: History) -> dict[str, int]:
     return dict(sorted(Counter(kind for state in history.states for kind, _, _ in state.timers).items()))
 
 
-def finish(
-    begun: record.Run, measured: Measured, audited: Audit, totals: Mapping[str, int], timers: Mapping[str, int]
-) -> record.Run:
+def finish(begun: record.Run, measured: Measured, audited: Audited, timers: Mapping[str, int]) -> record.Run:
     """The record of a complete run. Of a virtual clock no throughput follows, and nobody used any CPU by it."""
     time = "virtual time" if begun.virtual else "time"
     figures = [measure.figure(f"{time} from the first request to the last outcome", [measured.seconds], "s")]
@@ -237,14 +253,17 @@ def finish(
         done = measure.work_done(measured.callers)
         figures.append(measure.figure("requests with their outcome", [done / measured.seconds], "1/s"))
     figures += [measure.figure(f"CPU of {role}", [value], "s") for role, value in sorted(measured.cpu_s.items())]
-    outcomes = {**count_outcomes(measured.callers), **totals}
+    outcomes = {**count_outcomes(measured.callers), **audited.totals}
     refusals = first_refusals(measured.callers)
     asks = [record.AskRecord(asker=by, message=name, **counts) for (by, name), counts in measured.asks.items()]
     return begun.model_copy(
         update={
-            "status": "complete", "verdict": audited.verdict, "outcomes": outcomes, "refusals": refusals,
-            "timers": timers, "asks": asks,
-            "figures": figures, "audit": record.AuditRecord.of(audited),
+            "status": "complete", "verdict": audited.audit.verdict, "outcomes": outcomes, "refusals": refusals,
+            "timers": timers, "asks": asks, "inputs_refused": [
+                record.InputsRefused(service=service, count=count, first=first)
+                for service, (count, first) in sorted(audited.refused.items())
+            ],
+            "figures": figures, "audit": record.AuditRecord.of(audited.audit),
         }
     )  # fmt: skip
 

@@ -24,7 +24,8 @@ from eventmesh.views import age_ms
 @contextmanager
 def watching(standing: Standing) -> Iterator[Callable[[], dict[str, Any]]]:
     """A function that tells how the mesh is: ``processes``, ``partitions`` with owner, epoch, end and lag, ``views``,
-    ``asks`` with what came of them since each process began.
+    ``asks`` with what came of them since each process began. ``refused`` are the inputs that a service's process has
+    refused on record since it began.
 
     Lag is in rows: of a partition that of its slowest reader. ``snapshot`` is how far its owner's newest snapshot has
     got, if there is one. A view's age, in milliseconds, is 0 where it has seen all that there is, else the time since
@@ -46,7 +47,7 @@ def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str,
     return {
         "flight": looked["flight"],
         "log_stopped": log["stopped"],
-        "processes": looked["processes"],
+        "processes": [{**process, "refused": _refused(process, services)} for process in looked["processes"]],
         "partitions": [
             {**_partition(name, end, services), "snapshot": _snapshot(name, snapshots)}
             for name, end in sorted(ends.items())
@@ -61,6 +62,12 @@ def _described(looked: Mapping[str, Any], snapshots: SnapshotStore) -> dict[str,
             for (asker, message), counts in AskMarks().since(services.values()).items()
         ],
     }
+
+
+def _refused(process: Mapping[str, Any], services: Mapping[str, Any]) -> int | None:
+    """Inputs that a service's process has refused on record since it began; None for what is no service."""
+    said = services.get(process["name"])
+    return None if said is None else int(said["counters"]["inputs_refused"])
 
 
 def _partition(name: str, end: int, services: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,6 +149,8 @@ class Screen:
                 self.line(f"  {title}: {legible(_in_words(values))}")
         if finished.timers:
             self.line(f"  timers still open, not waited for: {legible(_in_words(finished.timers))}")
+        for refused in finished.inputs_refused:
+            self.line(f"  {refused.service} refused {refused.count:,} inputs on record, first {legible(refused.first)}")
         for refusal in finished.refusals:
             self.line(f"  refused: {legible(refusal)}")
         for told in asks_told([each.model_dump() for each in finished.asks]):

@@ -294,6 +294,14 @@ class FirstLook(_Part):
     minutes: float = Field(gt=0, le=1_440, allow_inf_nan=False)
 
 
+class InputsRefused(_Part):
+    """How many inputs a service has refused on record, and what the ``first`` was and why."""
+
+    service: str
+    count: int
+    first: str
+
+
 class AskRecord(_Part):
     """What came of the asks of one message, by one asker, during the load: see AskCounts of the runtime."""
 
@@ -445,6 +453,7 @@ class Run(_Part):
     outcomes: dict[str, int] = {}
     machine_use: MachineUse | None = None  # of a benchmark as a whole; None: not watched
     refusals: list[str] = []  # what was refused, and why: the first of them
+    inputs_refused: list[InputsRefused] = []  # on record, by every run so far on a mesh that stays
     timers: dict[str, int] = {}  # open at the end, and not waited for: how many, by what they are for
     audit: AuditRecord | None = None  # of a run without points; each point has its own
     asks: list[AskRecord] = []  # of a run without points, whose services ask each other

@@ -284,6 +284,11 @@ def test_a_run_that_cannot_end_ends_and_says_why(
     )
     assert all("no poison was sent, and a rule broke: ValueError: nobody borrows" in line for line in lines[2:4])
     assert "unanswered 2" in ended.out
+    (refused,) = record.read(tmp_path / "run").inputs_refused
+    assert (refused.service, refused.count) == ("shelf", 2)
+    assert "ValueError: nobody borrows" in refused.first
+    assert f"  shelf refused 2 inputs on record, first {refused.first}" in ended.out
+    assert refused.first in unescape(report.render(record.read(tmp_path / "run")))
 
 
 def test_a_run_of_which_nothing_comes_says_so_as_well(

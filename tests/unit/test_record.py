@@ -23,7 +23,7 @@ AGREED = {
     "schema", "name", "seed", "commit", "machine", "versions", "config", "durability", "runtime",
     "started_at", "status", "warmup_s", "first_look", "faults", "verdict", "words", "import", "import_told", "outcomes",
     "refusals", "machine_use", "audit", "points", "agreements",
-    "figures", "experiment", "asks", "timers",
+    "figures", "experiment", "asks", "timers", "inputs_refused",
 }  # fmt: skip
 AGREED_OF_A_POINT = {
     "wiring", "join", "axis", "repetitions", "offered_per_s", "accepted_per_s", "completed_per_s",
