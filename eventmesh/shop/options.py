@@ -103,7 +103,7 @@ class PaymentsOptions(Options):
 
 
 class TableOptions(BaseModel):
-    """A service that forgets nothing: its state is one value for each key."""
+    """A service that forgets no key, and remembers which commands it has done for :data:`MEMORY_S`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -114,7 +114,7 @@ class TableOptions(BaseModel):
         if not isinstance(options, dict) or "memory_s" not in options:
             return options
         if options["memory_s"] != MEMORY_S:
-            problem = f"does nothing: this service forgets nothing, found {options['memory_s']!r}"
+            problem = f"does nothing: this service forgets no value, found {options['memory_s']!r}"
             raise no_effect(problem, "Leave the key out", key="memory_s")
         return {name: value for name, value in options.items() if name != "memory_s"}
 

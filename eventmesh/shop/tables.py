@@ -17,14 +17,20 @@ from eventmesh.shop.facts import (
     PriceListed,
     PricePublished,
 )
+from eventmesh.shop.memory import Finished
+from eventmesh.shop.options import MEMORY_S
 from eventmesh.views import ABSENT_VERSION
 
 
 @dataclass
 class Table:
-    """Key to (version, values): the version is the offset of the fact that set them."""
+    """Key to (version, values): the version is the offset of the fact that set them.
+
+    ``done`` are the ids of the commands whose values became facts.
+    """
 
     rows: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    done: Finished = field(default_factory=Finished)
 
 
 class TableService(Service):
@@ -34,6 +40,7 @@ class TableService(Service):
     columns: tuple[str, ...] = ()
     published: type[Fact]  # carries a whole value: the key, then the columns
     told: type[Answer]  # key and outcome
+    state_version = 2
 
     def initial(self) -> Table:
         """An empty table."""
@@ -41,14 +48,18 @@ class TableService(Service):
 
     def evolve(self, state: Table, facts: Facts) -> None:
         """The last value of a key is its value."""
-        for key, *values in facts.rows(self.key, "sequence", *self.columns):
+        for key, identity, time, *values in facts.rows(self.key, "id", "time", "sequence", *self.columns):
             state.rows[key] = tuple(values)
+            state.done.remember(identity.rpartition("#")[0], "published", time, MEMORY_S * 1_000_000)
 
     def publish(self, state: Table, values: Inputs[Any], out: Outcome) -> None:
-        """Publish a value; the same value again changes nothing, so a repeat is harmless."""
+        """Publish a value, once per command: one that is repeated may not undo what came after it.
+
+        The same value again changes nothing.
+        """
         for row, key, *new in values.rows(self.key, *self.columns):
             known = state.rows.get(key)
-            if known is None or known[1:] != tuple(new):
+            if values.ids[row] not in state.done and (known is None or known[1:] != tuple(new)):
                 out.fact(row, self.published(key, *new))
             out.answer(row, self.told(key, "published"))
 

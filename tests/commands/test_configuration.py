@@ -127,7 +127,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "a memory of what is never forgotten": (
         "customers: {source: seed}",
         "customers: {source: seed, memory_s: 60}",
-        ["services.customers.memory_s", "does nothing: this service forgets nothing, found 60", "Leave the key out"],
+        ["services.customers.memory_s", "does nothing: this service forgets no value, found 60", "Leave the key out"],
     ),
     "queries that nobody asks": (
         "    views: {stock:",

@@ -7,7 +7,11 @@ from dataclasses import replace
 import pytest
 
 from eventmesh.lab.simulated_run import Crashes
+from eventmesh.log.store import LogReader
+from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.shop import memory
+from eventmesh.shop.facts import ListPrice
+from eventmesh.workload import Requests
 from tests.simulation.scenario import WIRINGS, shop
 from tests.simulation.standing_story import ONE, Asked, Line, Standing, counted, told
 
@@ -185,3 +189,17 @@ def test_whatever_dies_each_id_is_taken_once_for_what_was_asked_first(wiring: st
             continue  # it may have been cancelled before it came: then nobody knows what was to be in it
         assert [row["repeated"] for row in heard].count(False) == 1, own
         assert {row["content"] for row in heard}.isdisjoint(row["content"] for row in own if row not in heard)
+
+
+def test_a_price_that_comes_a_second_time_does_not_undo_a_later_one() -> None:
+    """Its command was repeated by a caller who had not heard the answer, after the price had changed once more."""
+    simulation = Simulation(shop("views", "os", 0, restocks=False, snapshot_rows=2), seed=1)
+    for name, price in (("first", 100), ("second", 200), ("first", 100)):  # one name: the same ids of commands
+        simulation.call(name, Requests.of([ListPrice("S1", price)]))
+        simulation.drain()
+        simulation.kill(simulation.hosts["catalog", 0])
+        simulation.drain()
+    reader = LogReader.of(simulation.storage)
+    partitions = range(simulation.topics["prices"].partitions)
+    rows = [row for number in partitions for row in reader.table("prices", number).to_pylist()]
+    assert [row["list_price"] for row in rows if row["type"] == "PriceListed"] == [100, 200]

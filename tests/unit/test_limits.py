@@ -188,7 +188,7 @@ def test_a_step_that_no_memory_holds(tmp_path: Path) -> None:
     document.update(offered_per_s=[1_000_000], window_s=80_000)
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(document))
-    with pytest.raises(ConfigurationError, match="at most 10,000,000 orders"):
+    with pytest.raises(ConfigurationError, match="at most 10,000,000 requests"):
         catalog.load(CONFIGS / "benchmarks", str(file), quick=False)
 
 
