@@ -60,6 +60,9 @@ class InFlight:
     first_cause: str | None
 
 
+#: Microseconds between two questions where the inputs end, which take the broker's time: timers that are due meanwhile
+#: happen together.
+EXPIRY_EVERY = 20_000
 #: Gives the log's ends by ``topic/partition``; raises :class:`~eventmesh.errors.PeerLost` where nobody can tell.
 Ends = Callable[[], Mapping[str, int]]
 
@@ -124,8 +127,8 @@ class Task:
         self.queued_rows = 0
         self.queued_command_rows = 0
         self.asks.clear()
-        self._expiry: dict[str, int] | None = None  # the ends of the inputs that timers which are due wait for
-        self._ends_at: int | None = None  # when to ask for those ends again, where nobody could tell
+        self._expiry: tuple[int, dict[str, int]] | None = None  # when inputs ended where, for what was due by then
+        self._ends_at: int | None = None  # when to ask for those ends again, at the earliest
 
     @property
     def progress(self) -> Progress:
@@ -389,16 +392,17 @@ class Task:
         """Have the timers that are due happen, once all is decided that lay in the log when they were (rule 17)."""
         if self._has_more_to_do:
             return
-        due = self.own.timers.due(self.clock())
-        if not due:
+        if not self.own.timers.due(self.clock()):
             self._expiry = None  # whatever was due is cancelled
             return
         if self._expiry is None and not self._ask_for_ends():
             return
-        if any(self.received.get(name, 0) < end for name, end in (self._expiry or {}).items()):
+        assert self._expiry is not None
+        asked_at, ends = self._expiry
+        if any(self.received.get(name, 0) < end for name, end in ends.items()):
             return
         self._expiry = None
-        for timer in due:
+        for timer in self.own.timers.due(asked_at):
             self.own.expire(timer)
             self.conversations.expired(timer)
 
@@ -409,12 +413,14 @@ class Task:
     def _ask_for_ends(self) -> bool:
         if self._ends_at is not None and self.clock() < self._ends_at:
             return False
+        asked_at = self.clock()
         try:
             ends = self.ends()
         except PeerLost:
-            self._ends_at = self.clock() + self.limits.refold_delay
+            self._ends_at = asked_at + self.limits.refold_delay
             return False
-        self._ends_at, self._expiry = None, {name: ends[name] for name in self.inputs}
+        self._ends_at = asked_at + EXPIRY_EVERY
+        self._expiry = asked_at, {name: ends[name] for name in self.inputs}
         return True
 
     def _decide_commands(self, origin: Any, message: AskMessage, indexes: list[int]) -> None:

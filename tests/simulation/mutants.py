@@ -504,7 +504,7 @@ def poison_kills(patch: Patch) -> None:
 @mutant("17", "a timer does not wait for what lies unread", timer_story.late_answers, seed=1, caught_by="expired")
 def expiry_before_answers(patch: Patch) -> None:
     def at_once(task: Task) -> bool:
-        task._expiry = {}
+        task._expiry = task.clock(), {}
         return True
 
     patch.setattr(Task, "_ask_for_ends", at_once)
