@@ -107,7 +107,7 @@ def test_faults_of_every_place_on_one_mesh_under_one_load(tmp_path: Path) -> Non
     assert [each.fault.kind for each in struck if not each.happened] == []
     ended = {each.fault.kind: each.shows for each in struck}
     assert ended["kill"]["lives begun"] == ended["end"]["lives begun"] == ended["torn-write"]["lives begun"] == 1
-    audit, _ = audit_folder(mesh, tmp_path, history)
+    audit, *_ = audit_folder(mesh, tmp_path, history)
     assert audit.verdict == "valid", audit.describe()
     assert audit.checks["E1"].examined == len(orders.load)
 

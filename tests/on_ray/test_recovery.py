@@ -57,7 +57,7 @@ def test_one_after_the_other_is_killed_or_stopped_and_each_is_replaced_and_all_o
             tables.append(measured.callers)
         history = running.history(pa.concat_tables(tables))
     assert restarts == [1, 1, 1, 2, 2], "of orders and the broker twice, and of nobody else"
-    audit, _ = audit_folder(mesh, tmp_path, history)
+    audit, *_ = audit_folder(mesh, tmp_path, history)
     assert audit.verdict == "valid", audit.describe()
     assert audit.checks["E1"].examined == len(orders.load)
 

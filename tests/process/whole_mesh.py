@@ -90,7 +90,7 @@ class WholeMesh:
         until(lambda: all(each.caught_up(self.broker.ends()) for each in self.services.values()))
         seen = Dumps.all(each.dump() for each in self.services.values())
         history = History(callers, seen.views, drained=True, states=seen.states)
-        audit, _ = audit_folder(self.mesh, self.folder, history)
+        audit, *_ = audit_folder(self.mesh, self.folder, history)
         return audit
 
     def close(self) -> None:

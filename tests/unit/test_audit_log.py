@@ -391,7 +391,7 @@ def test_given_a_runs_folder_then_verdict_and_totals_come_from_one_reading(
 
     history = day.history()  # folds the log for its views
     monkeypatch.setattr(LogReader, "batches", watched)
-    audited, totals = audit_folder(day.mesh, a_folder(day, tmp_path), history)
+    audited, totals, _ = audit_folder(day.mesh, a_folder(day, tmp_path), history)
     assert audited.verdict == "valid"
     assert totals == {"confirmed": 2, "rejected": 2, "cancelled": 1, "confirmed_value_minor_units": 2 * 540}
     assert sorted(read) == sorted(f"{topic.name}/{n}" for topic in day.topics.values() for n in range(topic.partitions))
@@ -404,6 +404,6 @@ def test_given_a_runs_folder_with_a_damaged_file_then_the_verdict_is_written_and
     story = a_day()
     path = next(path for path in story.storage.files if path.startswith("orders/0/") and path.endswith(".arrow"))
     story.storage.files[path][-40] ^= 1
-    audited, totals = audit_folder(story.mesh, a_folder(story, tmp_path), History(CALLERS.empty_table(), [], True))
+    audited, totals, _ = audit_folder(story.mesh, a_folder(story, tmp_path), History(CALLERS.empty_table(), [], True))
     assert (audited.verdict, audited.checks["A3"].verdict, totals) == ("invalid", "invalid", {})
     assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "invalid"
