@@ -29,7 +29,7 @@ WITHIN: dict[str, int] = {
     "vector_left_out": 1,  # D6
     "waiting_input_counts_as_done": 1,  # Deadlock
     "views_not_awaited": 124,  # D1
-    "snapshot_without_vector": 6,  # OffsetOutOfRange
+    "snapshot_without_vector": 4,  # D1
     "snapshot_of_a_view_empty": 7,  # Deadlock
     "replies_before_acknowledgement": 1,  # E1
     "open_asks_not_resumed": 2,  # D3, E7

@@ -17,6 +17,7 @@ from eventmesh.runtime.faults import FAULTS, PLAN, Kill, Planned
 from eventmesh.runtime.simulated import simulation as simulation_module
 from eventmesh.runtime.simulated.simulation import Simulation
 from eventmesh.runtime.simulated.world import Deadlock, World
+from eventmesh.shop.checks import TIMED_CHECKS
 from eventmesh.shop.generated_orders import generate
 from eventmesh.shop.workloads import of_history
 from eventmesh.workload import Workload
@@ -121,10 +122,11 @@ def test_every_kind_is_struck() -> None:
 def test_under_each_fault_every_order_ends_right(case: str, wiring: str) -> None:
     fault, signs = CASES[case]
     done = run(wiring, planned(fault))
-    assert done.audit().describe() == "audit: valid"
     (struck,) = done.struck
     shown = {what for what, count in struck.shows.items() if count}
     assert shown >= signs, struck.shows
+    wrong = {name for name, check in done.audit().checks.items() if check.verdict != "valid"}
+    assert wrong <= set(TIMED_CHECKS if "clocks off" in shown else ()), "what compares times takes all clocks for one"
     assert struck.overlapped(*span(done))
     assert struck.ended_us is not None, "it is over by itself"
     assert seen(done) != seen(calm(wiring)), "and somebody noticed"

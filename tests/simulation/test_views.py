@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from eventmesh import mesh as meshes
@@ -51,8 +52,8 @@ def day(seed: int, mesh: Mesh | None = None) -> SimulatedRun:
 def test_whatever_dies_each_view_is_what_the_log_says(monkeypatch: Patch) -> None:
     restored, rows, restore = Counter[str](), Counter[str](), instance.restore_view
 
-    def counted(view: View, snapshot: Snapshot) -> None:
-        restore(view, snapshot)
+    def counted(view: View, snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> None:
+        restore(view, snapshot, schemas)
         restored[view.name] += 1
 
     monkeypatch.setattr(instance, "restore_view", counted)
@@ -261,8 +262,8 @@ def snapshots_of_another_shape_are_gone_on_with(patch: Patch) -> None:
 def _restoring(patch: Patch, spoil: Callable[[View], Any]) -> None:
     restore = instance.restore_view
 
-    def spoilt(view: View, snapshot: Snapshot) -> None:
-        restore(view, snapshot)
+    def spoilt(view: View, snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> None:
+        restore(view, snapshot, schemas)
         spoil(view)
 
     patch.setattr(instance, "restore_view", spoilt)

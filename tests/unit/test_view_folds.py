@@ -45,7 +45,7 @@ def from_snapshot(view: View) -> View:
     kept = Snapshot(view_header(view, SERVICE, "one", 0), encode_view(view, schemas)).to_bytes()
     restored, read = market().view(SERVICE, view.name), Snapshot.from_bytes(kept)
     assert read is not None
-    restore_view(restored, read)
+    restore_view(restored, read, schemas)
     return restored
 
 
@@ -116,6 +116,6 @@ def test_columns_may_be_called_what_a_snapshot_calls_its_own() -> None:
     view, restored = (View("odd", shape, ["one", "two"], spread=["two"]) for _ in range(2))
     view.apply("two", 0, 0, Columns(rows=said), 5)
     schemas = {"one": schema, "two": schema}
-    restore_view(restored, Snapshot(view_header(view, SERVICE, "one", 0), encode_view(view, schemas)))
+    restore_view(restored, Snapshot(view_header(view, SERVICE, "one", 0), encode_view(view, schemas)), schemas)
     assert restored.lookup([("k", "t")]) == view.lookup([("k", "t")]) == [(0, "k", "v", "no", None, "t")]
     assert restored.rows() == view.rows()
